@@ -1,0 +1,41 @@
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo serve test lint clean
+
+# The first Python on PATH that the embedded server supports; `make PYTHON=/path/to/python3.12 demo` chooses another.
+PYTHON ?= $(shell for python in python3 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo $$python && break; \
+	done)
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Dualpath needs Python 3.11 or 3.12 on PATH (or make PYTHON=...)." >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+setup: $(INSTALLED)  ## Create .venv with the pinned dependencies
+
+build: setup  ## Build the model artifacts (skipped where they are up to date)
+	$(BIN)/dualpath build
+
+demo: build  ## Score a handful of excerpts both ways, on a server of its own
+	$(BIN)/dualpath demo
+
+serve: build  ## Serve both models until Ctrl-C
+	$(BIN)/dualpath serve
+
+test: build  ## Run the unit tests, then the tests against a real Triton
+	$(BIN)/python -m pytest
+
+lint: setup  ## Check style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+clean:  ## Remove .venv and the model artifacts
+	rm -rf .venv model_repository/bert-large/1/model.pt model_repository/bert-large/1/*.json \
+		model_repository/cuml/1/checkpoint.tl model_repository/cuml/1/*.json

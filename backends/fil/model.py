@@ -1,0 +1,43 @@
+"""Stand-in for Triton's C++ `fil` backend: tree models on the CPU, by Treelite's own inference.
+
+Like the C++ one it takes `input__0` FP32 [n_features] and gives `output__0` FP32, and concatenates the requests of one
+`execute`. Unlike it: no GPU, Treelite checkpoints and regressors only; other parameters are refused by name.
+"""
+
+import numpy as np
+import treelite
+
+from dualpath import bls
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        config = bls.ModelConfig(args)
+        why = "the stand-in for the fil backend"
+        config.refuse_gpu("The stand-in for the fil backend runs on the CPU; use a server with the C++ backend.")
+        config.refuse_parameters_except("model_type", "output_class", "is_classifier", why=why)
+        model_type = config.parameters.get("model_type", "xgboost")  # the C++ backend's default
+        if model_type != "treelite_checkpoint":
+            raise bls.ConfigError(
+                f'{config.name}: parameter "model_type": expected "treelite_checkpoint", got {model_type!r}, which '
+                f"{why} cannot load."
+            )
+        for parameter in ("output_class", "is_classifier"):  # the second is its name since release 25.09
+            if config.boolean(parameter, False):
+                raise bls.ConfigError(f'{config.name}: parameter "{parameter}": {why} serves regressors: say "false".')
+        [tensor] = config.inputs
+        self.model = treelite.Model.deserialize(config.artifact("checkpoint.tl"))
+        n_features = self.model.num_feature
+        if [int(size) for size in tensor["dims"]] != [n_features]:
+            raise bls.ConfigError(
+                f"{config.name}.{tensor['name']}: expected dims [ {n_features} ], the checkpoint's features, got "
+                f"{tensor['dims']}."
+            )
+
+    def execute(self, requests):
+        return bls.answer_merged(requests, self.predict)
+
+    def predict(self, inputs):
+        # One thread: a row costs less than waking a second one.
+        scores = treelite.gtil.predict(self.model, inputs["input__0"], nthread=1)
+        return {"output__0": np.asarray(scores, np.float32).reshape(-1, 1)}

@@ -1,0 +1,46 @@
+"""The command line. Exit codes: 0 good, 1 the run found a failure, 2 wrong use or nothing to run on."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from dualpath import __version__
+from dualpath.cli import build, demo, models, score, serve
+from dualpath.errors import UserError
+
+app = typer.Typer(
+    name="dualpath",
+    help="One scoring pipeline on NVIDIA Triton, orchestrated as an ensemble and with Business Logic Scripting.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command()(build.build)
+app.command()(serve.serve)
+app.command()(score.score)
+app.command()(models.models)
+app.command()(demo.demo)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"dualpath {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(version: bool = typer.Option(False, "--version", callback=_version, help="Print the version.")) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; turn a UserError into one line and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        print(f"dualpath: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

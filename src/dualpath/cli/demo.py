@@ -1,0 +1,85 @@
+"""`dualpath demo`: start a server, score a few excerpts both ways, stop it."""
+
+from __future__ import annotations
+
+import json as json_module
+import time
+from typing import Any
+
+from dualpath.cli.options import DEFAULT_REPOSITORY, Json, ModelRepository
+
+WEIGHT = 0.5
+N_TURNS = 5
+
+
+def demo(json: Json = False, model_repository: ModelRepository = DEFAULT_REPOSITORY) -> None:
+    """Start Triton, score a handful of excerpts through both models, and show scores and latencies side by side.
+
+    Latency is the median of five requests, the two models in turns. The last column is the orchestrator's with
+    BERT_WEIGHT 0, where it leaves BERT out; an ensemble cannot.
+    """
+    from rich.console import Console
+
+    from dualpath.cli.serve import start
+    from dualpath.readability.contract import ENSEMBLE, ORCHESTRATOR
+    from dualpath.readability.samples import SAMPLES
+    from dualpath.serving.client import Scorer, connect
+
+    console = Console(stderr=True)
+    rows = []
+    with start(model_repository, console) as server:
+        client = connect(server.grpc_url)
+        ensemble, orchestrator = Scorer(client, ENSEMBLE.name), Scorer(client, ORCHESTRATOR.name)
+        with console.status("scoring …") as status:
+            for sample in SAMPLES:
+                status.update(f"scoring: {sample.title}")
+                excerpt = sample.text.encode()
+                measured = _measure(
+                    {"e": (ensemble, WEIGHT), "o": (orchestrator, WEIGHT), "o0": (orchestrator, 0.0)}, excerpt
+                )
+                rows.append(
+                    {
+                        "excerpt": sample.title,
+                        "ensemble_all": measured["e"][0],
+                        "orchestrator": measured["o"][0],
+                        "equal": measured["e"][0] == measured["o"][0],
+                        "ensemble_all_ms": measured["e"][1],
+                        "orchestrator_ms": measured["o"][1],
+                        "orchestrator_weight_0_ms": measured["o0"][1],
+                    }
+                )
+        client.close()
+    print(json_module.dumps(rows, indent=2)) if json else _show(rows)
+
+
+def _measure(contenders: dict[str, tuple[Any, float]], excerpt: bytes) -> dict[str, tuple[float, float]]:
+    """Return each contender's score and its median latency in ms; the first turn warms up."""
+    import numpy as np
+
+    scores: dict[str, float] = {}
+    latencies: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(1 + N_TURNS):
+        for name, (scorer, weight) in contenders.items():
+            started = time.perf_counter()
+            scores[name] = float(scorer.score([excerpt], np.array([weight], np.float32))[0])
+            latencies[name].append((time.perf_counter() - started) * 1e3)
+    return {name: (scores[name], float(np.median(latencies[name][1:]))) for name in contenders}
+
+
+def _show(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"Readability, higher is easier (BERT_WEIGHT {WEIGHT})", title_justify="left")
+    table.add_column("excerpt")
+    for header in ("ensemble_all", "orchestrator", "equal", "ensemble_all ms", "orchestrator ms", "… at weight 0 ms"):
+        table.add_column(header, justify="right")
+    for row in rows:
+        title, *scores, equal, ensemble_ms, orchestrator_ms, skipping_ms = row.values()
+        table.add_row(
+            title,
+            *(f"{score:.4f}" for score in scores),
+            "yes" if equal else "no",
+            *(f"{latency:.1f}" for latency in (ensemble_ms, orchestrator_ms, skipping_ms)),
+        )
+    Console().print(table)

@@ -1,0 +1,70 @@
+"""`dualpath models`: what a server serves."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import Any
+
+from dualpath.cli.options import DEFAULT_REPOSITORY, DEFAULT_URL, Json, ModelRepository, Url
+
+
+def models(json: Json = False, model_repository: ModelRepository = DEFAULT_REPOSITORY, url: Url = DEFAULT_URL) -> None:
+    """Show what is served: each model's state, backend, device and artifact.
+
+    Artifacts are looked up in the model repository folder, where it is the one that the server loads.
+    """
+    from dualpath.serving.client import connect
+
+    client = connect(url)
+    rows = [
+        _row(client, entry, model_repository) for entry in client.get_model_repository_index(as_json=True)["models"]
+    ]
+    if json:
+        print(json_module.dumps(rows, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("model", "version", "state", "backend", "device", "artifact")
+    for row in rows:
+        table.add_row(*(str(row[column.header]) for column in table.columns))
+    Console().print(table)
+
+
+def _row(client: Any, entry: dict[str, str], model_repository: Path) -> dict[str, str]:
+    name, version = entry["name"], entry.get("version", "")
+    ready = entry.get("state") == "READY"
+    row = {"model": name, "version": version, "state": "ready" if ready else _reason(entry)}
+    row |= {"backend": "", "device": "", "artifact": ""}
+    if ready:
+        config = client.get_model_config(name, version, as_json=True)["config"]
+        groups = config.get("instance_group", [])
+        row["backend"] = config.get("backend") or config.get("platform", "")
+        row["device"] = ", ".join(
+            f"{group.get('count', 1)} x {group['kind'].removeprefix('KIND_')}" for group in groups
+        )
+        row["artifact"] = _artifact(name, version, config, model_repository)
+    return row
+
+
+def _reason(entry: dict[str, str]) -> str:
+    state = entry.get("state", "not loaded").lower()
+    return f"{state}: {entry['reason']}" if entry.get("reason") else state
+
+
+def _artifact(name: str, version: str, config: dict[str, Any], model_repository: Path) -> str:
+    from dualpath.readability.contract import MODELS
+
+    default = next((model.artifact for model in MODELS if model.name == name), None)
+    filename = config.get("default_model_filename") or default
+    if not filename:
+        return ""
+    folder = model_repository / name / version
+    if not (folder / filename).is_file():
+        return f"{version}/{filename}"
+    built = folder / "build.json"
+    facts = json_module.loads(built.read_text(encoding="utf-8")) if built.is_file() else {}
+    said = ", ".join(str(facts[key]) for key in ("encoder", "precision") if key in facts)
+    size = f"{(folder / filename).stat().st_size / 1e6:.0f} MB"
+    return f"{version}/{filename} ({', '.join(filter(None, (said, size)))})"

@@ -1,0 +1,1 @@
+"""The domain: the tensor contract, text to features and tokens, and the combination of scores."""

@@ -1,0 +1,23 @@
+"""The two models' scores, combined."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Scores = npt.NDArray[np.float32]
+
+
+def combine(weights: Scores, bert: Scores, forest: Scores) -> Scores:
+    """Return `weight * bert + (1 - weight) * forest`, row by row, float32 [rows].
+
+    Weight 0 gives the forest's score and weight 1 BERT's, exactly, whatever the other one is: a row's unused score may
+    be NaN or infinite.
+
+    Args:
+        weights, bert, forest: float32 [rows].
+    """
+    one = np.float32(1)
+    with np.errstate(invalid="ignore"):  # 0 * inf, in a row that the next line overrides
+        blend = weights * bert + (one - weights) * forest
+    return np.where(weights == 0, forest, np.where(weights == 1, bert, blend))

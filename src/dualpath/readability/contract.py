@@ -1,0 +1,99 @@
+"""The tensor contract: every model's names, dtypes and shapes, stated once.
+
+The config.pbtxt files say the same to Triton; a test holds them against this page.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MAX_BATCH_SIZE = 512
+
+MAX_TOKENS = 512
+"""BERT's position embeddings end here; longer excerpts are cut."""
+
+BUCKETS = (64, 128, 192, 256, 320, 384, 448, 512)
+"""Padded lengths, in tokens. Few enough that requests meet in one, close enough that padding costs little."""
+
+N_FEATURES = 207
+
+CHUNK_ROWS = 16
+"""Rows that BERT takes at a time: the stand-in backend's `STAND_IN_CHUNK_ROWS`, and the reference's."""
+
+TOLERANCES = {"float32": 2e-5, "bfloat16": 2e-2}
+"""Largest difference between two scores of the same excerpt, by the precision BERT was built with.
+
+One row moves by up to 3.6e-6 (float32) with the rows it shares a batch with, by 1.7e-6 with padding, by 9.1e-6
+with the number of threads: matrix kernels sum in another order. In bfloat16 each of these is up to 7e-3.
+"""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of a model, without its batch dimension. `dtype` is Triton's name, such as "TYPE_FP32"."""
+
+    name: str
+    dtype: str
+    dims: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model of the repository: what it takes, what it gives, and the file `dualpath build` makes for it."""
+
+    name: str
+    backend: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    artifact: str | None = None
+
+
+EXCERPT = Tensor("excerpt", "TYPE_STRING", (-1,))
+WEIGHT = Tensor("BERT_WEIGHT", "TYPE_FP32", (-1,))
+SCORE = Tensor("SCORE", "TYPE_FP32", (1,))
+
+PREPROCESS = Model(
+    "preprocess",
+    "python",
+    inputs=(Tensor("INPUT0", "TYPE_STRING", (-1,)),),
+    outputs=(
+        Tensor("BERT_IDS", "TYPE_INT64", (-1,)),
+        Tensor("BERT_AM", "TYPE_INT64", (-1,)),
+        Tensor("TREE_FEATS", "TYPE_FP32", (N_FEATURES,)),
+    ),
+)
+BERT = Model(
+    "bert-large",
+    "pytorch",
+    inputs=(Tensor("INPUT__0", "TYPE_INT64", (-1,)), Tensor("INPUT__1", "TYPE_INT64", (-1,))),
+    outputs=(Tensor("OUTPUT__0", "TYPE_FP32", (1,)),),
+    artifact="model.pt",
+)
+FOREST = Model(
+    "cuml",
+    "fil",
+    inputs=(Tensor("input__0", "TYPE_FP32", (N_FEATURES,)),),
+    outputs=(Tensor("output__0", "TYPE_FP32", (1,)),),
+    artifact="checkpoint.tl",
+)
+POSTPROCESS = Model(
+    "postprocess",
+    "python",
+    inputs=(
+        Tensor("BERT_WEIGHT_INPUT", "TYPE_FP32", (-1,)),
+        Tensor("BERT_LARGE_SCORE", "TYPE_FP32", (1,)),
+        Tensor("CUML_SCORE", "TYPE_FP32", (1,)),
+    ),
+    outputs=(Tensor("OUTPUT0", "TYPE_FP32", (1,)),),
+)
+ENSEMBLE = Model("ensemble_all", "ensemble", inputs=(EXCERPT, WEIGHT), outputs=(SCORE,))
+ORCHESTRATOR = Model("orchestrator", "python", inputs=(EXCERPT, WEIGHT), outputs=(SCORE,))
+
+MODELS = (PREPROCESS, BERT, FOREST, POSTPROCESS, ENSEMBLE, ORCHESTRATOR)
+SCORERS = (ENSEMBLE, ORCHESTRATOR)
+"""The two styles: the models a client calls."""
+
+
+def bucket(n_tokens: int) -> int:
+    """Return the smallest padded length that holds `n_tokens`: 65 -> 128."""
+    return next(length for length in BUCKETS if length >= n_tokens)

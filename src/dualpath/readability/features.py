@@ -1,0 +1,172 @@
+"""The forest's 207 features: counts of words, marks and sentences, and frequencies of 200 listed words.
+
+Every step is an operation on characters that a GPU string library has too (replace single characters, split at
+spaces, count), so that another implementation can give exactly the same counts:
+
+1. *Canonical text*: typographic marks become their ASCII look-alikes, every kind of white space and control
+   character becomes a space, zero-width characters vanish.
+2. *Punctuation marks* are the 32 ASCII ones in the canonical text.
+3. *Sentences* end at a `.`, `!` or `?`, then any closing quotes and brackets, then a space or the text's end; a text
+   has at least one.
+4. *Words*: apostrophes vanish, other marks become spaces, A to Z become lower case, spaces separate the words.
+   Letters beyond ASCII stay as they are.
+
+    "Don't panic -- said the well-known Guide."  ->  dont panic said the well known guide
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import string
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from dualpath.readability.contract import N_FEATURES
+from dualpath.readability.stop_words import STOP_WORDS
+
+N_LISTED = 100
+N_BASE = 5
+N_COUNTS = N_BASE + 2 * N_LISTED
+"""Counts per excerpt: words, distinct words, punctuation marks, sentences, stop words, then the 200 listed words."""
+
+LOOK_ALIKES = {
+    "'": "‘’‚‛′ʼ`´＇",
+    '"': "“”„‟″«»＂",
+    "-": "‐‑‒–—―−－",
+    ".": "…。．｡",
+    ",": "،、，､",
+    "!": "！¡",
+    "?": "？؟¿",
+    ";": "；؛",
+    ":": "：",
+    "(": "（【「『《〈",
+    ")": "）】」』》〉",
+    "*": "•·†‡",
+    " ": "\u0080\u0085\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f"
+    "\u205f\u3000",
+    "": "\u00ad\u061c\u180e\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2061\u2062\u2063\u2064"
+    "\u2066\u2067\u2068\u2069\ufe0e\ufe0f\ufeff",
+}
+"""Characters beyond ASCII that step 1 replaces, by what replaces them."""
+
+# The hot path works on UTF-8 bytes: `bytes.translate` handles a whole excerpt in a microsecond, and UTF-8's
+# structure makes a replacement of byte sequences the same as one of characters.
+_REPLACEMENT = {
+    character.encode(): ascii_.encode()
+    for ascii_, characters in LOOK_ALIKES.items()
+    for character in characters
+    if not character.isascii()
+}
+_BEYOND_ASCII = re.compile(rb"[\xc2-\xf4][\x80-\xbf]+")
+_CONTROLS = bytes(range(32)) + b"\x7f"
+_TO_CANONICAL = bytes.maketrans(_CONTROLS + b"`", b" " * len(_CONTROLS) + b"'")
+_MARKS = string.punctuation.encode()
+_TO_WORDS = bytes.maketrans(
+    _MARKS + string.ascii_uppercase.encode(), b" " * len(_MARKS) + string.ascii_lowercase.encode()
+)
+# One mark, not a run of them: a search that restarts inside a run would be quadratic in its length.
+_SENTENCE_END = re.compile(rb"[.!?][\"')\]}]* ")
+_ASCII_WORD = re.compile(rb"[0-9A-Za-z]")
+_STOP_WORDS = frozenset(word.encode() for word in STOP_WORDS)
+
+
+@dataclass(frozen=True)
+class WordLists:
+    """The 100 most and the 100 least frequent words of a corpus, ties in alphabetical order."""
+
+    most: tuple[str, ...]
+    least: tuple[str, ...]
+
+    @classmethod
+    def from_corpus(cls, excerpts: Iterable[bytes]) -> WordLists:
+        """Count the words of a corpus of UTF-8 excerpts, which needs at least 100 distinct ones."""
+        counts: Counter[bytes] = Counter()
+        for excerpt in excerpts:
+            counts.update(words(canonical(excerpt)))
+        if len(counts) < N_LISTED:
+            raise ValueError(f"corpus: expected at least {N_LISTED} distinct words, got {len(counts)}.")
+        most = sorted(counts, key=lambda word: (-counts[word], word))[:N_LISTED]
+        least = sorted(counts, key=lambda word: (counts[word], word))[:N_LISTED]
+        return cls(tuple(word.decode() for word in most), tuple(word.decode() for word in least))
+
+    @classmethod
+    def load(cls, path: Path) -> WordLists:
+        """Read the JSON that `to_json` gives."""
+        lists = json.loads(path.read_text(encoding="utf-8"))
+        return cls(tuple(lists["most"]), tuple(lists["least"]))
+
+    def to_json(self) -> str:
+        """Return both lists as the JSON that `load` reads."""
+        return json.dumps({"most": self.most, "least": self.least}, indent=1, ensure_ascii=False)
+
+
+def canonical(excerpt: bytes) -> bytes:
+    """Return the canonical text (step 1) of a UTF-8 excerpt."""
+    if not excerpt.isascii():
+        excerpt = _BEYOND_ASCII.sub(lambda match: _REPLACEMENT.get(match[0], match[0]), excerpt)
+    return excerpt.translate(_TO_CANONICAL)
+
+
+def words(canonical_text: bytes) -> list[bytes]:
+    """Return the words (step 4) of a canonical text."""
+    return canonical_text.translate(_TO_WORDS, b"'").split()
+
+
+def holds_word(excerpt: bytes) -> bool:
+    """Tell whether a UTF-8 excerpt has a word."""
+    return _ASCII_WORD.search(excerpt) is not None or bool(words(canonical(excerpt)))
+
+
+class FeatureCounter:
+    """Count the features of excerpts, given the word lists that the forest was fitted with."""
+
+    def __init__(self, word_lists: WordLists) -> None:
+        listed = (*word_lists.most, *word_lists.least)
+        self._columns: dict[bytes, list[int]] = {}
+        for column, word in enumerate(listed, start=N_BASE):
+            self._columns.setdefault(word.encode(), []).append(column)
+
+    def count(self, excerpts: Sequence[bytes]) -> npt.NDArray[np.int32]:
+        """Count UTF-8 excerpts, one row of int32 [N_COUNTS] each."""
+        counts = np.zeros((len(excerpts), N_COUNTS), np.int32)
+        for row, excerpt in zip(counts, excerpts, strict=True):
+            text = canonical(excerpt)
+            occurrences = Counter(words(text))
+            row[:N_BASE] = (
+                occurrences.total(),
+                len(occurrences),
+                len(text) - len(text.translate(None, _MARKS)),
+                max(1, len(_SENTENCE_END.findall(text + b" "))),
+                sum(occurrences[word] for word in _STOP_WORDS & occurrences.keys()),
+            )
+            for word in self._columns.keys() & occurrences.keys():
+                row[self._columns[word]] = occurrences[word]
+        return counts
+
+    def features(self, excerpts: Sequence[bytes]) -> npt.NDArray[np.float32]:
+        """Return float32 [rows, 207] for UTF-8 excerpts with at least one word each."""
+        return features(self.count(excerpts))
+
+
+def features(counts: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+    """Turn counts into features: float32 [rows, 207].
+
+    In this order: words, distinct words, punctuation marks, sentences, words per sentence, stop words, stop words per
+    sentence, then each listed word's share of the excerpt's words. Every column is one correctly rounded float32
+    division of whole numbers, so devices agree on it.
+
+    Args:
+        counts: int32 [rows, N_COUNTS], in the order of `FeatureCounter.count`.
+    """
+    n = counts.astype(np.float32)
+    n_words, n_sentences, n_stop_words = n[:, :1], n[:, 3:4], n[:, 4:5]
+    columns = (n[:, :4], n_words / n_sentences, n_stop_words, n_stop_words / n_sentences, n[:, N_BASE:] / n_words)
+    table: npt.NDArray[np.float32] = np.concatenate(columns, axis=1)
+    assert table.shape[1] == N_FEATURES
+    return table

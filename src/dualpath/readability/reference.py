@@ -1,0 +1,60 @@
+"""Score in process, without a server: the plain reference that everything served is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import compress
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import treelite
+
+from dualpath.readability.combine import Scores, combine
+from dualpath.readability.contract import BERT, CHUNK_ROWS, FOREST
+from dualpath.readability.features import FeatureCounter, WordLists
+from dualpath.readability.tokens import TokenEncoder, pad
+
+
+class Reference:
+    """The two models of a model repository, loaded into this process.
+
+    Args:
+        model_repository: holds what `dualpath build` wrote.
+        threads: torch threads, for the whole process. BERT's scores are bitwise those of a server whose instances have
+            as many.
+    """
+
+    def __init__(self, model_repository: Path, threads: int = 1) -> None:
+        bert, forest = model_repository / BERT.name / "1", model_repository / FOREST.name / "1"
+        torch.set_num_threads(threads)
+        self._bert = torch.jit.load(bert / "model.pt", map_location="cpu").eval()
+        self._tokens = TokenEncoder(bert / "tokenizer.json")
+        self._forest = treelite.Model.deserialize(forest / "checkpoint.tl")
+        self._features = FeatureCounter(WordLists.load(forest / "word_lists.json"))
+
+    def score(self, excerpts: Sequence[bytes], weights: Scores) -> Scores:
+        """Score UTF-8 excerpts: float32 [rows]. BERT and the forest see only the rows whose weight needs them."""
+        bert = _where(weights > 0, excerpts, self.bert)
+        forest = _where(weights < 1, excerpts, self.forest)
+        return combine(weights, bert, forest)
+
+    def bert(self, excerpts: Sequence[bytes]) -> Scores:
+        """Score with BERT alone, all rows padded to one length: float32 [rows]."""
+        input_ids, attention_mask = map(torch.from_numpy, pad(self._tokens.encode(excerpts)))
+        chunks = zip(input_ids.split(CHUNK_ROWS), attention_mask.split(CHUNK_ROWS), strict=True)
+        with torch.inference_mode():
+            return np.asarray(torch.cat([self._bert(*chunk) for chunk in chunks])[:, 0])
+
+    def forest(self, excerpts: Sequence[bytes]) -> Scores:
+        """Score with the forest alone: float32 [rows]."""
+        features = self._features.features(excerpts)
+        return np.asarray(treelite.gtil.predict(self._forest, features, nthread=1), np.float32).reshape(-1)
+
+
+def _where(wanted: npt.NDArray[np.bool_], excerpts: Sequence[bytes], score: Callable[..., Scores]) -> Scores:
+    scores = np.full(len(excerpts), np.nan, np.float32)
+    if wanted.any():
+        scores[wanted] = score(list(compress(excerpts, wanted)))
+    return scores

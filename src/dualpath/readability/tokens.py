@@ -1,0 +1,42 @@
+"""Excerpts to padded token ids, by the tokenizer that BERT was trained with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+
+from dualpath.readability.contract import MAX_TOKENS, bucket
+
+
+class TokenEncoder:
+    """Encode excerpts with a Hugging Face `tokenizer.json`, cut at 512 tokens."""
+
+    def __init__(self, tokenizer_json: Path) -> None:
+        self._tokenizer = Tokenizer.from_file(str(tokenizer_json))
+        self._tokenizer.enable_truncation(MAX_TOKENS)
+        self._tokenizer.no_padding()
+
+    def encode(self, excerpts: Sequence[bytes]) -> list[npt.NDArray[np.int64]]:
+        """Return each UTF-8 excerpt's token ids, int64 [tokens], [CLS] and [SEP] included."""
+        encodings = self._tokenizer.encode_batch_fast([excerpt.decode() for excerpt in excerpts])
+        return [np.array(encoding.ids, np.int64) for encoding in encodings]
+
+
+def pad(rows: Sequence[npt.NDArray[np.int64]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Pad rows of token ids to the bucket of the longest.
+
+    Args:
+        rows: at least one row, int64 [tokens] each.
+    Returns:
+        input_ids: int64 [rows, bucket], padded with 0.
+        attention_mask: int64 [rows, bucket], 1 at the tokens.
+    """
+    lengths = np.array([len(row) for row in rows])
+    attention_mask = (np.arange(bucket(int(lengths.max()))) < lengths[:, None]).astype(np.int64)
+    input_ids = np.zeros_like(attention_mask)
+    input_ids[attention_mask == 1] = np.concatenate(rows)
+    return input_ids, attention_mask

