@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-REPOSITORY = ROOT / "model_repository"
+from paths import REPOSITORY, ROOT
 
 
 def pytest_collection_modifyitems(items):

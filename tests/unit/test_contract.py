@@ -4,8 +4,8 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as proto
 
-from conftest import REPOSITORY
 from dualpath.readability.contract import BERT, CHUNK_ROWS, ENSEMBLE, MAX_BATCH_SIZE, MODELS
+from paths import REPOSITORY
 
 SERVED = [model for model in MODELS if model is not ENSEMBLE]
 PYTHON = [model for model in SERVED if model.backend == "python"]

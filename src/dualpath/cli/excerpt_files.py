@@ -142,7 +142,7 @@ def _tracked(path: Path) -> Iterator[TextIO]:
 
     console = Console(stderr=True)
     with open_with_progress(
-        path, encoding=_ENCODING, errors=_ERRORS, newline="", description=path.name, console=console, transient=True,
+        path, "r", encoding=_ENCODING, errors=_ERRORS, newline="", description=path.name, console=console, transient=True,
         disable=not console.is_terminal,
     ) as lines:  # fmt: skip
         yield lines

@@ -8,6 +8,8 @@ from typing import Any
 
 from dualpath.cli.options import DEFAULT_REPOSITORY, DEFAULT_URL, Json, ModelRepository, Url
 
+COLUMNS = ("model", "version", "state", "backend", "device", "artifact")
+
 
 def models(json: Json = False, model_repository: ModelRepository = DEFAULT_REPOSITORY, url: Url = DEFAULT_URL) -> None:
     """Show what is served: each model's state, backend, device and artifact.
@@ -26,17 +28,20 @@ def models(json: Json = False, model_repository: ModelRepository = DEFAULT_REPOS
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("model", "version", "state", "backend", "device", "artifact")
+    table = Table(*COLUMNS)
     for row in rows:
-        table.add_row(*(str(row[column.header]) for column in table.columns))
+        table.add_row(*(row[column] for column in COLUMNS))
     Console().print(table)
 
 
 def _row(client: Any, entry: dict[str, str], model_repository: Path) -> dict[str, str]:
     name, version = entry["name"], entry.get("version", "")
     ready = entry.get("state") == "READY"
-    row = {"model": name, "version": version, "state": "ready" if ready else _reason(entry)}
-    row |= {"backend": "", "device": "", "artifact": ""}
+    row = dict.fromkeys(COLUMNS, "") | {
+        "model": name,
+        "version": version,
+        "state": "ready" if ready else _reason(entry),
+    }
     if ready:
         config = client.get_model_config(name, version, as_json=True)["config"]
         groups = config.get("instance_group", [])

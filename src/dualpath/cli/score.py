@@ -103,9 +103,9 @@ def _local(model_repository: Path) -> ScoreRows:
         from dualpath.readability.reference import Reference
     except ImportError as error:
         raise UserError(f"--local needs {error.name}. Install it with `pip install 'dualpath[models]'`.") from None
-    from dualpath.serving.preflight import check_artifacts
+    from dualpath.serving import preflight, repository
 
-    check_artifacts(model_repository)
+    preflight.check_artifacts(repository.models(model_repository))
     return Reference(model_repository, threads=len(os.sched_getaffinity(0))).score
 
 

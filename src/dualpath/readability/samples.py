@@ -17,8 +17,8 @@ SAMPLES = (
     Sample(
         "Nursery rhyme",
         "Little grey cat, where did you go? Down to the barn through the soft white snow. Little grey cat, what did "
-        "you see? A small brown mouse, and it looked at me! Little grey cat, did you catch it then? No, it ran back to its "
-        "hole again. Little grey cat, come in and rest. The mat by the fire is the place you love best.",
+        "you see? A small brown mouse, and it looked at me! Little grey cat, did you catch it then? No, it ran back to "
+        "its hole again. Little grey cat, come in and rest. The mat by the fire is the place you love best.",
     ),
     Sample(
         "Picture book",
@@ -31,8 +31,8 @@ SAMPLES = (
         "Children's novel",
         "Nobody had opened the door at the end of the passage since Grandfather sailed away, and so, naturally, it was "
         "the only door that Nell wanted to open. She tried the handle on Monday, when it rained, and on Tuesday, when "
-        "it did not. On Wednesday she found the key. It was hanging on a nail behind the clock, where anybody might have "
-        "seen it, and it turned in the lock as easily as if it had been oiled that very morning.",
+        "it did not. On Wednesday she found the key. It was hanging on a nail behind the clock, where anybody might "
+        "have seen it, and it turned in the lock as easily as if it had been oiled that very morning.",
     ),
     Sample(
         "Newspaper",

@@ -1,0 +1,77 @@
+"""One real Triton for the whole session, and ways to ask it."""
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import tritonclient.grpc as grpcclient
+
+from dualpath.readability.contract import TOLERANCES
+from dualpath.serving.client import Scorer, connect
+from dualpath.serving.server import TritonServer
+
+
+@pytest.fixture(scope="session")
+def server(model_repository, tmp_path_factory):
+    log = tmp_path_factory.mktemp("triton") / "triton.log"
+    with TritonServer(
+        model_repository, http_port=0, grpc_port=0, metrics_port=0, server="embedded", log_path=log
+    ) as it:
+        yield it
+
+
+@pytest.fixture(scope="session")
+def client(server):
+    client = connect(server.grpc_url)
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def tolerance(model_repository):
+    """The largest difference that counts as equal, for the precision that is served."""
+    built = json.loads((model_repository / "bert-large" / "1" / "build.json").read_text())
+    return TOLERANCES[built["precision"]]
+
+
+@pytest.fixture(scope="session")
+def score(client):
+    """score(model, excerpts, weights) -> float32 [rows], in one request."""
+
+    def score(model, excerpts, weights):
+        excerpts = [text.encode() if isinstance(text, str) else text for text in excerpts]
+        return Scorer(client, model).score(excerpts, np.array(weights, np.float32))
+
+    return score
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Any tensors to any model, good or bad."""
+
+    client: grpcclient.InferenceServerClient
+
+    def infer(self, model, **arrays):
+        inputs = []
+        for name, (array, dtype) in arrays.items():
+            tensor = grpcclient.InferInput(name, array.shape, dtype)
+            tensor.set_data_from_numpy(array)
+            inputs.append(tensor)
+        return self.client.infer(model, inputs)
+
+
+@pytest.fixture(scope="session")
+def raw(client):
+    return Raw(client)
+
+
+@pytest.fixture
+def rows_seen(client):
+    """rows_seen(model) -> how many rows it has inferred since the server started."""
+
+    def rows_seen(model):
+        [stats] = client.get_inference_statistics(model, as_json=True)["model_stats"]
+        return int(stats.get("inference_count", 0))
+
+    return rows_seen

