@@ -106,7 +106,7 @@ def test_bad_shapes_are_refused_in_tritons_words(raw, score, model, case):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_missing_input_is_refused(raw, model):
-    with pytest.raises(InferenceServerException, match="BERT_WEIGHT|expected 2 inputs"):
+    with pytest.raises(InferenceServerException, match=r"BERT_WEIGHT|expected 2 inputs"):
         raw.infer(model, excerpt=excerpts(b"a"))
 
 

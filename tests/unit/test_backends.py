@@ -71,9 +71,6 @@ def torch_args(folder):
     return make
 
 
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
-
-
 @pytest.mark.parametrize("chunk_rows", ["1", "2", "512"])
 def test_pytorch_merges_requests_maps_names_by_index_and_splits_the_answers(torch_args, chunk_rows):
     model = load("pytorch")

@@ -5,18 +5,28 @@ inside Triton's Python backend. That module is still empty while a model.py is b
 its contents before `initialize`.
 """
 
-from dualpath.bls.answer import answer_each, answer_each_async, answer_merged
-from dualpath.bls.child import Child, ChildFailed
+from dualpath.bls.answer import answer_each, answer_merged
+from dualpath.bls.child import Child, MergingChild
 from dualpath.bls.config import ConfigError, ModelConfig
-from dualpath.bls.rows import scatter
+from dualpath.bls.errors import CallerGone, ChildFailed, ChildLate, ChildUnavailable
+from dualpath.bls.loop import Loop
+from dualpath.bls.request import Request
+from dualpath.bls.rows import in_slices, route, together
 
 __all__ = [
+    "CallerGone",
     "Child",
     "ChildFailed",
+    "ChildLate",
+    "ChildUnavailable",
     "ConfigError",
+    "Loop",
+    "MergingChild",
     "ModelConfig",
+    "Request",
     "answer_each",
-    "answer_each_async",
     "answer_merged",
-    "scatter",
+    "in_slices",
+    "route",
+    "together",
 ]

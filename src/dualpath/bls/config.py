@@ -50,9 +50,9 @@ class ModelConfig:
             raise ConfigError(f"{self.name}: expected the model file {path}, got none.")
         return path
 
-    def integer(self, parameter: str, default: int) -> int:
+    def integer(self, parameter: str, default: int | None = None) -> int:
         """Return a parameter that is a positive whole number, or `default` where it is not set."""
-        text = self.parameters.get(parameter, str(default))
+        text = self.parameters.get(parameter, "nothing" if default is None else str(default))
         if not text.isdecimal() or int(text) < 1:
             raise ConfigError(f"{self.name}: parameter {parameter!r}: expected a positive whole number, got {text!r}.")
         return int(text)

@@ -1,20 +1,51 @@
-"""Send a subset of rows, scatter the answers back."""
+"""Send a subset of a request's rows, scatter the answers back; work through many rows in slices."""
 
 from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import compress
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+Scores = npt.NDArray[np.float32]
 
-def scatter(values: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-    """Put the rows' values back where `mask` took them from; the other rows are NaN.
 
-    [1., 2.] with [True, False, True] -> [1., nan, 2.]
+async def route(
+    rows: Sequence[Any], mask: npt.NDArray[np.bool_], ask: Callable[[list[Any]], Awaitable[Scores]]
+) -> Scores:
+    """Ask for the rows where `mask` is True; the others are NaN. No row, no call.
+
+    ["a", "b", "c"] with [True, False, True], answered with [1., 2.] -> [1., nan, 2.]
 
     Args:
-        values: float32, one row for each True of `mask`.
+        rows: the request's rows.
         mask: bool [rows].
+        ask: gets the chosen rows, returns float32 [chosen rows].
     """
-    scattered = np.full((len(mask), *values.shape[1:]), np.nan, values.dtype)
-    scattered[mask] = values
-    return scattered
+    answers = np.full(len(rows), np.nan, np.float32)
+    if mask.any():
+        answers[mask] = await ask(list(compress(rows, mask)))
+    return answers
+
+
+async def together(*awaitables: Awaitable[Any]) -> list[Any]:
+    """Await all at once and return their results; when one fails, cancel the others and raise its error."""
+    tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def in_slices(function: Callable[[Sequence[Any]], Sequence[Any]], rows: Sequence[Any], n_rows: int) -> list[Any]:
+    """Apply `function` to `n_rows` rows at a time, letting other requests in between; return all its rows."""
+    results: list[Any] = []
+    for start in range(0, len(rows), n_rows):
+        if start:
+            await asyncio.sleep(0)
+        results.extend(function(rows[start : start + n_rows]))
+    return results

@@ -1,0 +1,147 @@
+"""Run the graph as a coroutine per request, on one background event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import triton_python_backend_utils as pb_utils
+
+from dualpath.bls.request import Arrays, Faults, Request, respond, respond_error
+
+Handle = Callable[[Request], Awaitable[Arrays]]
+
+DRAIN_S = 60.0
+"""How long `close` waits for the requests in flight."""
+
+
+class Loop:
+    """Answers requests by a coroutine each, without keeping `execute` for those that wait for a slow child.
+
+    `serve` waits until each request is either answered or waits for a child that is declared slow. What is answered
+    goes back with the return of `execute`: one message to Triton for all. What waits is answered later, each through
+    its own response sender, while `execute` takes new requests.
+
+    Args:
+        handle: the graph: gets a request and returns its outputs by name.
+        faults: errors that are the caller's; they are answered with INVALID_ARG, others with INTERNAL.
+        max_rows: bound of the rows in flight. At the bound `serve` waits, and the rest waits in Triton's queue, where
+            its queue policy and its metrics hold.
+        n_threads: calls to children in flight at a time.
+    """
+
+    def __init__(self, handle: Handle, faults: Faults = (), max_rows: int = 1024, n_threads: int = 16) -> None:
+        self._handle = handle
+        self._faults = faults
+        self._max_rows = max_rows
+        self._rows = 0
+        self._rows_changed = threading.Condition()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._threads = ThreadPoolExecutor(n_threads, thread_name_prefix="child")
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_default_executor(self._threads)  # where pb_utils' async_exec runs
+        self._thread = threading.Thread(target=self._loop.run_forever, name="loop", daemon=True)
+        self._thread.start()
+
+    def serve(self, requests: Sequence[Any]) -> list[Any]:
+        """Return what `execute` must: a response for each request, or None where it is answered later."""
+        batch = _Batch(len(requests))
+        answers = [_Answer(raw, batch) for raw in requests]
+        self._enter(sum(answer.n_rows for answer in answers))
+        self._loop.call_soon_threadsafe(self._begin, answers)
+        batch.settled.wait()
+        return [answer.response for answer in answers]
+
+    def close(self) -> None:
+        """Finish the requests in flight, then stop."""
+        with self._rows_changed:
+            self._rows_changed.wait_for(lambda: self._rows == 0, DRAIN_S)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._threads.shutdown()
+
+    def _enter(self, n_rows: int) -> None:
+        with self._rows_changed:
+            # A batch larger than the bound enters alone.
+            self._rows_changed.wait_for(lambda: self._rows == 0 or self._rows + n_rows <= self._max_rows)
+            self._rows += n_rows
+
+    def _leave(self, n_rows: int) -> None:
+        with self._rows_changed:
+            self._rows -= n_rows
+            self._rows_changed.notify_all()
+
+    def _begin(self, answers: list[_Answer]) -> None:
+        for answer in answers:
+            task = self._loop.create_task(self._answer(answer))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, answer: _Answer) -> None:
+        try:
+            response = respond(await self._handle(answer.read()))
+        except (Exception, asyncio.CancelledError) as error:
+            response = respond_error(error, self._faults)
+        if answer.sender is None:
+            self._leave(answer.n_rows)
+            answer.settle(response)
+            return
+        try:  # `send` waits for Triton to take the response, so it runs off the loop
+            await self._loop.run_in_executor(None, answer.send, response)
+        except Exception as error:
+            pb_utils.Logger.log_error(f"a response could not be sent: {error}")
+        finally:
+            self._leave(answer.n_rows)
+
+
+class _Batch:
+    """Counts the requests of one `execute` that are neither answered nor waiting for a slow child."""
+
+    def __init__(self, n_requests: int) -> None:
+        self._n_open = n_requests
+        self.settled = threading.Event()
+
+    def settle_one(self) -> None:
+        self._n_open -= 1
+        if self._n_open == 0:
+            self.settled.set()
+
+
+class _Answer:
+    """One request's answer: given exactly once, with the return of `execute` or later by its sender."""
+
+    def __init__(self, raw: Any, batch: _Batch) -> None:
+        self.response: Any = None
+        self.sender: Any = None
+        self.n_rows = 0
+        self._raw = raw
+        self._batch = batch
+        try:
+            self._request: Request | Exception = Request(raw, self.later)
+            self.n_rows = self._request.n_rows
+        except Exception as error:
+            self._request = error
+
+    def read(self) -> Request:
+        """Return the request, or raise what went wrong as it was read."""
+        if isinstance(self._request, Exception):
+            raise self._request
+        return self._request
+
+    def later(self) -> None:
+        """Let `execute` return without this answer."""
+        if self.sender is None:
+            self.sender = self._raw.get_response_sender()
+            self._batch.settle_one()
+
+    def settle(self, response: Any) -> None:
+        """Give the answer to `execute`."""
+        self.response = response
+        self._batch.settle_one()
+
+    def send(self, response: Any) -> None:
+        """Give the answer after `execute` has returned."""
+        self.sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)

@@ -1,0 +1,75 @@
+"""A Triton request, read once; and the responses that answer it."""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import triton_python_backend_utils as pb_utils
+
+from dualpath.bls.errors import CallerGone, ChildFailed, ChildLate, ChildUnavailable
+
+Array = npt.NDArray[Any]
+Arrays = Mapping[str, Array]
+Faults = tuple[type[Exception], ...]
+
+
+class Request:
+    """What a caller sent, in arrays that outlive `execute`.
+
+    Attributes:
+        inputs: arrays by name.
+        n_rows: rows of the request.
+        parameters: the request's own parameters by name.
+        deadline: when the caller's timeout ends, in seconds of `time.monotonic()`; None where there is none.
+        trace: to be passed on to children.
+    """
+
+    def __init__(self, raw: Any, answer_later: Callable[[], None]) -> None:
+        self.inputs: Arrays = {name: _copy(array) for name, array in read_inputs(raw).items()}
+        self.n_rows = len(next(iter(self.inputs.values())))
+        self.parameters: dict[str, Any] = json.loads(raw.parameters() or "{}")
+        self.trace = raw.trace()
+        timeout_us = raw.timeout()
+        self.deadline = time.monotonic() + timeout_us / 1e6 if timeout_us else None
+        self.is_cancelled: Callable[[], bool] = raw.is_cancelled
+        self.answer_later = answer_later
+
+
+def read_inputs(raw: Any) -> Arrays:
+    """Return a request's inputs by name, for use inside `execute`."""
+    return {tensor.name(): tensor.as_numpy() for tensor in raw.inputs()}
+
+
+def respond(outputs: Arrays) -> Any:
+    """Make the response that carries these outputs."""
+    return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in outputs.items()])
+
+
+def respond_error(error: BaseException, faults: Faults = ()) -> Any:
+    """Make the response that says what went wrong: one line to the caller, the traceback of a bug to the log.
+
+    Args:
+        faults: errors that are the caller's; they become INVALID_ARG.
+    """
+    code, message = pb_utils.TritonError.INTERNAL, str(error)
+    if isinstance(error, faults):
+        code = pb_utils.TritonError.INVALID_ARG
+    elif isinstance(error, CallerGone):
+        code = pb_utils.TritonError.CANCELLED
+    elif isinstance(error, (ChildUnavailable, ChildLate)):
+        code = pb_utils.TritonError.UNAVAILABLE
+    elif not isinstance(error, ChildFailed):
+        message = f"{type(error).__name__}: {error}"
+        pb_utils.Logger.log_error("".join(traceback.format_exception(error)))
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
+
+
+def _copy(array: Array) -> Array:
+    # Strings are already Python objects; numbers may still lie in the request's shared memory.
+    return array if array.dtype == np.object_ else array.copy()

@@ -1,0 +1,51 @@
+"""`dualpath build`: make the files that the model repository serves."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+from typing import Annotated
+
+import typer
+
+from dualpath.cli.options import DEFAULT_REPOSITORY, Json, ModelRepository
+
+
+class Precision(enum.StrEnum):
+    """What BERT computes in."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+def build(
+    model_repository: ModelRepository = DEFAULT_REPOSITORY,
+    precision: Annotated[Precision, typer.Option(help="What BERT computes in.")] = Precision.float32,
+    force: Annotated[bool, typer.Option("--force", help="Build even what is up to date.")] = False,
+    json_: Json = False,
+) -> None:
+    """Build the model artifacts: BERT's TorchScript and tokenizer, the forest and its word lists."""
+    from rich import filesize
+    from rich.console import Console
+    from rich.table import Table
+
+    from dualpath.training import build as training
+
+    progress = Console(stderr=True)
+    with progress.status("building") as status:
+
+        def report(line: str) -> None:
+            progress.print(line, highlight=False)
+            status.update(line)
+
+        artifacts = training.build(model_repository, precision.value, force, report)
+    if json_:
+        print(json.dumps([dataclasses.asdict(artifact) for artifact in artifacts], default=str, indent=2))
+        return
+    table = Table("model", "artifact", "size", "seconds")
+    table.columns[1].overflow = "fold"
+    for artifact in artifacts:
+        seconds = "up to date" if artifact.up_to_date else f"{artifact.elapsed_s:.1f}"
+        table.add_row(artifact.model, str(artifact.path), filesize.decimal(artifact.n_bytes), seconds)
+    Console().print(table)

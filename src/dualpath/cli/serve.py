@@ -1,0 +1,127 @@
+"""`dualpath serve`: Triton in the foreground."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from dualpath.cli.options import DEFAULT_REPOSITORY, ModelRepository
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dualpath.serving import Progress, TritonServer
+    from dualpath.serving.log import Record
+
+SEVERITIES = {"W": "warning", "E": "error", "F": "fatal"}
+
+
+def serve(
+    model_repository: ModelRepository = DEFAULT_REPOSITORY,
+    http_port: Annotated[int, typer.Option(help="Port for HTTP; 0 takes a free one.")] = 8000,
+    grpc_port: Annotated[int, typer.Option(help="Port for gRPC; 0 takes a free one.")] = 8001,
+    metrics_port: Annotated[int, typer.Option(help="Port for metrics; 0 takes a free one.")] = 8002,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. Whoever reaches it may also load and unload models.")
+    ] = "127.0.0.1",
+    config_name: Annotated[
+        str | None, typer.Option(help="Take configs/NAME.pbtxt of each model, such as `gpu`, for its config.pbtxt.")
+    ] = None,
+    server: Annotated[
+        str,
+        typer.Option(
+            help="Triton server: `auto` (an installed one, else the embedded), `embedded`, or a path to tritonserver."
+        ),
+    ] = "auto",
+    verbose: Annotated[bool, typer.Option("--verbose", help="Pass Triton's log through.")] = False,
+) -> None:
+    """Serve the models on Triton until Ctrl-C."""
+    from rich.console import Console
+
+    options = {
+        "host": host,
+        "http_port": http_port,
+        "grpc_port": grpc_port,
+        "metrics_port": metrics_port,
+        "config_name": config_name,
+        "server": server,
+    }
+    console = Console(stderr=True, highlight=False)
+    with suppress(KeyboardInterrupt), start(model_repository, console, verbose=verbose, **options) as triton:
+        print(f"gRPC     {triton.grpc_url}")
+        print(f"HTTP     http://{triton.http_url}")
+        print(f"metrics  {triton.metrics_url}")
+        print("Ctrl-C stops it", flush=True)
+        while True:
+            triton.wait(1)
+
+
+@contextmanager
+def start(model_repository: Path, console: Console, *, verbose: bool = False, **options: Any) -> Iterator[TritonServer]:
+    """Start Triton under a spinner, by default on free ports; stop it in the end. SIGTERM becomes KeyboardInterrupt.
+
+    Args:
+        options: arguments of `TritonServer`.
+    Raises:
+        UserError: it cannot be started as asked.
+        typer.Exit: with 1, the reason printed: a model did not load, or Triton ended by itself.
+    """
+    from dualpath.serving import ServerFailed, TritonServer
+
+    def show_progress(progress: Progress) -> None:
+        n_models = len(progress.ready) + len(progress.waiting)
+        waits = f"waiting for {', '.join(progress.waiting)}" if progress.waiting else "waiting for the server"
+        status.update(f"Loading models, {len(progress.ready)} of {n_models} ready; {waits}")
+
+    def show_record(record: Record) -> None:
+        if verbose:
+            console.print(record.text, markup=False, highlight=False, soft_wrap=True)
+        elif record.severity in SEVERITIES and _counts(record, triton.ready):
+            text = f"{SEVERITIES[record.severity]}: {record.message} [{record.source}]"
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    free_ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
+    triton = TritonServer(
+        model_repository, on_progress=show_progress, on_record=show_record, **{**free_ports, **options}
+    )
+    with _signals_interrupt():
+        try:
+            with console.status("Starting Triton") as status:
+                triton.start()
+            yield triton
+        except ServerFailed as error:
+            print(f"dualpath: {error}", file=sys.stderr)
+            raise typer.Exit(1) from None
+        finally:
+            with console.status("Stopping Triton"):
+                triton.stop()
+
+
+def _counts(record: Record, ready: bool) -> bool:
+    """Say whether a warning is about more than the GPU that a laptop does not have.
+
+    While loading, Triton has several of those, and one on an ensemble's first request; what models say counts always.
+    """
+    return ".py:" in record.source or (ready and not record.source.startswith("pinned_memory_manager.cc"))
+
+
+@contextmanager
+def _signals_interrupt() -> Iterator[None]:
+    """Let SIGTERM and the terminal's end do what Ctrl-C does, and SIGINT do it even where a script's shell ignores it."""
+
+    def interrupt(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, interrupt) for number in signals]
+    try:
+        yield
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)

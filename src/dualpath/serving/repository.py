@@ -1,0 +1,40 @@
+"""What a model repository holds, as far as starting a server on it needs to know."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from dualpath.errors import UserError
+
+
+def models(repository: Path) -> list[Path]:
+    """Return the folders of the repository's models, by name.
+
+    Raises:
+        UserError: the repository is missing or holds no model.
+    """
+    if not repository.is_dir():
+        raise UserError(
+            f"expected a model repository at {repository}, found no such folder; "
+            "run in a checkout of Dualpath or pass --model-repository"
+        )
+    found = sorted(folder.parent for folder in repository.glob("*/config.pbtxt"))
+    if not found:
+        raise UserError(
+            f"expected models in {repository}, found no folder with a config.pbtxt; pass --model-repository"
+        )
+    return found
+
+
+def versions(model: Path) -> list[Path]:
+    """Return the model's version folders, newest first: 2, 1."""
+    folders = [path for path in model.iterdir() if path.is_dir() and path.name.isdecimal()]
+    return sorted(folders, key=lambda path: int(path.name), reverse=True)
+
+
+def config_text(model: Path, config_name: str | None = None) -> str:
+    """Return the text of the config that Triton would load, without its comments."""
+    named = model / "configs" / f"{config_name}.pbtxt"
+    chosen = named if config_name and named.is_file() else model / "config.pbtxt"
+    return re.sub(r"#.*", "", chosen.read_text(encoding="utf-8"))

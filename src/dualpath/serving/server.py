@@ -1,0 +1,280 @@
+"""Start a Triton server, watch it, and stop it with everything that belongs to it."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from dualpath.serving import installation, log, preflight, repository, supervise
+from dualpath.serving.installation import Installation
+
+EXIT_TIMEOUT_S = 10
+"""How long Triton may finish requests in flight."""
+GRACE_S = EXIT_TIMEOUT_S + 5
+"""How long Triton may take to end, models unloaded, before it is killed."""
+POLL_S = 0.1
+
+_LOADED = re.compile(r"successfully loaded '([^']+)'")
+_LISTENING = ("Started GRPCInferenceService", "Started HTTPService", "Started Metrics Service")
+
+
+class ServerFailed(Exception):
+    """Triton ended by itself. The message says why in one line and names the log."""
+
+
+class StartFailed(ServerFailed):
+    """Triton did not get ready. The message says which model failed and why in one line, and names the log."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Names of the models that are loaded, and of those that are waited for."""
+
+    ready: tuple[str, ...]
+    waiting: tuple[str, ...]
+
+
+class TritonServer:
+    """A Triton server on a model repository, as a context manager: ready inside the block, gone after it.
+
+    Args:
+        model_repository: folder of models; all are served.
+        host: name or IPv4 address to listen on.
+        http_port: 0 means any free port; so with `grpc_port` and `metrics_port`.
+        config_name: serve `configs/<config_name>.pbtxt` of each model with instances.
+        server: "auto", "embedded", or the path of a tritonserver binary.
+        log_path: where Triton's output goes; by default a temporary file, which is kept only if something failed.
+        extra_args: further arguments for tritonserver.
+        on_progress: called while loading, whenever a model gets ready.
+        on_record: called with each record of Triton's log, inside `start` and `wait`.
+        start_timeout_s: how long loading may take.
+
+    Attributes:
+        pid: of the Triton process, once started.
+        log_path: where its output goes, once started.
+        ready: whether every model was loaded.
+    """
+
+    def __init__(
+        self,
+        model_repository: Path | str,
+        *,
+        host: str = "127.0.0.1",
+        http_port: int = 8000,
+        grpc_port: int = 8001,
+        metrics_port: int = 8002,
+        config_name: str | None = None,
+        server: str = "auto",
+        log_path: Path | None = None,
+        extra_args: Sequence[str] = (),
+        on_progress: Callable[[Progress], None] | None = None,
+        on_record: Callable[[log.Record], None] | None = None,
+        start_timeout_s: float = 600,
+    ) -> None:
+        self.model_repository = Path(model_repository).absolute()
+        self.host = host
+        self.ready = False
+        self.pid = 0
+        self.log_path = log_path.absolute() if log_path else None
+        self._ports = {"--http-port": http_port, "--grpc-port": grpc_port, "--metrics-port": metrics_port}
+        self._config_name = config_name
+        self._server = server
+        self._keep_log = log_path is not None
+        self._extra_args = extra_args
+        self._on_progress = on_progress
+        self._on_record = on_record
+        self._start_timeout_s = start_timeout_s
+        self._address = ""
+        self._scratch: Path | None = None
+        self._supervisor: subprocess.Popen[bytes] | None = None
+        self._log: log.LogFollower | None = None
+        self._records: deque[log.Record] = deque(maxlen=500)
+        self._failed = False
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    @property
+    def http_url(self) -> str:
+        """Address of the HTTP endpoint, such as "127.0.0.1:8000"."""
+        return self._url("--http-port")
+
+    @property
+    def grpc_url(self) -> str:
+        """Address of the gRPC endpoint, such as "127.0.0.1:8001"."""
+        return self._url("--grpc-port")
+
+    @property
+    def metrics_url(self) -> str:
+        """Address of the metrics, such as "http://127.0.0.1:8002/metrics"."""
+        return f"http://{self._url('--metrics-port')}/metrics"
+
+    def _url(self, option: str) -> str:
+        # A server on all addresses is reached through the loopback.
+        return f"{'127.0.0.1' if self._address == '0.0.0.0' else self._address}:{self._ports[option]}"
+
+    def start(self) -> None:
+        """Start the server and return when every model is ready.
+
+        Raises:
+            UserError: it cannot be started as asked.
+            StartFailed: a model did not load, or Triton ended.
+        """
+        models = repository.models(self.model_repository)
+        found = installation.find(self._server)
+        preflight.check_artifacts(models)
+        preflight.check_config_name(models, self._config_name)
+        preflight.check_devices(models, self._config_name, found)
+        self._address = preflight.resolve(self.host)
+        self._ports = preflight.check_ports(self._address, self._ports)
+        try:
+            self._spawn(found)
+            self._await_ready([model.name for model in models])
+        except BaseException:
+            self.stop()
+            raise
+
+    def wait(self, timeout_s: float) -> None:
+        """Pass the log on for `timeout_s`.
+
+        Raises:
+            ServerFailed: Triton ended by itself.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            self._read_log()
+            self._check_alive(ServerFailed)
+            if (left := deadline - time.monotonic()) <= 0:
+                return
+            time.sleep(min(POLL_S, left))
+
+    def stop(self) -> None:
+        """Stop the server and return when nothing of it is left. Does nothing when it is not running."""
+        if self._supervisor is not None:
+            # Closing its stdin would do, were it not that a fork of this process may hold the pipe open too.
+            self._supervisor.communicate(b"stop")
+            self._supervisor = None
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch = None
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+            if self.log_path and not self._keep_log and not self._failed:
+                self.log_path.unlink(missing_ok=True)
+        self.ready = False
+
+    def _spawn(self, found: Installation) -> None:
+        self._scratch = Path(tempfile.mkdtemp(prefix="dualpath-"))
+        backends = found.assemble_backends(self.model_repository, self._scratch / "backends")
+        if self.log_path is None:
+            descriptor, name = tempfile.mkstemp(prefix="dualpath-triton-", suffix=".log")
+            os.close(descriptor)
+            self.log_path = Path(name)
+        self.log_path.parent.mkdir(parents=True, exist_ok=True)
+        # Named after the folder, so that what a killed server leaves in /dev/shm can be told from others'.
+        shm_prefix = f"{self._scratch.name}-"
+        command = [
+            str(found.binary),
+            f"--model-repository={self.model_repository}",
+            f"--backend-directory={backends}",
+            *(f"{option.replace('port', 'address')}={self._address}" for option in self._ports),
+            *(f"{option}={port}" for option, port in self._ports.items()),
+            # Explicit, so that a model can be unloaded and loaded again while the server runs.
+            "--model-control-mode=explicit",
+            "--load-model=*",
+            f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
+            f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
+            *([f"--model-config-name={self._config_name}"] if self._config_name else []),
+            *self._extra_args,
+        ]
+        with self.log_path.open("wb") as output:
+            self._log = log.LogFollower(self.log_path)
+            self._supervisor = subprocess.Popen(
+                [sys.executable, "-I", supervise.__file__, str(GRACE_S), str(self._scratch), shm_prefix, *command],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=output,
+                env=found.environment(),
+                # Ctrl-C is for this process alone, which then stops the server.
+                start_new_session=True,
+            )
+        assert self._supervisor.stdout is not None
+        self.pid = int(self._supervisor.stdout.readline() or 0)
+
+    def _await_ready(self, names: list[str]) -> None:
+        deadline = time.monotonic() + self._start_timeout_s
+        loaded: set[str] = set()
+        listening: set[str] = set()
+        while True:
+            records = self._read_log()
+            if records and (failure := log.load_failure(self._records)):
+                raise self._failure(StartFailed, f"model {failure.model!r} did not load: {failure.reason}")
+            for record in records:
+                if match := _LOADED.match(record.message):
+                    loaded.add(match[1])
+                listening.update(service for service in _LISTENING if record.message.startswith(service))
+            waiting = tuple(name for name in names if name not in loaded)
+            if self._on_progress is not None:
+                self._on_progress(Progress(tuple(sorted(loaded)), waiting))
+            self._check_alive(StartFailed)
+            # Its own log first: whoever else listens on the port would answer too.
+            if len(listening) == len(_LISTENING) and self._answers():
+                self.ready = True
+                return
+            if time.monotonic() > deadline:
+                what = f"{', '.join(waiting)} still loading" if waiting else "no answer"
+                raise self._failure(StartFailed, f"Triton is not ready after {self._start_timeout_s:.0f} s: {what}")
+            time.sleep(POLL_S)
+
+    def _answers(self) -> bool:
+        connection = http.client.HTTPConnection(self.http_url, timeout=5)
+        try:
+            connection.request("GET", "/v2/health/ready")
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def _read_log(self) -> list[log.Record]:
+        if self._log is None:
+            return []
+        records = self._log.read()
+        self._records.extend(records)
+        if self._on_record is not None:
+            for record in records:
+                self._on_record(record)
+        return records
+
+    def _check_alive(self, error: type[ServerFailed]) -> None:
+        if self._supervisor is None or (status := self._supervisor.poll()) is None:
+            return
+        # Twice: the newest record waits one call.
+        records = self._read_log() + self._read_log()
+        failure = log.load_failure(records)
+        if failure and not self.ready:
+            raise self._failure(error, f"model {failure.model!r} did not load: {failure.reason}")
+        if status > 128:
+            raise self._failure(error, f"Triton was ended by {signal.Signals(status - 128).name}")
+        raise self._failure(error, f"Triton ended by itself: {log.last_words(list(self._records))}")
+
+    def _failure(self, error: type[ServerFailed], sentence: str) -> ServerFailed:
+        self._failed = True
+        return error(f"{sentence.rstrip('.')}. Triton's log: {self.log_path}")

@@ -1,0 +1,1 @@
+"""Fit and export the two models."""

@@ -1,0 +1,46 @@
+"""Files that appear whole or not at all, and what they were made from."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dualpath.errors import UserError
+
+
+def sha256(path: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def installed(*packages: str) -> dict[str, str]:
+    """Return the packages' versions without importing them; a missing one is a UserError."""
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            raise UserError(
+                f"expected the package {package}, found it is not installed. Run `pip install 'dualpath[models]'`."
+            ) from None
+    return versions
+
+
+@contextmanager
+def replacing(folder: Path, last: str = "") -> Iterator[Path]:
+    """Give a temporary folder inside `folder`; when the block succeeds, move its files into `folder`.
+
+    Each file replaces its predecessor in one step, the one named `last` after the others. When the block fails,
+    `folder` stays as it was.
+    """
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".building-") as name:
+        new = Path(name)
+        yield new
+        for path in sorted(new.iterdir(), key=lambda path: path.name == last):
+            os.replace(path, folder / path.name)

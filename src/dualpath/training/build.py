@@ -1,0 +1,165 @@
+"""Build the files that the model repository serves but does not carry.
+
+`bert-large/1` gets model.pt and tokenizer.json, `cuml/1` gets checkpoint.tl and word_lists.json; beside them a
+build.json says what they were made from, so that a second build knows whether there is anything to do.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dualpath import __version__
+from dualpath.errors import UserError
+from dualpath.readability.contract import BERT, FOREST
+from dualpath.training import minilm
+from dualpath.training.artifacts import installed, replacing, sha256
+from dualpath.training.head import HEAD_FILE, Head
+
+DATA_FOLDER = Path(__file__).parent / "data"
+HEAD = DATA_FOLDER / HEAD_FILE
+TABLE = DATA_FOLDER / "forest_table.npz"
+
+STAMP = "build.json"
+PRECISIONS = ("float32", "bfloat16")
+
+Makers = dict[str, Callable[[Path], None]]
+"""File name -> what writes that file to a path, in the order of writing."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file of the model repository and what it took to have it there."""
+
+    model: str
+    path: Path
+    n_bytes: int
+    elapsed_s: float
+    up_to_date: bool
+
+
+def build(
+    model_repository: Path,
+    precision: str = "float32",
+    force: bool = False,
+    report: Callable[[str], None] = lambda line: None,
+) -> list[Artifact]:
+    """Build the default models' artifacts, or find them up to date.
+
+    The old files stay whole until the new ones are complete and checked.
+
+    Args:
+        precision: of the encoder, "float32" or "bfloat16"; its pooling and head are always float32.
+        force: build even what is up to date.
+        report: gets a line before each step.
+    Raises:
+        UserError: no such model repository or precision, a missing package, or an encoder with other weights.
+        RuntimeError: an exported model does not score what the original scores.
+    """
+    if precision not in PRECISIONS:
+        raise UserError(f"precision: expected {' or '.join(PRECISIONS)}, found {precision!r}.")
+    bert_folder, forest_folder = (_version_folder(model_repository, model.name) for model in (BERT, FOREST))
+    return [*_build_bert(bert_folder, precision, force, report), *_build_forest(forest_folder, force, report)]
+
+
+def _version_folder(model_repository: Path, model: str) -> Path:
+    if not (model_repository / model).is_dir():
+        found = "no such folder" if not model_repository.is_dir() else f"no folder {model} in it"
+        raise UserError(
+            f"{model_repository}: expected a model repository with {BERT.name} and {FOREST.name}, found {found}. "
+            "Name it with --model-repository."
+        )
+    return model_repository / model / "1"
+
+
+def _build_bert(folder: Path, precision: str, force: bool, report: Callable[[str], None]) -> list[Artifact]:
+    versions = installed(minilm.PACKAGE, "tokenizers", "torch", "transformers")
+    encoder = minilm.minilm_folder()
+
+    def model(path: Path) -> None:
+        import torch
+
+        from dualpath.training.encoder import Regressor, load_encoder
+        from dualpath.training.export import export_regressor
+
+        dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+        export_regressor(Regressor(load_encoder(encoder, dtype), Head.load(HEAD)), path)
+
+    def tokenizer(path: Path) -> None:
+        from tokenizers import Tokenizer
+
+        # The package's file truncates at 128 tokens and pads to them.
+        copy = Tokenizer.from_file(str(encoder / "tokenizer.json"))
+        copy.no_truncation()
+        copy.no_padding()
+        copy.save(str(path))
+
+    inputs = [encoder / name for name in ("config.json", "model.safetensors", "tokenizer.json")]
+    recipe = {"encoder": minilm.NAME, "precision": precision, "inputs": _digests(*inputs, HEAD), "versions": versions}
+    makers: Makers = {"model.pt": model, "tokenizer.json": tokenizer}
+    return _build(BERT.name, folder, recipe, makers, force, report)
+
+
+def _build_forest(folder: Path, force: bool, report: Callable[[str], None]) -> list[Artifact]:
+    def checkpoint(path: Path) -> None:
+        from dualpath.readability.features import features
+        from dualpath.training.forest import ForestTable, export_forest, fit_forest
+
+        table = ForestTable.load(TABLE)
+        export_forest(fit_forest(table), features(table.counts), path)
+
+    def word_lists(path: Path) -> None:
+        from dualpath.training.forest import ForestTable
+
+        path.write_text(ForestTable.load(TABLE).word_lists.to_json(), encoding="utf-8")
+
+    recipe = {"inputs": _digests(TABLE), "versions": installed("scikit-learn", "treelite")}
+    makers: Makers = {"checkpoint.tl": checkpoint, "word_lists.json": word_lists}
+    return _build(FOREST.name, folder, recipe, makers, force, report)
+
+
+def _build(
+    model: str,
+    folder: Path,
+    recipe: dict[str, Any],
+    makers: Makers,
+    force: bool,
+    report: Callable[[str], None],
+) -> list[Artifact]:
+    recipe["versions"]["dualpath"] = __version__
+    if not force and _up_to_date(folder, recipe, makers):
+        report(f"{model}: up to date")
+        return [_artifact(model, folder / name, 0.0, up_to_date=True) for name in makers]
+
+    folder.mkdir(exist_ok=True)
+    elapsed_s = {}
+    with replacing(folder, last=STAMP) as new:
+        for name, make in makers.items():
+            report(f"{model}: building {name}")
+            start = time.perf_counter()
+            make(new / name)
+            elapsed_s[name] = time.perf_counter() - start
+        # The artifacts' digests also tell of a move that was interrupted between two files.
+        stamp = recipe | {"artifacts": _digests(*(new / name for name in makers))}
+        (new / STAMP).write_text(json.dumps(stamp, indent=2) + "\n", encoding="utf-8")
+    return [_artifact(model, folder / name, elapsed_s[name], up_to_date=False) for name in makers]
+
+
+def _up_to_date(folder: Path, recipe: dict[str, Any], makers: Makers) -> bool:
+    try:
+        stamp = json.loads((folder / STAMP).read_text(encoding="utf-8"))
+        return bool(stamp == recipe | {"artifacts": _digests(*(folder / name for name in makers))})
+    except (FileNotFoundError, ValueError):
+        return False
+
+
+def _digests(*paths: Path) -> dict[str, str]:
+    return {path.name: sha256(path) for path in paths}
+
+
+def _artifact(model: str, path: Path, elapsed_s: float, up_to_date: bool) -> Artifact:
+    return Artifact(model, path, path.stat().st_size, elapsed_s, up_to_date)
