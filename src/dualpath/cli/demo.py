@@ -70,16 +70,16 @@ def _show(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"Readability, higher is easier (BERT_WEIGHT {WEIGHT})", title_justify="left")
-    table.add_column("excerpt")
-    for header in ("ensemble_all", "orchestrator", "equal", "ensemble_all ms", "orchestrator ms", "… at weight 0 ms"):
-        table.add_column(header, justify="right")
+    title = f"Score (higher is easier) and latency at BERT_WEIGHT {WEIGHT}; last, the orchestrator at weight 0"
+    table = Table("excerpt", title=title, title_justify="left")
+    for header in ("ensemble_all", "orchestrator", "equal", "weight 0"):
+        table.add_column(header, justify="right", no_wrap=True)
     for row in rows:
-        title, *scores, equal, ensemble_ms, orchestrator_ms, skipping_ms = row.values()
         table.add_row(
-            title,
-            *(f"{score:.4f}" for score in scores),
-            "yes" if equal else "no",
-            *(f"{latency:.1f}" for latency in (ensemble_ms, orchestrator_ms, skipping_ms)),
+            row["excerpt"],
+            f"{row['ensemble_all']:.4f} {row['ensemble_all_ms']:6.1f} ms",
+            f"{row['orchestrator']:.4f} {row['orchestrator_ms']:6.1f} ms",
+            "yes" if row["equal"] else "no",
+            f"{row['orchestrator_weight_0_ms']:.1f} ms",
         )
     Console().print(table)

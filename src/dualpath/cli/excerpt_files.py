@@ -141,6 +141,15 @@ def _tracked(path: Path) -> Iterator[TextIO]:
     from rich.progress import open as open_with_progress
 
     console = Console(stderr=True)
-    options = {"description": path.name, "console": console, "transient": True, "disable": not console.is_terminal}
-    with open_with_progress(path, "r", encoding=_ENCODING, errors=_ERRORS, newline="", **options) as lines:
+    with open_with_progress(
+        path,
+        "r",
+        encoding=_ENCODING,
+        errors=_ERRORS,
+        newline="",
+        description=path.name,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as lines:
         yield lines

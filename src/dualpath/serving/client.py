@@ -25,7 +25,7 @@ def connect(url: str) -> grpcclient.InferenceServerClient:
         alive = client.is_server_live(client_timeout=5)
     except InferenceServerException as error:
         client.close()
-        reason = str(error.message()).splitlines()[0]
+        reason = str(error.message()).rsplit(": ", 1)[-1]
         raise UserError(
             f"--url: expected a Triton server at {url} (gRPC), got: {reason}. Start one with `dualpath serve`."
         ) from None
