@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import chain, repeat
 from pathlib import Path
 from typing import TextIO
 
@@ -17,8 +18,8 @@ EXCERPT_COLUMN = "excerpt"
 WEIGHT_COLUMN = "bert_weight"
 SCORE_COLUMN = "score"
 
-# Bytes that are not UTF-8 must reach the check that names their row, so they travel as surrogates.
-_ENCODING, _ERRORS = "utf-8", "surrogateescape"
+# Bytes that are not UTF-8 must reach the check that names their row, so they travel as surrogates. A BOM is dropped.
+_ENCODING, _ERRORS = "utf-8-sig", "surrogateescape"
 
 
 class Format(StrEnum):
@@ -28,35 +29,42 @@ class Format(StrEnum):
     txt = "txt"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Excerpt:
-    """An excerpt as UTF-8 bytes, where it stands, and the other columns of its row."""
+    """One row: an excerpt as UTF-8 bytes, where it stands, a CSV's columns, and what is wrong with the row's form.
+
+    Two rows are never equal, whatever they hold.
+    """
 
     excerpt: bytes
     where: str
     columns: dict[str, str] = field(default_factory=dict)
+    fault: str = ""
 
-    def check(self, default_weight: float) -> float:
-        """Return the row's weight.
+    def weight(self, default: float) -> float:
+        """Check the row and return its weight, which is the default where it has none.
 
         Raises:
             InvalidInput: the excerpt or the weight cannot be scored; the message begins with where it stands.
         """
         from dualpath.readability.excerpts import InvalidInput, check_excerpt, check_weight
 
+        if self.fault:
+            raise InvalidInput(f"{self.where}: {self.fault}")
         check_excerpt(self.excerpt, f"{self.where}: {EXCERPT_COLUMN}")
-        text = self.columns.get(WEIGHT_COLUMN) or default_weight
+        text = self.columns.get(WEIGHT_COLUMN, "").strip()
         where = f"{self.where}: {WEIGHT_COLUMN}"
         try:
-            weight = float(text)
+            weight = float(text or default)
         except ValueError:
             raise InvalidInput(f"{where}: expected a number from 0 to 1, got {text!r}.") from None
         check_weight(weight, where)
         return weight
 
     def record(self) -> dict[str, str]:
-        """Return the row's columns, the excerpt among them."""
-        return self.columns or {EXCERPT_COLUMN: self.excerpt.decode(errors="replace")}
+        """Return the row's columns, the excerpt among them, as text that can be printed."""
+        columns = self.columns or {EXCERPT_COLUMN: self.excerpt.decode(errors=_ERRORS)}
+        return {name: text.encode(errors=_ERRORS).decode(errors="replace") for name, text in columns.items()}
 
 
 @dataclass(frozen=True)
@@ -72,7 +80,7 @@ def open_excerpts(texts: list[str] | None, file: str | None, file_format: Format
     """Open the excerpts of a command, with a progress bar on stderr where they come from a file.
 
     Raises:
-        UserError: the file is missing, empty, or a CSV without the column `excerpt`.
+        UserError: the file cannot be read, holds no excerpt, or is a CSV without the column `excerpt`.
     """
     if file is None:
         yield Source(_from_texts(texts or []))
@@ -81,8 +89,6 @@ def open_excerpts(texts: list[str] | None, file: str | None, file_format: Format
             yield _source(lines, "stdin", file_format or Format.txt)
     else:
         path = Path(file)
-        if not path.is_file():
-            raise UserError(f"--file: expected a file, got {file!r}, which does not exist or is not a file.")
         with _tracked(path) as lines:
             by_ending = Format.csv if path.suffix.lower() == ".csv" else Format.txt
             yield _source(lines, file, file_format or by_ending)
@@ -95,8 +101,7 @@ def write_csv(columns: tuple[str, ...]) -> Callable[[Excerpt, float | None], Non
     writer.writeheader()
 
     def write(row: Excerpt, value: float | None) -> None:
-        shown = {name: text.encode(errors=_ERRORS).decode(errors="replace") for name, text in row.columns.items()}
-        writer.writerow({**shown, SCORE_COLUMN: "" if value is None else f"{value:.6f}"})
+        writer.writerow({**row.record(), SCORE_COLUMN: "" if value is None else f"{value:.6f}"})
         sys.stdout.flush()
 
     return write
@@ -109,47 +114,71 @@ def _from_texts(texts: list[str]) -> Iterator[Excerpt]:
 
 def _source(lines: TextIO, name: str, file_format: Format) -> Source:
     if file_format is Format.txt:
-        return Source(_from_lines(lines, name))
+        return Source(_at_least_one(_from_lines(lines, name), name))
     csv.field_size_limit(sys.maxsize)  # an excerpt may be a whole book
-    reader = csv.DictReader(lines)
-    columns = [column.removeprefix("\ufeff") for column in reader.fieldnames or ()]
-    reader.fieldnames = columns
-    if not columns:
-        raise UserError(f"{name}: expected a CSV with a column {EXCERPT_COLUMN!r}, got an empty file.")
-    if EXCERPT_COLUMN not in columns:
-        raise UserError(f"{name}: expected a column {EXCERPT_COLUMN!r}, got {', '.join(map(repr, columns))}.")
-    return Source(_from_csv(reader, name), tuple(columns))
+    reader = csv.reader(lines, strict=True)  # else a quote left open would silently swallow the rows after it
+    columns = _header(reader, name)
+    return Source(_at_least_one(_from_csv(reader, columns, name), name), columns)
+
+
+def _at_least_one(rows: Iterator[Excerpt], name: str) -> Iterator[Excerpt]:
+    first = next(rows, None)
+    if first is None:
+        raise UserError(f"{name}: expected at least one excerpt, got none.")
+    return chain([first], rows)
 
 
 def _from_lines(lines: TextIO, name: str) -> Iterator[Excerpt]:
     for number, line in enumerate(lines, start=1):
-        if line.strip("\ufeff\r\n"):
-            yield Excerpt(line.strip("\ufeff\r\n").encode(errors=_ERRORS), f"{name}:{number}")
+        if line.strip():
+            yield Excerpt(line.rstrip("\r\n").encode(errors=_ERRORS), f"{name}:{number}")
 
 
-def _from_csv(reader: csv.DictReader[str], name: str) -> Iterator[Excerpt]:
-    first_line = reader.line_num + 1
-    for row in reader:
-        known = {column: row[column] or "" for column in reader.fieldnames or ()}
-        yield Excerpt(known[EXCERPT_COLUMN].encode(errors=_ERRORS), f"{name}:{first_line}", known)
-        first_line = reader.line_num + 1
+def _header(reader: _Reader, name: str) -> tuple[str, ...]:
+    try:
+        columns = next(filter(None, reader), None)
+    except csv.Error as error:
+        raise UserError(f"{name}:{reader.line_num}: expected the header of a CSV, got: {error}.") from None
+    if columns is None:
+        raise UserError(f"{name}: expected a CSV with a column {EXCERPT_COLUMN!r}, got an empty file.")
+    if EXCERPT_COLUMN not in columns:
+        raise UserError(f"{name}: expected a column {EXCERPT_COLUMN!r}, got {', '.join(map(repr, columns))}.")
+    if twice := next((column for column in columns if columns.count(column) > 1), None):
+        raise UserError(f"{name}: expected columns of different names, got {twice!r} twice.")
+    return tuple(columns)
+
+
+def _from_csv(reader: _Reader, columns: tuple[str, ...], name: str) -> Iterator[Excerpt]:
+    while True:
+        where = f"{name}:{reader.line_num + 1}"
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield Excerpt(b"", where, dict.fromkeys(columns, ""), f"expected a row of a CSV, got: {error}.")
+            continue
+        row = dict(zip(columns, chain(cells, repeat(""))))
+        fault = ""
+        if len(cells) != len(columns):
+            fault = f"expected {len(columns)} columns, got {len(cells)}. Quote a text that holds commas."
+        if cells:
+            yield Excerpt(row[EXCERPT_COLUMN].encode(errors=_ERRORS), where, row, fault)
 
 
 @contextmanager
 def _tracked(path: Path) -> Iterator[TextIO]:
     from rich.console import Console
-    from rich.progress import open as open_with_progress
+    from rich.progress import Progress
 
     console = Console(stderr=True)
-    with open_with_progress(
-        path,
-        "r",
-        encoding=_ENCODING,
-        errors=_ERRORS,
-        newline="",
-        description=path.name,
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as lines:
-        yield lines
+    # Only what goes to the terminal too may pass through the bar: rich would send a redirected stdout there.
+    with Progress(
+        console=console, transient=True, disable=not console.is_terminal, redirect_stdout=sys.stdout.isatty()
+    ) as progress:
+        try:
+            file = progress.open(path, "r", encoding=_ENCODING, errors=_ERRORS, newline="", description=path.name)
+        except OSError as error:
+            raise UserError(f"--file: expected a file, got {str(path)!r}: {error.strerror}.") from None
+        with file as lines:
+            yield lines

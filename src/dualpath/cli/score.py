@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
@@ -77,17 +79,23 @@ def _score_batch(batch: list[Excerpt], bert_weight: float, score_rows: ScoreRows
 
     from dualpath.readability.excerpts import InvalidInput
 
-    good, weights = [], []
+    weights: dict[Excerpt, float] = {}
     for row in batch:
         try:
-            weights.append(row.check(bert_weight))
-            good.append(row)
+            weights[row] = row.weight(bert_weight)
         except InvalidInput as error:
-            print(f"dualpath: {error}", file=sys.stderr)
-    scores = iter(score_rows([row.excerpt for row in good], np.array(weights, np.float32)) if good else ())
+            _complain(str(error))
+    scores: dict[Excerpt, float] = {}
+    if weights:
+        answer = score_rows([row.excerpt for row in weights], np.array(list(weights.values()), np.float32))
+        scores = dict(zip(weights, answer.tolist(), strict=True))
+    for row, value in list(scores.items()):
+        if not math.isfinite(value):
+            _complain(f"{row.where}: expected a finite score, got {value} from the model.")
+            del scores[row]
     for row in batch:
-        show(row, float(next(scores)) if row in good else None)
-    return len(batch) - len(good)
+        show(row, scores.get(row))
+    return len(batch) - len(scores)
 
 
 def _batches(excerpts: Iterable[Excerpt]) -> Iterator[list[Excerpt]]:
@@ -97,15 +105,13 @@ def _batches(excerpts: Iterable[Excerpt]) -> Iterator[list[Excerpt]]:
 
 
 def _local(model_repository: Path) -> ScoreRows:
-    try:
-        import os
-
-        from dualpath.readability.reference import Reference
-    except ImportError as error:
-        raise UserError(f"--local needs {error.name}. Install it with `pip install 'dualpath[models]'`.") from None
     from dualpath.serving import preflight, repository
 
     preflight.check_artifacts(repository.models(model_repository))
+    try:
+        from dualpath.readability.reference import Reference
+    except ImportError as error:
+        raise UserError(f"--local needs {error.name}. Install it with `pip install 'dualpath[models]'`.") from None
     return Reference(model_repository, threads=len(os.sched_getaffinity(0))).score
 
 
@@ -123,10 +129,15 @@ def _served(url: str, model: str) -> ScoreRows:
         try:
             return scorer.score(excerpts, weights)
         except InferenceServerException as error:
-            print(f"dualpath: {model} failed: {error.message()} The lines above are complete.", file=sys.stderr)
+            reason = " ".join(str(error.message()).split()).rstrip(".")
+            _complain(f"{model} failed: {reason}. The rows above are complete.")
             raise typer.Exit(1) from None
 
     return score_rows
+
+
+def _complain(sentence: str) -> None:
+    print(f"dualpath: {sentence}", file=sys.stderr)
 
 
 def _show_line(row: Excerpt, value: float | None) -> None:

@@ -113,7 +113,7 @@ def _counts(record: Record, ready: bool) -> bool:
 
 @contextmanager
 def _signals_interrupt() -> Iterator[None]:
-    """Let SIGTERM and the terminal's end do what Ctrl-C does, and SIGINT do it even where a script's shell ignores it."""
+    """Let SIGTERM and the terminal's end do what Ctrl-C does; SIGINT too, which a script's shell may have ignored."""
 
     def interrupt(*_: object) -> NoReturn:
         raise KeyboardInterrupt

@@ -94,7 +94,7 @@ _FAILURES = (
     re.compile(r"Poll failed for model directory '(?P<model>[^']+)': (?P<reason>.*)", re.DOTALL),
     re.compile(r"Invalid argument: (?:in )?ensemble '?(?P<model>[^\s',]+)'?,? (?P<reason>.*)", re.DOTALL),
     # Logged as information, and then Triton 2.51 waits for ever.
-    re.compile(r"Failed to preinitialize Python stub: (?P<reason>.*/(?P<model>[^/]+)/\d+/[^/]+)'", re.DOTALL),
+    re.compile(r"Failed to preinitialize Python stub: (?P<reason>.*/(?P<model>[^/]+)/\d+/[^/]+')", re.DOTALL),
 )
 
 

@@ -57,7 +57,7 @@ class TritonServer:
         server: "auto", "embedded", or the path of a tritonserver binary.
         log_path: where Triton's output goes; by default a temporary file, which is kept only if something failed.
         extra_args: further arguments for tritonserver.
-        on_progress: called while loading, whenever a model gets ready.
+        on_progress: called while loading, several times a second.
         on_record: called with each record of Triton's log, inside `start` and `wait`.
         start_timeout_s: how long loading may take.
 

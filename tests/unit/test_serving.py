@@ -1,0 +1,199 @@
+"""Starting a server, as far as it goes without one: finding it, the checks before, and giving up."""
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from dualpath.errors import UserError
+from dualpath.serving import StartFailed, TritonServer, installation, preflight, repository
+
+CONFIG = 'backend: "python"\ninstance_group [{kind: KIND_CPU}] # KIND_GPU is in configs\n'
+
+
+@pytest.fixture
+def a_repository(tmp_path) -> Path:
+    folder = tmp_path / "model_repository"
+    for name in ("cuml", "postprocess", "ensemble_all"):
+        (folder / name / "1").mkdir(parents=True)
+        (folder / name / "config.pbtxt").write_text(CONFIG)
+    (folder / "ensemble_all" / "config.pbtxt").write_text('platform: "ensemble"\n')
+    (folder / "cuml" / "config.pbtxt").write_text(CONFIG.replace("python", "fil"))
+    (folder / "cuml" / "1" / "checkpoint.tl").touch()
+    (folder / "postprocess" / "1" / "model.py").touch()
+    return folder
+
+
+def test_repository_refuses_a_missing_and_an_empty_folder(tmp_path):
+    with pytest.raises(UserError, match=r"found no such folder; .* pass --model-repository"):
+        repository.models(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"found no folder with a config\.pbtxt"):
+        repository.models(tmp_path)
+
+
+def test_artifacts_may_lie_in_any_version(a_repository):
+    models = repository.models(a_repository)
+    preflight.check_artifacts(models)
+    (a_repository / "cuml" / "10").mkdir()
+    preflight.check_artifacts(models)
+    (a_repository / "cuml" / "1" / "checkpoint.tl").rename(a_repository / "cuml" / "10" / "checkpoint.tl")
+    preflight.check_artifacts(models)
+    (a_repository / "cuml" / "10" / "checkpoint.tl").rename(a_repository / "cuml" / "checkpoint.tl")
+    with pytest.raises(UserError, match=r"cuml: expected .*1/checkpoint\.tl, found none; run `dualpath build`"):
+        preflight.check_artifacts(models)
+
+
+def test_python_model_without_code_is_refused_because_triton_would_hang(a_repository):
+    (a_repository / "postprocess" / "2").mkdir()
+    with pytest.raises(UserError, match=r"postprocess: expected .*2/model\.py, found none"):
+        preflight.check_artifacts(repository.models(a_repository))
+
+
+def test_config_name_must_be_known_to_every_model_with_instances(a_repository):
+    models = repository.models(a_repository)
+    preflight.check_config_name(models, None)
+    configs = a_repository / "cuml" / "configs"
+    configs.mkdir()
+    (configs / "gpu.pbtxt").write_text(CONFIG)
+    with pytest.raises(UserError, match=r"found none in postprocess; the repository has: gpu$"):
+        preflight.check_config_name(models, "gpu")
+    (a_repository / "postprocess" / "configs").mkdir()
+    (a_repository / "postprocess" / "configs" / "gpu.pbtxt").write_text(CONFIG)
+    preflight.check_config_name(models, "gpu")
+
+
+def test_gpu_config_is_refused_without_a_gpu_and_on_stand_ins(a_repository, tmp_path, monkeypatch):
+    (a_repository / "cuml" / "configs").mkdir()
+    (a_repository / "cuml" / "configs" / "gpu.pbtxt").write_text("instance_group [{kind: KIND_GPU}]")
+    models = repository.models(a_repository)
+    cpu_only = installation.Installation(tmp_path / "tritonserver", tmp_path / "backends", tmp_path / "stub")
+    preflight.check_devices(models, None, cpu_only)
+    monkeypatch.setattr(preflight, "gpu_visible", lambda: False)
+    with pytest.raises(UserError, match=r"cuml asks for KIND_GPU, but this machine shows no GPU"):
+        preflight.check_devices(models, "gpu", cpu_only)
+    monkeypatch.setattr(preflight, "gpu_visible", lambda: True)
+    with pytest.raises(UserError, match=r"has no C\+\+ backend pytorch and fil .* use NVIDIA's Triton container"):
+        preflight.check_devices(models, "gpu", cpu_only)
+
+
+def test_ports_that_are_taken_doubled_or_impossible_are_refused_by_option():
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(UserError, match=f"port {port} on 127.0.0.1 is already in use; .* --grpc-port"):
+            preflight.check_ports("127.0.0.1", {"--http-port": 0, "--grpc-port": port})
+        with pytest.raises(UserError, match="is already in use"):
+            preflight.check_ports("0.0.0.0", {"--http-port": port})
+    with pytest.raises(UserError, match="--grpc-port and --http-port are both 18321; give each its own port"):
+        preflight.check_ports("127.0.0.1", {"--http-port": 18321, "--grpc-port": 18321})
+    with pytest.raises(UserError, match=r"--http-port: expected a port from 0 .* got 65536"):
+        preflight.check_ports("127.0.0.1", {"--http-port": 65536})
+    with pytest.raises(UserError, match=r"192\.0\.2\.1 is not an address of this machine; choose another --host"):
+        preflight.check_ports("192.0.2.1", {"--http-port": 18321})
+
+
+def test_port_0_becomes_a_free_port_each():
+    ports = preflight.check_ports("127.0.0.1", {"--http-port": 0, "--grpc-port": 0, "--metrics-port": 0})
+    assert len(set(ports.values())) == 3
+    assert all(10240 <= port < 32768 for port in ports.values())
+
+
+def test_host_is_resolved_to_an_address():
+    assert preflight.resolve("localhost") == "127.0.0.1"
+    with pytest.raises(UserError, match=r"--host x+: expected a name or IPv4 address"):
+        preflight.resolve("x" * 64)
+
+
+def install(folder: Path, *backends: str, python: str = installation.PYTHON) -> Path:
+    """Lay out what an installed Triton looks like."""
+    binary = folder / "bin" / "tritonserver"
+    binary.parent.mkdir(parents=True)
+    binary.touch(mode=0o755)
+    for name in backends:
+        (folder / "backends" / name).mkdir(parents=True)
+    (folder / "backends" / "python" / installation.STUB).write_bytes(f"\0libpython{python}.so.1.0\0".encode())
+    return binary
+
+
+def test_server_path_must_be_an_executable_with_a_python_backend_for_this_python(tmp_path):
+    with pytest.raises(UserError, match="found no such file; pass its path, or --server embedded"):
+        installation.find(str(tmp_path / "tritonserver"))
+    (tmp_path / "tritonserver").touch(mode=0o644)
+    with pytest.raises(UserError, match="found a file that is not executable"):
+        installation.find(str(tmp_path / "tritonserver"))
+    (tmp_path / "tritonserver").chmod(0o755)
+    with pytest.raises(UserError, match="expected the Python backend"):
+        installation.find(str(tmp_path / "tritonserver"))
+    other = install(tmp_path / "other", "python", python="3.99")
+    with pytest.raises(UserError, match=r"built for Python 3\.99, this is Python 3\.1"):
+        installation.find(str(other))
+
+
+def test_auto_prefers_an_installed_server(tmp_path, monkeypatch):
+    binary = install(tmp_path, "python", "pytorch", "fil")
+    monkeypatch.setattr(installation, "CONTAINER_SERVER", tmp_path / "nowhere")
+    monkeypatch.setenv("PATH", f"{binary.parent}{os.pathsep}{os.environ['PATH']}")
+    found = installation.find()
+    assert found.binary == binary
+    assert found.environment()["PATH"].startswith(f"{Path(sys.executable).parent}{os.pathsep}")
+    assert found.assemble_backends(tmp_path / "model_repository", tmp_path / "target") == tmp_path / "backends"
+
+
+def test_missing_backends_are_filled_with_stand_ins(tmp_path):
+    found = installation.find(str(install(tmp_path / "triton", "python", "pytorch")))
+    checkout = tmp_path / "checkout"
+    with pytest.raises(UserError, match=r"stand-in for the backend 'fil' at .*checkout/backends/fil/model\.py"):
+        found.assemble_backends(checkout / "model_repository", tmp_path / "first")
+    (checkout / "backends" / "fil").mkdir(parents=True)
+    (checkout / "backends" / "fil" / "model.py").write_text("fil")
+    assembled = found.assemble_backends(checkout / "model_repository", tmp_path / "second")
+    assert sorted(path.name for path in assembled.iterdir()) == ["fil", "python", "pytorch"]
+    assert (assembled / "fil" / "model.py").read_text() == "fil"
+    assert (assembled / "pytorch").resolve() == tmp_path / "triton" / "backends" / "pytorch"
+    assert (assembled / "python" / installation.STUB).is_file()
+
+
+def test_embedded_server_names_what_is_missing(monkeypatch, tmp_path):
+    monkeypatch.setattr(installation.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install dualpath\[embedded\]"):
+        installation.find("embedded")
+    monkeypatch.setattr(installation.sys, "base_prefix", str(tmp_path))
+    monkeypatch.setattr(installation.sysconfig, "get_config_var", lambda name: None)
+    monkeypatch.setattr(installation, "_ldconfig", lambda: "")
+    with pytest.raises(UserError, match=rf"apt install libpython{installation.PYTHON}"):
+        installation.libpython_folder()
+    library = tmp_path / f"libpython{installation.PYTHON}.so.1.0"
+    library.touch()
+    monkeypatch.setattr(installation, "_ldconfig", lambda: f"\t{library.name} (libc6,x86-64) => {library}\n")
+    assert installation.libpython_folder() == tmp_path
+
+
+def test_embedded_server_refuses_an_unsupported_python(monkeypatch):
+    pytest.importorskip("pytriton", reason="needs dualpath[embedded]")
+    monkeypatch.setattr(installation, "PYTHON", "3.99")
+    with pytest.raises(UserError, match=r"no Python backend for Python 3\.99, only for .*3\.11"):
+        installation.find("embedded")
+
+
+def test_server_that_ends_at_once_is_reported_with_its_last_words(a_repository, tmp_path):
+    binary = install(tmp_path / "triton", "python", "pytorch", "fil")
+    binary.write_text("#!/bin/sh\necho 'tritonserver: error while loading shared libraries: libb64.so.0d'\nexit 127\n")
+    server = TritonServer(
+        a_repository, server=str(binary), http_port=0, grpc_port=0, metrics_port=0, log_path=tmp_path / "triton.log"
+    )
+    with pytest.raises(StartFailed, match=r"ended by itself: .*libb64\.so\.0d\. Triton's log: .*triton\.log"):
+        server.start()
+    server.stop()
+
+
+def test_server_that_never_gets_ready_is_given_up(a_repository, tmp_path):
+    binary = install(tmp_path / "triton", "python", "pytorch", "fil")
+    binary.write_text("#!/bin/sh\nexec sleep 300\n")
+    ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
+    server = TritonServer(
+        a_repository, server=str(binary), log_path=tmp_path / "triton.log", start_timeout_s=0.5, **ports
+    )
+    with pytest.raises(StartFailed, match="cuml, ensemble_all, postprocess still loading"):
+        server.start()
+    assert not Path(f"/proc/{server.pid}").exists()

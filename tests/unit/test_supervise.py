@@ -1,0 +1,67 @@
+"""The supervisor, on a command that litters as Triton does when it is killed while it loads models."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dualpath.serving import supervise
+
+IGNORING = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+LITTERING = "import subprocess, sys, time\nprint(subprocess.Popen(['sleep', '300']).pid, file=sys.stderr, flush=True)\n"
+SERVING = "time.sleep(300)"
+
+
+def gone(pid: int) -> bool:
+    """Say whether a process ends within a second; one that nobody reaps has ended too."""
+    stat = Path(f"/proc/{pid}/stat")
+    for _ in range(100):
+        try:
+            if stat.read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        time.sleep(0.01)
+    return False
+
+
+@pytest.mark.parametrize(
+    ("code", "how", "expected"),
+    [
+        (LITTERING + SERVING, "close stdin", 128 + signal.SIGTERM),
+        (LITTERING + SERVING, "write to stdin", 128 + signal.SIGTERM),
+        (LITTERING + SERVING, "SIGTERM", 128 + signal.SIGTERM),
+        (LITTERING + "sys.exit(3)", "wait", 3),
+        (IGNORING + LITTERING + SERVING, "close stdin", 128 + signal.SIGKILL),
+    ],
+)
+def test_supervisor_leaves_nothing_behind(tmp_path, code, how, expected):
+    scratch, log, region = tmp_path / "scratch", tmp_path / "log", Path(f"/dev/shm/dualpath-test-{os.getpid()}-region")
+    scratch.mkdir()
+    region.touch()
+    grace_s = "1"
+    command = [sys.executable, "-I", supervise.__file__, grace_s, str(scratch), region.name, sys.executable, "-c", code]
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=output) as supervisor,
+    ):
+        pid = int(supervisor.stdout.readline())
+        while not log.read_text().endswith("\n"):
+            time.sleep(0.01)
+        child = int(log.read_text())
+        if how == "SIGTERM":
+            supervisor.terminate()
+        elif how == "write to stdin":
+            supervisor.stdin.write(b"stop")
+            supervisor.stdin.flush()
+        elif how == "close stdin":
+            supervisor.stdin.close()
+        assert supervisor.wait(timeout=10) == expected
+    assert gone(pid)
+    assert gone(child)
+    assert not region.exists()
+    assert not scratch.exists()
