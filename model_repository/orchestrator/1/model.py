@@ -1,8 +1,10 @@
 """The graph of `ensemble_all`, driven imperatively: rows go only where they can change the answer.
 
 excerpt ──┬─ tokens ──── bert-large ──┐
-          └─ features ── cuml ────────┴─ combine ── SCORE
+          └─ features ── cuml ────────┴─ combine ── SCORE, ROUTE
 """
+
+from functools import partial
 
 import numpy as np
 
@@ -12,14 +14,17 @@ from dualpath.readability.excerpts import InvalidInput, decode_excerpts, decode_
 from dualpath.readability.features import FeatureCounter, WordLists
 from dualpath.readability.tokens import TokenEncoder, pad
 
-SLICE_ROWS = 8  # preprocessed at a time, in about 4 ms, before other requests get their turn
+SLICE_ROWS = 8  # preprocessed at a time, in a few ms, before other requests get their turn
 
 
 class TritonPythonModel:
     def initialize(self, args):
         config = bls.ModelConfig(args)
+        self.on_bert_error = config.setting("on_bert_error", ("fail", "fallback"))
+        self.on_bert_late = config.setting("on_bert_late", ("fail", "fallback"))
         self.tokens = TokenEncoder(config.path("tokenizer"))
         self.features = FeatureCounter(WordLists.load(config.path("word_lists")))
+        self.metrics = bls.Metrics(config.name)
         self.bert = bls.MergingChild(
             "bert-large",
             "OUTPUT__0",
@@ -28,11 +33,18 @@ class TritonPythonModel:
             chunk_rows=config.integer("bert_chunk_rows"),
             slow=True,
             version=1,
+            metrics=self.metrics,
         )
         self.forest = bls.MergingChild(
-            "cuml", "output__0", lambda rows: {"input__0": np.stack(rows)}, in_flight=1, chunk_rows=512, version=1
+            "cuml",
+            "output__0",
+            lambda rows: {"input__0": np.stack(rows)},
+            in_flight=1,
+            chunk_rows=512,
+            version=1,
+            metrics=self.metrics,
         )
-        self.loop = bls.Loop(self.score, faults=(InvalidInput,))
+        self.loop = bls.Loop(self.score, faults=(InvalidInput,), metrics=self.metrics)
 
     def execute(self, requests):
         return self.loop.serve(requests)
@@ -43,17 +55,25 @@ class TritonPythonModel:
     async def score(self, request):
         excerpts = decode_excerpts(request.inputs["excerpt"])
         weights = decode_weights(request.inputs["BERT_WEIGHT"])
+        may_fail, may_be_late = (s.of(request) == "fallback" for s in (self.on_bert_error, self.on_bert_late))
+        needs_bert = weights > 0
+        needs_forest = (weights < 1) | may_fail | may_be_late
 
-        async def ask_bert(chosen):
-            tokens = await bls.in_slices(self.tokens.encode, chosen, SLICE_ROWS)
-            return (await self.bert.rows(request, tokens))[:, 0]
+        ask_bert = bls.route(excerpts, needs_bert, partial(self.ask_bert, request))
+        ask_forest = bls.route(excerpts, needs_forest, partial(self.ask_forest, request))
+        (bert, missed), forest = await bls.together(bls.excuse(ask_bert, failed=may_fail, late=may_be_late), ask_forest)
 
-        async def ask_forest(chosen):
-            features = await bls.in_slices(self.features.features, chosen, SLICE_ROWS)
-            return (await self.forest.rows(request, features))[:, 0]
+        routes = np.where(needs_bert, np.where(weights < 1, "bert+cuml", "bert"), "cuml").astype(object)
+        if missed:  # the forest's scores stand alone
+            bert, weights = forest, np.zeros_like(weights)
+            routes[needs_bert] = f"cuml (bert {missed})"
+        self.metrics.count_each("rows", "route", routes)
+        return {"SCORE": combine(weights, bert, forest)[:, None], "ROUTE": routes[:, None]}
 
-        bert, forest = await bls.together(
-            bls.route(excerpts, weights > 0, ask_bert),
-            bls.route(excerpts, weights < 1, ask_forest),
-        )
-        return {"SCORE": combine(weights, bert, forest)[:, None]}
+    async def ask_bert(self, request, excerpts):
+        tokens = await bls.in_slices(self.tokens.encode, excerpts, SLICE_ROWS)
+        return (await self.bert.rows(request, tokens))[:, 0]
+
+    async def ask_forest(self, request, excerpts):
+        features = await bls.in_slices(self.features.features, excerpts, SLICE_ROWS)
+        return (await self.forest.rows(request, features))[:, 0]

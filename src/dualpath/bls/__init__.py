@@ -6,14 +6,17 @@ its contents before `initialize`.
 """
 
 from dualpath.bls.answer import answer_each, answer_merged
-from dualpath.bls.child import Child, MergingChild
+from dualpath.bls.child import Child
 from dualpath.bls.config import ConfigError, ModelConfig
-from dualpath.bls.errors import CallerGone, ChildFailed, ChildLate, ChildUnavailable
+from dualpath.bls.errors import BadParameter, CallerGone, ChildFailed, ChildLate, ChildUnavailable
 from dualpath.bls.loop import Loop
+from dualpath.bls.merge import MergingChild
+from dualpath.bls.metrics import Metrics
 from dualpath.bls.request import Request
-from dualpath.bls.rows import in_slices, route, together
+from dualpath.bls.rows import excuse, in_slices, route, together
 
 __all__ = [
+    "BadParameter",
     "CallerGone",
     "Child",
     "ChildFailed",
@@ -22,10 +25,12 @@ __all__ = [
     "ConfigError",
     "Loop",
     "MergingChild",
+    "Metrics",
     "ModelConfig",
     "Request",
     "answer_each",
     "answer_merged",
+    "excuse",
     "in_slices",
     "route",
     "together",

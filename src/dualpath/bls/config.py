@@ -3,12 +3,36 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from dualpath.bls.errors import BadParameter
+from dualpath.bls.request import Request
 
 
 class ConfigError(ValueError):
     """The configuration asks for something that cannot be had. The message names the model and the setting."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A choice that a model's configuration makes, and that a request's parameter of the same name overrides."""
+
+    name: str
+    allowed: tuple[str, ...]
+    default: str
+
+    def of(self, request: Request) -> str:
+        """Return the choice for one request.
+
+        Raises:
+            BadParameter: the request asks for something else.
+        """
+        chosen = request.parameters.get(self.name, self.default)
+        if chosen not in self.allowed:
+            raise BadParameter(f"parameter {self.name!r}: expected {' or '.join(self.allowed)}, got {chosen!r}.")
+        return str(chosen)
 
 
 class ModelConfig:
@@ -63,6 +87,15 @@ class ModelConfig:
         if text not in ("true", "false"):
             raise ConfigError(f'{self.name}: parameter {parameter!r}: expected "true" or "false", got {text!r}.')
         return text == "true"
+
+    def setting(self, parameter: str, allowed: tuple[str, ...]) -> Setting:
+        """Return a setting whose default is this parameter, or the first allowed value where it is not set."""
+        default = self.parameters.get(parameter, allowed[0])
+        if default not in allowed:
+            raise ConfigError(
+                f"{self.name}: parameter {parameter!r}: expected {' or '.join(allowed)}, got {default!r}."
+            )
+        return Setting(parameter, allowed, default)
 
     def refuse_parameters_except(self, *known: str, why: str) -> None:
         """Raise ConfigError for the first parameter that is not among `known`."""

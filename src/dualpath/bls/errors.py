@@ -17,3 +17,7 @@ class ChildLate(ChildFailed):
 
 class CallerGone(Exception):
     """The caller cancelled its request; nobody waits for the answer."""
+
+
+class BadParameter(ValueError):
+    """The caller's fault: a request parameter has a value that the model does not know."""

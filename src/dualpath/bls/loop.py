@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
+from dualpath.bls.metrics import Metrics
 from dualpath.bls.request import Arrays, Faults, Request, respond, respond_error
 
 Handle = Callable[[Request], Awaitable[Arrays]]
@@ -30,11 +33,21 @@ class Loop:
         faults: errors that are the caller's; they are answered with INVALID_ARG, others with INTERNAL.
         max_rows: bound of the rows in flight. At the bound `serve` waits, and the rest waits in Triton's queue, where
             its queue policy and its metrics hold.
+        metrics: where rows in flight and the time of each request are shown; `close` closes it.
         n_threads: calls to children in flight at a time.
     """
 
-    def __init__(self, handle: Handle, faults: Faults = (), max_rows: int = 1024, n_threads: int = 16) -> None:
+    def __init__(
+        self,
+        handle: Handle,
+        faults: Faults = (),
+        *,
+        metrics: Metrics | None = None,
+        max_rows: int = 1024,
+        n_threads: int = 16,
+    ) -> None:
         self._handle = handle
+        self._metrics = metrics
         self._faults = faults
         self._max_rows = max_rows
         self._rows = 0
@@ -43,6 +56,8 @@ class Loop:
         self._threads = ThreadPoolExecutor(n_threads, thread_name_prefix="child")
         self._loop = asyncio.new_event_loop()
         self._loop.set_default_executor(self._threads)  # where pb_utils' async_exec runs
+        if metrics:
+            metrics.gauge("rows_in_flight", lambda: self._rows)
         self._thread = threading.Thread(target=self._loop.run_forever, name="loop", daemon=True)
         self._thread.start()
 
@@ -62,6 +77,8 @@ class Loop:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._threads.shutdown()
+        if self._metrics:
+            self._metrics.close()
 
     def _enter(self, n_rows: int) -> None:
         with self._rows_changed:
@@ -81,16 +98,15 @@ class Loop:
             task.add_done_callback(self._tasks.discard)
 
     async def _answer(self, answer: _Answer) -> None:
+        started = time.perf_counter()
         try:
             response = respond(await self._handle(answer.read()))
         except (Exception, asyncio.CancelledError) as error:
             response = respond_error(error, self._faults)
-        if answer.sender is None:
-            self._leave(answer.n_rows)
-            answer.settle(response)
-            return
-        try:  # `send` waits for Triton to take the response, so it runs off the loop
-            await self._loop.run_in_executor(None, answer.send, response)
+        if self._metrics:
+            self._metrics.observe("stage_seconds", time.perf_counter() - started, stage="request")
+        try:
+            await answer.give(response)
         except Exception as error:
             pb_utils.Logger.log_error(f"a response could not be sent: {error}")
         finally:
@@ -115,10 +131,10 @@ class _Answer:
 
     def __init__(self, raw: Any, batch: _Batch) -> None:
         self.response: Any = None
-        self.sender: Any = None
         self.n_rows = 0
         self._raw = raw
         self._batch = batch
+        self._sender: Any = None
         try:
             self._request: Request | Exception = Request(raw, self.later)
             self.n_rows = self._request.n_rows
@@ -133,15 +149,18 @@ class _Answer:
 
     def later(self) -> None:
         """Let `execute` return without this answer."""
-        if self.sender is None:
-            self.sender = self._raw.get_response_sender()
+        if self._sender is None:
+            self._sender = self._raw.get_response_sender()
             self._batch.settle_one()
 
-    def settle(self, response: Any) -> None:
-        """Give the answer to `execute`."""
-        self.response = response
-        self._batch.settle_one()
-
-    def send(self, response: Any) -> None:
-        """Give the answer after `execute` has returned."""
-        self.sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+    async def give(self, response: Any) -> None:
+        """Give the answer to `execute`, or send it where `execute` does not wait for it."""
+        if self._sender is None:
+            self.response = response
+            self._batch.settle_one()
+            return
+        if isinstance(self._request, Request):
+            await self._request.close()
+        # `send` waits for Triton to take the response, so it runs off the loop.
+        send = partial(self._sender.send, response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        await asyncio.get_running_loop().run_in_executor(None, send)

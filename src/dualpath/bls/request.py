@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 import traceback
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
-from dualpath.bls.errors import CallerGone, ChildFailed, ChildLate, ChildUnavailable
+from dualpath.bls.errors import BadParameter, CallerGone, ChildFailed, ChildLate, ChildUnavailable
 
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
@@ -37,8 +38,22 @@ class Request:
         self.trace = raw.trace()
         timeout_us = raw.timeout()
         self.deadline = time.monotonic() + timeout_us / 1e6 if timeout_us else None
-        self.is_cancelled: Callable[[], bool] = raw.is_cancelled
         self.answer_later = answer_later
+        self._raw_is_cancelled: Callable[[], bool] = raw.is_cancelled
+        self._asking = asyncio.Lock()
+        self._closed = False
+
+    async def is_cancelled(self) -> bool:
+        """Ask Triton whether the caller has gone: a round trip to the server, off the event loop."""
+        async with self._asking:
+            if self._closed:
+                return True
+            return await asyncio.get_running_loop().run_in_executor(None, self._raw_is_cancelled)
+
+    async def close(self) -> None:
+        """Let no question about this request reach Triton any more: after the answer there is nobody to ask."""
+        async with self._asking:
+            self._closed = True
 
 
 def read_inputs(raw: Any) -> Arrays:
@@ -58,7 +73,7 @@ def respond_error(error: BaseException, faults: Faults = ()) -> Any:
         faults: errors that are the caller's; they become INVALID_ARG.
     """
     code, message = pb_utils.TritonError.INTERNAL, str(error)
-    if isinstance(error, faults):
+    if isinstance(error, (*faults, BadParameter)):
         code = pb_utils.TritonError.INVALID_ARG
     elif isinstance(error, CallerGone):
         code = pb_utils.TritonError.CANCELLED

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dualpath.bls.errors import ChildFailed, ChildLate
+
 Scores = npt.NDArray[np.float32]
 
 
@@ -39,6 +41,26 @@ async def together(*awaitables: Awaitable[Any]) -> list[Any]:
     finally:
         for task in tasks:
             task.cancel()
+
+
+async def excuse(
+    answer: Awaitable[Any], *, failed: bool = False, late: bool = False
+) -> tuple[Any, None] | tuple[None, str]:
+    """Await a child's answer, and do without where that is allowed.
+
+    Args:
+        failed: whether the child may fail or be missing.
+        late: whether it may miss the request's timeout.
+    Returns:
+        The answer and None; or None and what is wrong with the child: "unavailable" or "late".
+    """
+    try:
+        return await answer, None
+    except ChildFailed as error:
+        is_late = isinstance(error, ChildLate)
+        if not (late if is_late else failed):
+            raise
+        return None, "late" if is_late else "unavailable"
 
 
 async def in_slices(function: Callable[[Sequence[Any]], Sequence[Any]], rows: Sequence[Any], n_rows: int) -> list[Any]:

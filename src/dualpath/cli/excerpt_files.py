@@ -10,9 +10,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import chain, repeat
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from dualpath.errors import UserError
+
+if TYPE_CHECKING:
+    from _csv import Reader
 
 EXCERPT_COLUMN = "excerpt"
 WEIGHT_COLUMN = "bert_weight"
@@ -134,7 +137,7 @@ def _from_lines(lines: TextIO, name: str) -> Iterator[Excerpt]:
             yield Excerpt(line.rstrip("\r\n").encode(errors=_ERRORS), f"{name}:{number}")
 
 
-def _header(reader: _Reader, name: str) -> tuple[str, ...]:
+def _header(reader: Reader, name: str) -> tuple[str, ...]:
     try:
         columns = next(filter(None, reader), None)
     except csv.Error as error:
@@ -148,7 +151,7 @@ def _header(reader: _Reader, name: str) -> tuple[str, ...]:
     return tuple(columns)
 
 
-def _from_csv(reader: _Reader, columns: tuple[str, ...], name: str) -> Iterator[Excerpt]:
+def _from_csv(reader: Reader, columns: tuple[str, ...], name: str) -> Iterator[Excerpt]:
     while True:
         where = f"{name}:{reader.line_num + 1}"
         try:
@@ -158,10 +161,11 @@ def _from_csv(reader: _Reader, columns: tuple[str, ...], name: str) -> Iterator[
         except csv.Error as error:
             yield Excerpt(b"", where, dict.fromkeys(columns, ""), f"expected a row of a CSV, got: {error}.")
             continue
-        row = dict(zip(columns, chain(cells, repeat(""))))
+        row = dict(zip(columns, chain(cells, repeat("")), strict=False))
         fault = ""
         if len(cells) != len(columns):
-            fault = f"expected {len(columns)} columns, got {len(cells)}. Quote a text that holds commas."
+            hint = " Quote a text that holds commas." if len(cells) > len(columns) else ""
+            fault = f"expected {len(columns)} columns, got {len(cells)}.{hint}"
         if cells:
             yield Excerpt(row[EXCERPT_COLUMN].encode(errors=_ERRORS), where, row, fault)
 
@@ -169,6 +173,7 @@ def _from_csv(reader: _Reader, columns: tuple[str, ...], name: str) -> Iterator[
 @contextmanager
 def _tracked(path: Path) -> Iterator[TextIO]:
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import Progress
 
     console = Console(stderr=True)
@@ -177,7 +182,9 @@ def _tracked(path: Path) -> Iterator[TextIO]:
         console=console, transient=True, disable=not console.is_terminal, redirect_stdout=sys.stdout.isatty()
     ) as progress:
         try:
-            file = progress.open(path, "r", encoding=_ENCODING, errors=_ERRORS, newline="", description=path.name)
+            file = progress.open(
+                path, "r", encoding=_ENCODING, errors=_ERRORS, newline="", description=escape(path.name)
+            )
         except OSError as error:
             raise UserError(f"--file: expected a file, got {str(path)!r}: {error.strerror}.") from None
         with file as lines:

@@ -59,6 +59,8 @@ def _reason(entry: dict[str, str]) -> str:
 
 
 def _artifact(name: str, version: str, config: dict[str, Any], model_repository: Path) -> str:
+    from rich import filesize
+
     from dualpath.readability.contract import MODELS
 
     default = next((model.artifact for model in MODELS if model.name == name), None)
@@ -71,5 +73,5 @@ def _artifact(name: str, version: str, config: dict[str, Any], model_repository:
     built = folder / "build.json"
     facts = json_module.loads(built.read_text(encoding="utf-8")) if built.is_file() else {}
     said = ", ".join(str(facts[key]) for key in ("encoder", "precision") if key in facts)
-    size = f"{(folder / filename).stat().st_size / 1e6:.0f} MB"
+    size = filesize.decimal((folder / filename).stat().st_size)
     return f"{version}/{filename} ({', '.join(filter(None, (said, size)))})"

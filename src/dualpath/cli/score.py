@@ -35,7 +35,7 @@ class Style(StrEnum):
 
 
 def score(
-    texts: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="Excerpts to score.")] = None,
+    texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT", help="Excerpts to score.")] = None,
     file: Annotated[
         str | None,
         typer.Option("--file", metavar="F.csv|F.txt|-", help="CSV with a column `excerpt`, or text, one per line."),

@@ -51,6 +51,8 @@ class Model:
 EXCERPT = Tensor("excerpt", "TYPE_STRING", (-1,))
 WEIGHT = Tensor("BERT_WEIGHT", "TYPE_FP32", (-1,))
 SCORE = Tensor("SCORE", "TYPE_FP32", (1,))
+ROUTE = Tensor("ROUTE", "TYPE_STRING", (1,))
+"""Which models made the score: `bert+cuml`, `cuml`, `bert`, `cuml (bert unavailable)` or `cuml (bert late)`."""
 
 PREPROCESS = Model(
     "preprocess",
@@ -87,7 +89,7 @@ POSTPROCESS = Model(
     outputs=(Tensor("OUTPUT0", "TYPE_FP32", (1,)),),
 )
 ENSEMBLE = Model("ensemble_all", "ensemble", inputs=(EXCERPT, WEIGHT), outputs=(SCORE,))
-ORCHESTRATOR = Model("orchestrator", "python", inputs=(EXCERPT, WEIGHT), outputs=(SCORE,))
+ORCHESTRATOR = Model("orchestrator", "python", inputs=(EXCERPT, WEIGHT), outputs=(SCORE, ROUTE))
 
 MODELS = (PREPROCESS, BERT, FOREST, POSTPROCESS, ENSEMBLE, ORCHESTRATOR)
 SCORERS = (ENSEMBLE, ORCHESTRATOR)

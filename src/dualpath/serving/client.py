@@ -18,14 +18,16 @@ def connect(url: str) -> grpcclient.InferenceServerClient:
     """Return a client of the server at a gRPC address, which must be alive.
 
     Raises:
-        UserError: nothing answers there.
+        UserError: the address is none, or nothing answers there.
     """
+    if not url or "://" in url:
+        raise UserError(f"--url: expected HOST:PORT of a Triton server's gRPC, such as localhost:8001, got {url!r}.")
     client = grpcclient.InferenceServerClient(url)
     try:
         alive = client.is_server_live(client_timeout=5)
     except InferenceServerException as error:
         client.close()
-        reason = str(error.message()).rsplit(": ", 1)[-1]
+        reason = str(error.message()).rsplit(": ", 1)[-1].strip(" ].")  # the last of several: each layer adds its own
         raise UserError(
             f"--url: expected a Triton server at {url} (gRPC), got: {reason}. Start one with `dualpath serve`."
         ) from None

@@ -1,0 +1,178 @@
+"""Merge while busy: rows of different requests for the same child wait only while it is busy, then leave together."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dualpath.bls.child import Child
+from dualpath.bls.errors import CallerGone, ChildLate, ChildUnavailable
+from dualpath.bls.metrics import SIZES, Metrics
+from dualpath.bls.request import Request
+
+WINDOW_CHUNKS = 4
+"""How many chunks' worth of waiting rows a chunk is chosen from: more means less padding, and longer waits."""
+
+ASK_AFTER_S = 0.005
+"""How long rows wait before their chunk asks whether their caller is still there."""
+
+
+class MergingChild(Child):
+    """A child whose rows, of whichever request, wait only while it is busy.
+
+    Busy means: as many calls in flight as `in_flight`. When a call comes back, the next chunk leaves: the row that has
+    waited longest, so that none starves, and those nearest to it in length among the next in line, so that padding is
+    small. A chunk that fails is tried again, each request's rows by themselves, unless the child is not there. Rows of
+    a request that has expired, or that its caller has cancelled, do not leave.
+
+    All of it runs on the event loop's thread, so there are no locks.
+
+    Args:
+        name, output, version, metrics: as for `Child`.
+        collate: turns a chunk's rows into inputs by name, padding them to one length where they need it.
+        in_flight: calls at a time: as many as the child has instances.
+        chunk_rows: rows in a call, at most.
+        slow: whether requests that wait for this child are answered later, so that they do not keep `execute`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        output: str,
+        collate: Callable[[Sequence[Any]], Mapping[str, Any]],
+        *,
+        in_flight: int,
+        chunk_rows: int,
+        slow: bool = False,
+        version: int = -1,
+        metrics: Metrics | None = None,
+    ) -> None:
+        super().__init__(name, output, version, metrics)
+        self._collate = collate
+        self._n_free = in_flight
+        self._chunk_rows = chunk_rows
+        self._slow = slow
+        self._waiting: deque[_Row] = deque()
+        self._calls: set[asyncio.Task[None]] = set()
+
+    async def rows(self, request: Request, rows: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        """Have one request's rows answered: as many rows of the child's output, in order.
+
+        Raises:
+            ChildFailed: the child failed with these rows, or (ChildUnavailable) is not there.
+            ChildLate: the request's timeout ended first.
+            CallerGone: the caller cancelled the request.
+        """
+        if self._slow:
+            request.answer_later()
+        loop = asyncio.get_running_loop()
+        group = _Group(request, len(rows), loop.create_future())
+        self._waiting.extend(_Row(row, index, group) for index, row in enumerate(rows))
+        loop.call_soon(self._dispatch)  # after all requests that arrived with this one have brought their rows
+        started = time.perf_counter()
+        try:
+            async with asyncio.timeout_at(request.deadline):  # the loop's clock is time.monotonic
+                return np.stack(await group.answer)
+        except TimeoutError:
+            self._count("late")
+            raise ChildLate(f"{self.name}: expected an answer within the request's timeout, got none.") from None
+        finally:
+            if self._metrics:
+                self._metrics.observe("stage_seconds", time.perf_counter() - started, stage=self.name)
+
+    def _dispatch(self) -> None:
+        while self._n_free and (chunk := self._take()):
+            self._n_free -= 1
+            call = asyncio.get_running_loop().create_task(self._run(chunk))
+            self._calls.add(call)
+            call.add_done_callback(self._calls.discard)
+
+    def _take(self) -> list[_Row]:
+        """Take the next chunk out of the queue, sorted by length."""
+        while self._waiting and self._waiting[0].is_settled():
+            self._waiting.popleft()
+        window = [row for row in islice(self._waiting, WINDOW_CHUNKS * self._chunk_rows) if not row.is_settled()]
+        if len(window) > self._chunk_rows:
+            oldest = window[0]
+            window = sorted(window, key=lambda row: abs(len(row.row) - len(oldest.row)))[: self._chunk_rows]
+        taken = set(map(id, window))
+        head = [self._waiting.popleft() for _ in range(min(len(self._waiting), WINDOW_CHUNKS * self._chunk_rows))]
+        self._waiting.extendleft(row for row in reversed(head) if id(row) not in taken)
+        return sorted(window, key=lambda row: len(row.row))
+
+    async def _run(self, chunk: list[_Row]) -> None:
+        try:
+            if self._slow:
+                await asyncio.gather(*(group.drop_if_cancelled() for group in _groups(chunk)))
+            if chunk := [row for row in chunk if not row.is_settled()]:
+                await self._answer(chunk)
+        finally:
+            self._n_free += 1
+            self._dispatch()
+
+    async def _answer(self, chunk: list[_Row]) -> None:
+        groups = _groups(chunk)
+        if self._metrics:
+            self._metrics.observe("chunk_rows", len(chunk), SIZES, child=self.name)
+        try:
+            answers = await self.call(self._collate([row.row for row in chunk]), groups[0].request.trace)
+            if len(answers) != len(chunk):
+                raise ValueError(f"{self.name}: expected {len(chunk)} rows in the answer, got {len(answers)}.")
+        except Exception as error:
+            if len(groups) == 1 or isinstance(error, ChildUnavailable):
+                for group in groups:
+                    group.fail(error)
+                return
+            for group in groups:
+                await self._answer([row for row in chunk if row.group is group])
+            return
+        for row, answer in zip(chunk, answers, strict=True):
+            row.group.fill(row.index, answer)
+
+
+class _Group:
+    """The rows of one request that wait for one child."""
+
+    def __init__(self, request: Request, n_rows: int, answer: asyncio.Future[list[Any]]) -> None:
+        self.request = request
+        self.answer = answer
+        self._rows: list[Any] = [None] * n_rows
+        self._n_open = n_rows
+        self._since = time.monotonic()
+
+    async def drop_if_cancelled(self) -> None:
+        """Fail the group if its caller has gone. Only who has waited is asked about: it costs a round trip."""
+        if time.monotonic() - self._since > ASK_AFTER_S and await self.request.is_cancelled():
+            self.fail(CallerGone("the caller cancelled the request."))
+
+    def fill(self, index: int, row: Any) -> None:
+        self._rows[index] = row
+        self._n_open -= 1
+        if self._n_open == 0 and not self.answer.done():
+            self.answer.set_result(self._rows)
+
+    def fail(self, error: Exception) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+
+class _Row:
+    __slots__ = ("group", "index", "row")
+
+    def __init__(self, row: npt.NDArray[Any], index: int, group: _Group) -> None:
+        self.row, self.index, self.group = row, index, group
+
+    def is_settled(self) -> bool:
+        """Tell whether the row's request needs it no more: it failed, expired or was cancelled."""
+        return self.group.answer.done()
+
+
+def _groups(chunk: list[_Row]) -> list[_Group]:
+    return list(dict.fromkeys(row.group for row in chunk))

@@ -1,0 +1,112 @@
+"""Counters, gauges and histograms on Triton's metrics endpoint, at a cost that does not grow with the load."""
+
+from __future__ import annotations
+
+import threading
+import time
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import triton_python_backend_utils as pb_utils
+
+FLUSH_S = 1.0
+SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
+_Labels = tuple[tuple[str, str], ...]
+
+
+class Metrics:
+    """What a model counts about itself, all under the prefix `bls_` and with the label `model`.
+
+    Every touch of a Triton metric is a message to the server and back. So values are added up here and passed on once
+    a second. A histogram is kept as Prometheus defines one (`_bucket` with the label `le`, `_sum`, `_count`), in
+    counters, since `Metric.observe` would be a message for every value.
+
+    Args:
+        model: value of the label `model`.
+    """
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._lock = threading.Lock()
+        self._counts: Counter[tuple[str, _Labels]] = Counter()
+        self._gauges: dict[str, Callable[[], float]] = {}
+        self._families: dict[str, Any] = {}
+        self._metrics: dict[tuple[str, _Labels], Any] = {}
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
+        self._thread.start()
+
+    def count(self, name: str, value: float = 1, **labels: str) -> None:
+        """Add to the counter `bls_<name>`."""
+        with self._lock:
+            self._counts[name, tuple(labels.items())] += value  # type: ignore[assignment]
+
+    def count_each(self, name: str, label: str, values: Iterable[str]) -> None:
+        """Add one to the counter `bls_<name>` for each value of the label."""
+        for value, n in Counter(values).items():
+            self.count(name, n, **{label: value})
+
+    def observe(self, name: str, value: float, bounds: tuple[float, ...] = SECONDS, **labels: str) -> None:
+        """Add a value to the histogram `bls_<name>`, whose buckets end at `bounds`."""
+        given = tuple(labels.items())
+        with self._lock:
+            for bound in (*bounds[bisect_left(bounds, value) :], "+Inf"):
+                self._counts[f"{name}_bucket", (*given, ("le", str(bound)))] += 1
+            self._counts[f"{name}_sum", given] += value  # type: ignore[assignment]
+            self._counts[f"{name}_count", given] += 1
+
+    def gauge(self, name: str, read: Callable[[], float]) -> None:
+        """Show what `read` returns as the gauge `bls_<name>`."""
+        self._gauges[name] = read
+
+    @contextmanager
+    def stage(self, stage: str) -> Iterator[None]:
+        """Observe how long the block takes, in `bls_stage_seconds` with the label `stage`."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.observe("stage_seconds", time.perf_counter() - started, stage=stage)
+
+    def close(self) -> None:
+        """Pass on what is left and stop."""
+        self._stopped.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(FLUSH_S):
+            self._flush()
+        self._flush()
+
+    def _flush(self) -> None:
+        with self._lock:
+            counts, self._counts = self._counts, Counter()
+        try:
+            for (name, labels), value in counts.items():
+                self._metric(name, labels, pb_utils.MetricFamily.COUNTER).increment(value)
+            for name, read in self._gauges.items():
+                self._metric(name, (), pb_utils.MetricFamily.GAUGE).set(read())
+        except Exception as error:  # a metric must never cost an answer
+            pb_utils.Logger.log_warn(f"metrics could not be passed on: {error}")
+
+    def _metric(self, name: str, labels: _Labels, kind: Any) -> Any:
+        if (name, labels) not in self._metrics:
+            if name not in self._families:
+                self._families[name] = pb_utils.MetricFamily(
+                    name=f"bls_{name}", description=_DESCRIPTIONS.get(name, name.replace("_", " ")), kind=kind
+                )
+            self._metrics[name, labels] = self._families[name].Metric(labels={"model": self._model, **dict(labels)})
+        return self._metrics[name, labels]
+
+
+_DESCRIPTIONS = {
+    "rows": "Rows answered, by route",
+    "rows_in_flight": "Rows taken from Triton's queue and not yet answered",
+    "calls": "Calls to children, by child and outcome",
+    "fallbacks": "Rows answered without a child that failed or was late, by child and reason",
+}

@@ -1,0 +1,1 @@
+"""Load two contenders in turns, and say which is faster and by how much."""
