@@ -8,9 +8,13 @@ no torch.compile models, and of its parameters only those below; the others are 
 whose activations stay in the processor's cache.
 """
 
+import os
+
 import torch
 
 from dualpath import bls
+
+NICENESS = 10
 
 DTYPES = {
     "TYPE_BOOL": torch.bool,
@@ -27,6 +31,8 @@ DTYPES = {
 
 class TritonPythonModel:
     def initialize(self, args):
+        # Long computations yield the cores to the steps that take a millisecond; alone they get all the same.
+        os.nice(NICENESS)
         config = bls.ModelConfig(args)
         config.refuse_gpu("The stand-in for the pytorch backend runs on the CPU; use a server with the C++ backend.")
         config.refuse_parameters_except(

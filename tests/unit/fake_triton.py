@@ -1,15 +1,29 @@
-"""The few parts of `triton_python_backend_utils` that the toolkit touches, faked for tests without a server."""
+"""The parts of `triton_python_backend_utils` that the toolkit touches, faked for tests without a server."""
 
 import asyncio
+import json
+import threading
+from collections import defaultdict
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 
 import numpy as np
 
 TRITONSERVER_MEMORY_CPU = 0
-LOGGED: list[str] = []
+TRITONSERVER_RESPONSE_COMPLETE_FINAL = 1
+
+LOGGED: list[tuple[str, str]] = []
+"""What was logged: (level, text)."""
 CHILDREN: dict = {}
-"""What the fake server serves: async functions by model name, from arrays by name to arrays by name."""
+"""What the fake server serves: blocking functions by model name, from arrays by name to arrays by name."""
+CALLS: list["InferenceRequest"] = []
+"""The requests that children received."""
+METRICS: dict[str, dict[tuple, float]] = defaultdict(dict)
+"""Values by family name and sorted labels."""
+
+
+def reset():
+    for state in (LOGGED, CHILDREN, CALLS, METRICS):
+        state.clear()
 
 
 class TritonModelException(Exception):
@@ -18,8 +32,10 @@ class TritonModelException(Exception):
 
 class TritonError:
     INTERNAL = 1
+    NOT_FOUND = 2
     INVALID_ARG = 3
     UNAVAILABLE = 4
+    CANCELLED = 7
 
     def __init__(self, message, code=INTERNAL):
         self._message, self._code = message, code
@@ -33,8 +49,45 @@ class TritonError:
 
 class Logger:
     @staticmethod
+    def log_info(text):
+        LOGGED.append(("info", text))
+
+    @staticmethod
+    def log_warn(text):
+        LOGGED.append(("warn", text))
+
+    @staticmethod
     def log_error(text):
-        LOGGED.append(text)
+        LOGGED.append(("error", text))
+
+
+class MetricFamily:
+    COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
+
+    def __init__(self, name, description, kind):
+        self.name, self.kind = name, kind
+
+    def Metric(self, labels):  # noqa: N802 (Triton's name)
+        return Metric(self, tuple(sorted(labels.items())))
+
+
+class Metric:
+    def __init__(self, family, labels):
+        self._family, self._labels = family, labels
+        METRICS[family.name].setdefault(labels, 0)
+
+    def value(self):
+        return METRICS[self._family.name][self._labels]
+
+    def increment(self, value):
+        if self._family.kind == MetricFamily.HISTOGRAM or (self._family.kind == MetricFamily.COUNTER and value < 0):
+            raise TritonModelException("TRITONSERVER_METRIC_KIND does not support this increment")
+        METRICS[self._family.name][self._labels] += value
+
+    def set(self, value):
+        if self._family.kind != MetricFamily.GAUGE:
+            raise TritonModelException("TRITONSERVER_METRIC_KIND does not support Set")
+        METRICS[self._family.name][self._labels] = value
 
 
 @dataclass
@@ -83,7 +136,7 @@ class InferenceResponse:
 
 @dataclass
 class InferenceRequest:
-    """Both a request that `execute` receives and one that it makes."""
+    """A request that a model makes."""
 
     inputs: list = field(default_factory=list)
     model_name: str = ""
@@ -93,17 +146,90 @@ class InferenceRequest:
     trace: object = None
 
     async def async_exec(self):
+        return await asyncio.get_running_loop().run_in_executor(None, self.exec)
+
+    def exec(self):
         if self.model_name not in CHILDREN:
             raise TritonModelException(f"Request for unknown model: '{self.model_name}' is not found")
-        await asyncio.sleep(0)
+        CALLS.append(self)
         try:
-            outputs = await CHILDREN[self.model_name]({t.name(): t.as_numpy() for t in self.inputs})
+            outputs = CHILDREN[self.model_name]({tensor.name(): tensor.as_numpy() for tensor in self.inputs})
         except Exception as error:
             return InferenceResponse(error=TritonError(str(error)))
         return InferenceResponse([Tensor(name, outputs[name]) for name in self.requested_output_names])
 
 
+class ReceivedRequest:
+    """A request as `execute` receives it, and a record of what became of it.
+
+    Args:
+        inputs: arrays by name.
+        parameters: request parameters by name.
+        timeout_us: the caller's timeout; 0 where there is none.
+        trace: what `trace()` returns.
+    """
+
+    def __init__(self, inputs, parameters=None, timeout_us=0, trace=None):
+        self.arrays = {name: np.asarray(array) for name, array in inputs.items()}
+        self.answers: list[InferenceResponse] = []
+        self.flags: list[int] = []  # of the answers that went through the sender
+        self.violations: list[str] = []  # of Triton's rules
+        self.is_cancelled_by_caller = False
+        self.asked = threading.Event()  # whether the caller is still there
+        self.answered = threading.Event()
+        self.has_sender = False
+        self._parameters, self._timeout_us, self._trace = parameters, timeout_us, trace
+
+    def inputs(self):
+        return [Tensor(name, array) for name, array in self.arrays.items()]
+
+    def parameters(self):
+        return json.dumps(self._parameters) if self._parameters else ""
+
+    def timeout(self):
+        return self._timeout_us
+
+    def trace(self):
+        return self._trace
+
+    def is_cancelled(self):
+        self.asked.set()
+        if self.answers:
+            self.violations.append("is_cancelled was asked after the final response")
+        return self.is_cancelled_by_caller
+
+    def get_response_sender(self):
+        if self.answers:
+            self.violations.append("a response sender was taken after the final response")
+        self.has_sender = True
+        return ResponseSender(self)
+
+    def take(self, answer):
+        self.answers.append(answer)
+        self.answered.set()
+
+    def end_of_execute(self, answer):
+        """Take what `execute` returned for this request, and let its memory go, as Triton does."""
+        if (answer is None) != self.has_sender:
+            self.violations.append(f"execute returned {answer} for a request with has_sender={self.has_sender}")
+        if answer is not None:
+            self.take(answer)
+        for array in self.arrays.values():
+            if array.dtype != np.object_:
+                array.fill(-1)
+
+
+class ResponseSender:
+    def __init__(self, request):
+        self._request = request
+
+    def send(self, response, flags=0):
+        if self._request.answers:
+            raise TritonModelException("Unable to send response. Response sender has been closed.")
+        self._request.flags.append(flags)
+        self._request.take(response)
+
+
 def received(**arrays):
-    """A request as `execute` receives it."""
-    tensors = [Tensor(name, np.asarray(array)) for name, array in arrays.items()]
-    return SimpleNamespace(inputs=lambda: tensors, trace=lambda: None)
+    """A request with these inputs, as `execute` receives it."""
+    return ReceivedRequest(arrays)

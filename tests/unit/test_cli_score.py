@@ -1,12 +1,8 @@
-"""`dualpath score`: what it reads, what it prints, and how it ends. A fake scores, save where the models are named."""
+"""`dualpath score`: what it reads, what it prints, and how it ends. A fake does the scoring."""
 
-import contextlib
 import csv
 import io
 import json
-import os
-import pty
-import subprocess
 import sys
 
 import numpy as np
@@ -14,7 +10,6 @@ import pytest
 
 from dualpath import cli
 from dualpath.cli import score as command
-from dualpath.readability.contract import TOLERANCES
 from dualpath.serving.preflight import check_ports
 
 
@@ -23,15 +18,6 @@ def fake_score(excerpts, weights):
     return np.float32(
         [np.nan if e == b"nan" else 10 * w + len(e) / 1000 for e, w in zip(excerpts, weights, strict=True)]
     )
-
-
-# For processes of their own: the same fake, in a fresh interpreter.
-FAKED = (
-    "import numpy as np; from dualpath import cli; from dualpath.cli import score;"
-    "score._local = lambda _: lambda e, w: np.float32([10 * b + len(a) / 1000 for a, b in zip(e, w)]); cli.main()"
-)
-
-REAL = "from dualpath.cli import main; main()"
 
 
 @pytest.fixture
@@ -61,12 +47,6 @@ def dualpath(monkeypatch, capfd, batches):
         return ended.value.code, *capfd.readouterr()
 
     return dualpath
-
-
-def faked(*arguments, **options):
-    return subprocess.run(
-        [sys.executable, "-c", FAKED, "score", "--local", *arguments], capture_output=True, timeout=60, **options
-    )
 
 
 @pytest.fixture
@@ -277,75 +257,4 @@ def test_an_address_that_is_none_is_named(dualpath, url):
     assert code == 2
     assert (
         err == f"dualpath: --url: expected HOST:PORT of a Triton server's gRPC, such as localhost:8001, got {url!r}.\n"
-    )
-
-
-def test_stdin_is_text_a_line_by_default():
-    done = faked("--file", "-", input=b"ab\n\ncaf\xe9\nabc")
-    assert (done.returncode, done.stdout.decode()) == (1, "7.0020\tab\n\tcaf\N{REPLACEMENT CHARACTER}\n7.0030\tabc\n")
-    assert done.stderr.decode().startswith("dualpath: stdin:3: excerpt: expected UTF-8 text")
-
-
-def test_stdin_can_be_csv():
-    done = faked("--file", "-", "--format", "csv", input=b"excerpt,bert_weight\nab,0\n")
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"excerpt,bert_weight,score\nab,0,0.002000\n", b"")
-
-
-def test_a_reader_that_leaves_early_sees_no_traceback(write):
-    path = write("in.txt", "some words\n" * 5000)
-    with subprocess.Popen(
-        [sys.executable, "-c", FAKED, "score", "--local", "--file", path],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as process:
-        assert process.stdout.readline() == b"7.0100\tsome words\n"
-        process.stdout.close()
-        assert process.stderr.read() == b""
-        assert process.wait(60) == 1
-
-
-def test_the_progress_bar_leaves_redirected_scores_alone(write, tmp_path):
-    path = write("in.csv", "excerpt,bert_weight\nab,0\n")
-    scored = tmp_path / "scored.csv"
-    terminal, stderr = pty.openpty()
-    with scored.open("wb") as stdout:
-        command = [sys.executable, "-c", FAKED, "score", "--local", "--file", path]
-        code = subprocess.call(command, stdout=stdout, stderr=stderr, env={**os.environ, "TERM": "xterm"}, timeout=60)
-    os.close(stderr)
-    assert code == 0
-    assert scored.read_text() == "excerpt,bert_weight,score\nab,0,0.002000\n"
-    assert "in.csv" in drained(terminal)
-
-
-def drained(terminal):
-    shown = b""
-    with contextlib.suppress(OSError):  # Linux's way to say that nobody holds the other end
-        while chunk := os.read(terminal, 65536):
-            shown += chunk
-    os.close(terminal)
-    return shown.decode()
-
-
-def test_local_scores_are_the_references(model_repository, reference, write):
-    texts = ["The cat sat on the mat.", "Notwithstanding the foregoing, the lessee shall indemnify the lessor."]
-    path = write("in.csv", "excerpt,bert_weight\n" + "".join(f'"{text}",{w}\n' for text in texts for w in (0, 0.5, 1)))
-    # A process of its own: it takes all cores, and torch's threads are one setting for a whole process.
-    arguments = ["score", "--local", "--model-repository", model_repository, "--json", "--file", path]
-    done = subprocess.run([sys.executable, "-c", REAL, *arguments], capture_output=True)
-    assert (done.returncode, done.stderr) == (0, b"")
-    weights = np.tile(np.float32([0, 0.5, 1]), 2)
-    expected = reference.score([text.encode() for text in texts for _ in range(3)], weights)
-    built = json.loads((model_repository / "bert-large" / "1" / "build.json").read_text())
-    scores = [json.loads(line)["score"] for line in done.stdout.splitlines()]
-    np.testing.assert_allclose(scores, expected, rtol=0, atol=TOLERANCES[built["precision"]])
-
-
-def test_local_without_artifacts_names_the_next_step(tmp_path):
-    (tmp_path / "bert-large" / "1").mkdir(parents=True)
-    (tmp_path / "bert-large" / "config.pbtxt").write_text('backend: "pytorch"')
-    arguments = ["score", "--local", "--model-repository", tmp_path, "hi"]
-    done = subprocess.run([sys.executable, "-c", REAL, *arguments], capture_output=True)
-    assert (done.returncode, done.stdout) == (2, b"")
-    assert done.stderr.decode() == (
-        f"dualpath: bert-large: expected {tmp_path}/bert-large/1/model.pt, found none; run `dualpath build`\n"
     )

@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
@@ -34,6 +35,7 @@ class Metrics:
         self._model = model
         self._lock = threading.Lock()
         self._counts: Counter[tuple[str, _Labels]] = Counter()
+        self._histograms: dict[tuple[str, _Labels], _Histogram] = {}
         self._gauges: dict[str, Callable[[], float]] = {}
         self._families: dict[str, Any] = {}
         self._metrics: dict[tuple[str, _Labels], Any] = {}
@@ -53,12 +55,11 @@ class Metrics:
 
     def observe(self, name: str, value: float, bounds: tuple[float, ...] = SECONDS, **labels: str) -> None:
         """Add a value to the histogram `bls_<name>`, whose buckets end at `bounds`."""
-        given = tuple(labels.items())
+        key = name, tuple(labels.items())
         with self._lock:
-            for bound in (*bounds[bisect_left(bounds, value) :], "+Inf"):
-                self._counts[f"{name}_bucket", (*given, ("le", str(bound)))] += 1
-            self._counts[f"{name}_sum", given] += value  # type: ignore[assignment]
-            self._counts[f"{name}_count", given] += 1
+            if key not in self._histograms:
+                self._histograms[key] = _Histogram(bounds)
+            self._histograms[key].add(value)
 
     def gauge(self, name: str, read: Callable[[], float]) -> None:
         """Show what `read` returns as the gauge `bls_<name>`."""
@@ -86,6 +87,12 @@ class Metrics:
     def _flush(self) -> None:
         with self._lock:
             counts, self._counts = self._counts, Counter()
+            histograms, self._histograms = self._histograms, {}
+        for (name, labels), histogram in histograms.items():
+            counts[f"{name}_sum", labels] = histogram.total  # type: ignore[assignment]
+            counts[f"{name}_count", labels] = sum(histogram.counts)
+            for bound, n in zip((*histogram.bounds, "+Inf"), accumulate(histogram.counts), strict=True):
+                counts[f"{name}_bucket", (*labels, ("le", str(bound)))] = n
         try:
             for (name, labels), value in counts.items():
                 self._metric(name, labels, pb_utils.MetricFamily.COUNTER).increment(value)
@@ -102,6 +109,19 @@ class Metrics:
                 )
             self._metrics[name, labels] = self._families[name].Metric(labels={"model": self._model, **dict(labels)})
         return self._metrics[name, labels]
+
+
+class _Histogram:
+    """Values since the last flush: how many fell between each two bounds, and their sum."""
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def add(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
 
 
 _DESCRIPTIONS = {

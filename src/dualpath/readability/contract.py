@@ -12,12 +12,13 @@ MAX_BATCH_SIZE = 512
 MAX_TOKENS = 512
 """BERT's position embeddings end here; longer excerpts are cut."""
 
-BUCKETS = (64, 128, 192, 256, 320, 384, 448, 512)
-"""Padded lengths, in tokens. Few enough that requests meet in one, close enough that padding costs little."""
+BUCKETS: tuple[int, ...] = (*range(32, 320, 16), *range(320, MAX_TOKENS + 1, 32))
+"""Padded lengths, in tokens. BERT's time grows with every token of padding: steps of 16 where most excerpts lie cost
+3 % on CLEAR, steps of 64 cost 13 %, while equal lengths of different requests still meet."""
 
 N_FEATURES = 207
 
-CHUNK_ROWS = 16
+CHUNK_ROWS = 4
 """Rows that BERT takes at a time: the stand-in backend's `STAND_IN_CHUNK_ROWS`, and the reference's."""
 
 TOLERANCES = {"float32": 2e-5, "bfloat16": 2e-2}

@@ -24,11 +24,13 @@ class Reference:
         model_repository: holds what `dualpath build` wrote.
         threads: torch threads, for the whole process. BERT's scores are bitwise those of a server whose instances have
             as many.
+        chunk_rows: rows that BERT takes at a time.
     """
 
-    def __init__(self, model_repository: Path, threads: int = 1) -> None:
+    def __init__(self, model_repository: Path, threads: int = 1, chunk_rows: int = CHUNK_ROWS) -> None:
         bert, forest = model_repository / BERT.name / "1", model_repository / FOREST.name / "1"
         torch.set_num_threads(threads)
+        self._chunk_rows = chunk_rows
         self._bert = torch.jit.load(bert / "model.pt", map_location="cpu").eval()
         self._tokens = TokenEncoder(bert / "tokenizer.json")
         self._forest = treelite.Model.deserialize(forest / "checkpoint.tl")
@@ -43,7 +45,7 @@ class Reference:
     def bert(self, excerpts: Sequence[bytes]) -> Scores:
         """Score with BERT alone, all rows padded to one length: float32 [rows]."""
         input_ids, attention_mask = map(torch.from_numpy, pad(self._tokens.encode(excerpts)))
-        chunks = zip(input_ids.split(CHUNK_ROWS), attention_mask.split(CHUNK_ROWS), strict=True)
+        chunks = zip(input_ids.split(self._chunk_rows), attention_mask.split(self._chunk_rows), strict=True)
         with torch.inference_mode():
             return np.asarray(torch.cat([self._bert(*chunk) for chunk in chunks])[:, 0])
 

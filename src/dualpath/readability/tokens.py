@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from dualpath.readability.contract import MAX_TOKENS, bucket
 
@@ -22,8 +22,14 @@ class TokenEncoder:
 
     def encode(self, excerpts: Sequence[bytes]) -> list[npt.NDArray[np.int64]]:
         """Return each UTF-8 excerpt's token ids, int64 [tokens], [CLS] and [SEP] included."""
-        encodings = self._tokenizer.encode_batch_fast([excerpt.decode() for excerpt in excerpts])
-        return [np.array(encoding.ids, np.int64) for encoding in encodings]
+        return [_ids(encoding) for encoding in self._encode(excerpts)]
+
+    def windows(self, excerpts: Sequence[bytes]) -> list[list[npt.NDArray[np.int64]]]:
+        """Return all of each excerpt: one window after the other, each like a row of `encode`, which is the first."""
+        return [[_ids(window) for window in (first, *first.overflowing)] for first in self._encode(excerpts)]
+
+    def _encode(self, excerpts: Sequence[bytes]) -> list[Encoding]:
+        return self._tokenizer.encode_batch_fast([excerpt.decode() for excerpt in excerpts])
 
 
 def pad(rows: Sequence[npt.NDArray[np.int64]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -40,3 +46,7 @@ def pad(rows: Sequence[npt.NDArray[np.int64]]) -> tuple[npt.NDArray[np.int64], n
     input_ids = np.zeros_like(attention_mask)
     input_ids[attention_mask == 1] = np.concatenate(rows)
     return input_ids, attention_mask
+
+
+def _ids(encoding: Encoding) -> npt.NDArray[np.int64]:
+    return np.array(encoding.ids, np.int64)

@@ -1,0 +1,124 @@
+"""The physical limit: the same closed loop in process, with the same artifacts and all cores, and no server between."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from dualpath.compare.load import Turn
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One way to use the cores: so many processes with so many torch threads, and rows that BERT takes at a time."""
+
+    processes: int
+    threads: int
+    chunk_rows: int
+
+    def __str__(self) -> str:
+        return f"{self.processes} x {self.threads} threads, chunks of {self.chunk_rows}"
+
+
+class Limit:
+    """Worker processes that score rows, each chunk sorted by length and padded to its longest row's bucket.
+
+    Args:
+        model_repository: holds what `dualpath build` wrote.
+        plan: how the cores are used.
+    """
+
+    def __init__(self, model_repository: Path, plan: Plan) -> None:
+        self._plan = plan
+        self._workers: list[Connection] = []
+        self._processes = []
+        context = multiprocessing.get_context("spawn")
+        for _ in range(plan.processes):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_work, args=(model_repository, plan, theirs), daemon=True)
+            process.start()
+            self._workers.append(ours)
+            self._processes.append(process)
+        for worker in self._workers:
+            worker.recv()  # loaded
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for worker, process in zip(self._workers, self._processes, strict=True):
+            worker.send(None)
+            process.join()
+
+    def run_turn(
+        self, excerpts: Sequence[bytes], weights: Sequence[float], visible_rows: int, duration_s: float, skip: int = 0
+    ) -> Turn:
+        """Score excerpts round and round, `visible_rows` at a time: a new one enters when one is answered."""
+        numbers = itertools.count(skip)
+        turn = Turn(0.0, 0, 0, {str(weight): [] for weight in weights})
+        started = time.perf_counter()
+        visible: list[tuple[int, float]] = []  # index, since when
+        idle, busy = list(self._workers), dict[Connection, list[tuple[int, float]]]()
+        n_visible = 0
+        while True:
+            now = time.perf_counter()
+            while n_visible < visible_rows and now - started < duration_s:
+                visible.append((next(numbers) % len(excerpts), now))
+                n_visible += 1
+            while idle and visible:
+                chunk = self._choose(visible, excerpts, weights)
+                worker = idle.pop()
+                worker.send([(excerpts[index], weights[index % len(weights)]) for index, _ in chunk])
+                busy[worker] = chunk
+            if not busy:
+                break
+            ready = wait(list(busy))
+            for worker in [worker for worker in busy if worker in ready]:
+                worker.recv()
+                now = time.perf_counter()
+                for index, since in busy.pop(worker):
+                    turn.latencies_ms[str(weights[index % len(weights)])].append((now - since) * 1e3)
+                    turn.n_rows += 1
+                    n_visible -= 1
+                idle.append(worker)
+        turn.elapsed_s = time.perf_counter() - started
+        return turn
+
+    def _choose(
+        self, visible: list[tuple[int, float]], excerpts: Sequence[bytes], weights: Sequence[float]
+    ) -> list[tuple[int, float]]:
+        """Take rows without BERT all at once; else the oldest row and those nearest to it in length."""
+        light = [row for row in visible if weights[row[0] % len(weights)] == 0]
+        oldest = len(excerpts[visible[0][0]])
+        chunk = light or sorted(visible, key=lambda row: abs(len(excerpts[row[0]]) - oldest))[: self._plan.chunk_rows]
+        for row in chunk:
+            visible.remove(row)
+        return chunk
+
+
+def plans() -> list[Plan]:
+    """The ways worth trying on this machine's cores."""
+    n_cores = len(os.sched_getaffinity(0))
+    return [Plan(n_cores, 1, rows) for rows in (1, 2, 4, 8)] + [Plan(1, n_cores, rows) for rows in (1, 4, 16)]
+
+
+def _work(model_repository: Path, plan: Plan, connection: Connection) -> None:
+    import warnings
+
+    warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript
+    from dualpath.readability.reference import Reference
+
+    reference = Reference(model_repository, plan.threads, plan.chunk_rows)
+    connection.send("loaded")
+    while (rows := connection.recv()) is not None:
+        excerpts, weights = zip(*rows, strict=True)
+        connection.send(reference.score(excerpts, np.array(weights, np.float32)))

@@ -1,0 +1,191 @@
+"""Drives the toolkit as Triton does: one thread that executes, children that answer when a test lets them."""
+
+import gc
+import logging
+import queue
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+import fake_triton
+import numpy as np
+from fake_triton import ReceivedRequest
+
+from dualpath.bls import Loop, MergingChild
+
+PATIENCE_S = 5
+"""How long a test waits for what must happen: reached only where something hangs."""
+PAUSE_S = 0.03
+"""How long a test watches for what must not happen."""
+
+
+class Server:
+    """Triton's side of a model that serves by a `Loop`."""
+
+    def __init__(self, handle, **options):
+        self._loop = Loop(handle, **options)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="execute")
+        self.requests: list[ReceivedRequest] = []
+
+    def execute(self, *requests: ReceivedRequest) -> Future:
+        """Start one `execute` of these requests, after those started before."""
+        self.requests.extend(requests)
+        return self._thread.submit(self._execute, requests)
+
+    def _execute(self, requests):
+        answers = self._loop.serve(requests)
+        assert len(answers) == len(requests)
+        for request, answer in zip(requests, answers, strict=True):
+            request.end_of_execute(answer)
+
+    def ask(self, *requests: ReceivedRequest) -> list[fake_triton.InferenceResponse]:
+        """Execute these requests together, and wait until `execute` has returned and all are answered."""
+        self.execute(*requests).result(PATIENCE_S)
+        return [answer_to(request) for request in requests]
+
+    def close(self) -> Future:
+        """Start what `finalize` does."""
+        done: Future = Future()
+
+        def close():
+            try:
+                done.set_result(self._loop.close())
+            except BaseException as error:
+                done.set_exception(error)
+
+        threading.Thread(target=close, daemon=True).start()
+        return done
+
+    def stop(self):
+        self.close().result(PATIENCE_S)
+        self._thread.shutdown()
+
+
+@contextmanager
+def serving(handle, **options):
+    """A `Server` whose requests must all be answered exactly once and by Triton's rules when the block ends."""
+    with quiet_asyncio():
+        server = Server(handle, **options)
+        try:
+            yield server
+        finally:
+            for child in fake_triton.CHILDREN.values():
+                if isinstance(child, Gated):
+                    child.open()
+            server.stop()
+        for request in server.requests:
+            assert len(request.answers) == 1
+            assert request.violations == []
+            assert request.flags == [fake_triton.TRITONSERVER_RESPONSE_COMPLETE_FINAL] * request.has_sender
+
+
+@contextmanager
+def quiet_asyncio():
+    """Fail where asyncio has something to say: a task destroyed, an exception never retrieved."""
+    records = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = records.append
+    logger = logging.getLogger("asyncio")
+    logger.addHandler(handler)
+    try:
+        yield
+        gc.collect(1)
+    finally:
+        logger.removeHandler(handler)
+    assert [record.getMessage() for record in records] == []
+
+
+def answer_to(request):
+    assert request.answered.wait(PATIENCE_S), "the request was not answered"
+    return request.answers[0]
+
+
+class Call:
+    """One call that a `Gated` child has received."""
+
+    def __init__(self, rows):
+        self.rows = rows.tolist()
+        self._error = None
+        self._let_through = threading.Event()
+
+    def let_through(self, error=None):
+        """Let the child answer, or fail with these words."""
+        self._error = error
+        self._let_through.set()
+
+    def wait(self):
+        assert self._let_through.wait(PATIENCE_S), "the test never let this call through"
+        if self._error:
+            raise RuntimeError(self._error)
+
+
+class Gated:
+    """A child on int64 rows `x` of [value, length, padding ...] that answers `y` = value, once it is let."""
+
+    def __init__(self, is_open=False):
+        self._is_open = is_open
+        self._calls: queue.Queue[Call] = queue.Queue()
+        self.n_calls = 0
+
+    def __call__(self, inputs):
+        call = Call(inputs["x"])
+        self.n_calls += 1
+        self._calls.put(call)
+        if not self._is_open:
+            call.wait()
+        return {"y": inputs["x"][:, :1].astype(np.float32)}
+
+    def next_call(self) -> Call:
+        return self._calls.get(timeout=PATIENCE_S)
+
+    def open(self):
+        """Let all calls through, those that wait and those to come."""
+        self._is_open = True
+        while not self._calls.empty():
+            self._calls.get().let_through()
+
+
+def values(call):
+    return [row[0] for row in call.rows]
+
+
+def asking(*rows, length=2, **request):
+    """A request for rows of these values, or (value, length) pairs."""
+    pairs = [row if isinstance(row, tuple) else (row, length) for row in rows]
+    return ReceivedRequest({"rows": np.array(pairs, np.int64).reshape(-1, 2)}, **request)
+
+
+def rows_of(request):
+    """The rows that a request of `asking` wants answered: arrays of the lengths that it says."""
+    return [np.pad([value, length], (0, length - 2)) for value, length in request.inputs["rows"]]
+
+
+def pad(rows):
+    padded = np.zeros((len(rows), max(map(len, rows))), np.int64)
+    for target, row in zip(padded, rows, strict=True):
+        target[: len(row)] = row
+    return {"x": padded}
+
+
+def merging(name="child", **options):
+    """A child with the function `pad`, one call at a time and slow, unless told otherwise."""
+    return MergingChild(name, "y", pad, **{"in_flight": 1, "chunk_rows": 16, "slow": True, **options})
+
+
+def passing_on(child):
+    """A graph that asks this child for all rows."""
+
+    async def handle(request):
+        return {"y": await child.rows(request, rows_of(request))}
+
+    return handle
+
+
+def answered_values(response):
+    assert not response.has_error(), response.error().message()
+    return response.arrays()["y"][:, 0].tolist()
+
+
+def error_of(response):
+    assert response.has_error()
+    return response.error().code(), response.error().message()
