@@ -4,7 +4,7 @@ import gc
 import logging
 import queue
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 
 import fake_triton
@@ -19,20 +19,46 @@ PAUSE_S = 0.03
 """How long a test watches for what must not happen."""
 
 
+class Worker:
+    """A thread that runs one thing after the other, and that does not keep the tests from ending where one hangs."""
+
+    def __init__(self):
+        self._work: queue.Queue = queue.Queue()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def submit(self, function) -> Future:
+        future: Future = Future()
+        self._work.put((function, future))
+        return future
+
+    def stop(self):
+        self._work.put(None)
+
+    def _run(self):
+        while work := self._work.get():
+            function, future = work
+            try:
+                future.set_result(function())
+            except BaseException as error:
+                future.set_exception(error)
+
+
 class Server:
     """Triton's side of a model that serves by a `Loop`."""
 
     def __init__(self, handle, **options):
         self._loop = Loop(handle, **options)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="execute")
+        self._execute = Worker()
+        self._finalize = Worker()
+        self._closed: Future | None = None
         self.requests: list[ReceivedRequest] = []
 
     def execute(self, *requests: ReceivedRequest) -> Future:
         """Start one `execute` of these requests, after those started before."""
         self.requests.extend(requests)
-        return self._thread.submit(self._execute, requests)
+        return self._execute.submit(lambda: self._serve(requests))
 
-    def _execute(self, requests):
+    def _serve(self, requests):
         answers = self._loop.serve(requests)
         assert len(answers) == len(requests)
         for request, answer in zip(requests, answers, strict=True):
@@ -44,21 +70,15 @@ class Server:
         return [answer_to(request) for request in requests]
 
     def close(self) -> Future:
-        """Start what `finalize` does."""
-        done: Future = Future()
-
-        def close():
-            try:
-                done.set_result(self._loop.close())
-            except BaseException as error:
-                done.set_exception(error)
-
-        threading.Thread(target=close, daemon=True).start()
-        return done
+        """Start what `finalize` does, once."""
+        if self._closed is None:
+            self._closed = self._finalize.submit(self._loop.close)
+        return self._closed
 
     def stop(self):
         self.close().result(PATIENCE_S)
-        self._thread.shutdown()
+        self._execute.stop()
+        self._finalize.stop()
 
 
 @contextmanager
@@ -113,6 +133,9 @@ class Call:
         self._error = error
         self._let_through.set()
 
+    def open(self):
+        self._let_through.set()
+
     def wait(self):
         assert self._let_through.wait(PATIENCE_S), "the test never let this call through"
         if self._error:
@@ -124,25 +147,29 @@ class Gated:
 
     def __init__(self, is_open=False):
         self._is_open = is_open
-        self._calls: queue.Queue[Call] = queue.Queue()
-        self.n_calls = 0
+        self._arrivals: queue.Queue[Call] = queue.Queue()
+        self._calls: list[Call] = []
+
+    @property
+    def n_calls(self):
+        return len(self._calls)
 
     def __call__(self, inputs):
         call = Call(inputs["x"])
-        self.n_calls += 1
-        self._calls.put(call)
+        self._calls.append(call)
+        self._arrivals.put(call)
         if not self._is_open:
             call.wait()
         return {"y": inputs["x"][:, :1].astype(np.float32)}
 
     def next_call(self) -> Call:
-        return self._calls.get(timeout=PATIENCE_S)
+        return self._arrivals.get(timeout=PATIENCE_S)
 
     def open(self):
         """Let all calls through, those that wait and those to come."""
         self._is_open = True
-        while not self._calls.empty():
-            self._calls.get().let_through()
+        for call in self._calls:
+            call.open()
 
 
 def values(call):

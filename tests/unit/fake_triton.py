@@ -67,7 +67,7 @@ class MetricFamily:
     def __init__(self, name, description, kind):
         self.name, self.kind = name, kind
 
-    def Metric(self, labels):  # noqa: N802 (Triton's name)
+    def Metric(self, labels):
         return Metric(self, tuple(sorted(labels.items())))
 
 
@@ -178,6 +178,7 @@ class ReceivedRequest:
         self.asked = threading.Event()  # whether the caller is still there
         self.answered = threading.Event()
         self.has_sender = False
+        self.send_error: str | None = None  # what `send` is to fail with
         self._parameters, self._timeout_us, self._trace = parameters, timeout_us, trace
 
     def inputs(self):
@@ -224,6 +225,8 @@ class ResponseSender:
         self._request = request
 
     def send(self, response, flags=0):
+        if self._request.send_error:
+            raise TritonModelException(self._request.send_error)
         if self._request.answers:
             raise TritonModelException("Unable to send response. Response sender has been closed.")
         self._request.flags.append(flags)

@@ -31,7 +31,6 @@ class TritonPythonModel:
             lambda rows: dict(zip(("INPUT__0", "INPUT__1"), pad(rows), strict=True)),
             in_flight=config.integer("bert_in_flight"),
             chunk_rows=config.integer("bert_chunk_rows"),
-            slow=True,
             version=1,
             metrics=self.metrics,
         )
@@ -41,6 +40,7 @@ class TritonPythonModel:
             lambda rows: {"input__0": np.stack(rows)},
             in_flight=1,
             chunk_rows=512,
+            slow=False,
             version=1,
             metrics=self.metrics,
         )

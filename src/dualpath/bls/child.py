@@ -13,7 +13,16 @@ from dualpath.bls.errors import ChildFailed, ChildUnavailable
 from dualpath.bls.metrics import Metrics
 
 # All of a child's errors arrive as INTERNAL; only their words tell that it is not there.
-_UNAVAILABLE = ("is not found", "is not ready", "is not healthy", "unhealthy", "unloading", "unavailable")
+_UNAVAILABLE = (
+    "is not found",
+    "no available versions",
+    "not at ready state",
+    "is not ready",
+    "is not healthy",
+    "unhealthy",
+    "unloading",
+    "unavailable",
+)
 
 
 class Child:
@@ -21,24 +30,28 @@ class Child:
 
     Args:
         name: the model's name on this server.
-        output: the output to ask for. It arrives on the CPU wherever the child runs: it is small here.
+        outputs: the outputs to ask for. They arrive on the CPU wherever the child runs: small answers only.
         version: a version of the model; -1 lets Triton's version policy choose.
         metrics: where calls are counted.
     """
 
-    def __init__(self, name: str, output: str, version: int = -1, metrics: Metrics | None = None) -> None:
+    def __init__(self, name: str, outputs: tuple[str, ...], version: int = -1, metrics: Metrics | None = None) -> None:
         self.name = name
-        self._output = output
+        self.outputs = outputs
         self._version = version
         self._metrics = metrics
         self._memory = pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0)
 
-    async def call(self, inputs: Mapping[str, Any], trace: Any = None) -> npt.NDArray[Any]:
-        """Run the child once and return its output.
+    async def call(
+        self, inputs: Mapping[str, Any], trace: Any = None, inline: bool = False
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Run the child once and return its outputs by name.
 
         Args:
             inputs: arrays by input name, on any device, passed without a copy here.
             trace: a `Request.trace`, which makes the call a step of it.
+            inline: hold up the event loop meanwhile, instead of changing threads twice: for children that take no
+                longer than that does.
         Raises:
             ChildUnavailable: the child is not there.
             ChildFailed: it answered with an error.
@@ -47,19 +60,18 @@ class Child:
             model_name=self.name,
             model_version=self._version,
             inputs=[_wrap(name, array) for name, array in inputs.items()],
-            requested_output_names=[self._output],
+            requested_output_names=list(self.outputs),
             preferred_memory=self._memory,
             trace=trace,
         )
         try:
-            response = await request.async_exec()
+            response = request.exec() if inline else await request.async_exec()
         except pb_utils.TritonModelException as error:
             raise self._failure(str(error)) from error
         if response.has_error():
             raise self._failure(response.error().message())
         self._count("ok")
-        [tensor] = response.output_tensors()
-        return np.from_dlpack(tensor)
+        return {tensor.name(): np.from_dlpack(tensor) for tensor in response.output_tensors()}
 
     def _failure(self, message: str) -> ChildFailed:
         unavailable = any(words in message for words in _UNAVAILABLE)

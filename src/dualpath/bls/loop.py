@@ -1,4 +1,4 @@
-"""Run the graph as a coroutine per request, on one background event loop."""
+"""Run the graph as a coroutine per request, on one event loop."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -14,6 +13,7 @@ import triton_python_backend_utils as pb_utils
 
 from dualpath.bls.metrics import Metrics
 from dualpath.bls.request import Arrays, Faults, Request, respond, respond_error
+from dualpath.bls.shared_loop import Done, SharedLoop
 
 Handle = Callable[[Request], Awaitable[Arrays]]
 
@@ -24,7 +24,7 @@ DRAIN_S = 60.0
 class Loop:
     """Answers requests by a coroutine each, without keeping `execute` for those that wait for a slow child.
 
-    `serve` waits until each request is either answered or waits for a child that is declared slow. What is answered
+    `serve` waits until each request is either answered or waits for a slow child. What is answered
     goes back with the return of `execute`: one message to Triton for all. What waits is answered later, each through
     its own response sender, while `execute` takes new requests.
 
@@ -53,30 +53,23 @@ class Loop:
         self._rows = 0
         self._rows_changed = threading.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._threads = ThreadPoolExecutor(n_threads, thread_name_prefix="child")
-        self._loop = asyncio.new_event_loop()
-        self._loop.set_default_executor(self._threads)  # where pb_utils' async_exec runs
+        self._loop = SharedLoop(lambda: bool(self._tasks), n_threads)
         if metrics:
             metrics.gauge("rows_in_flight", lambda: self._rows)
-        self._thread = threading.Thread(target=self._loop.run_forever, name="loop", daemon=True)
-        self._thread.start()
 
     def serve(self, requests: Sequence[Any]) -> list[Any]:
         """Return what `execute` must: a response for each request, or None where it is answered later."""
         batch = _Batch(len(requests))
         answers = [_Answer(raw, batch) for raw in requests]
         self._enter(sum(answer.n_rows for answer in answers))
-        self._loop.call_soon_threadsafe(self._begin, answers)
-        batch.settled.wait()
+        self._loop.run(partial(self._begin, batch, answers))
         return [answer.response for answer in answers]
 
     def close(self) -> None:
         """Finish the requests in flight, then stop."""
         with self._rows_changed:
             self._rows_changed.wait_for(lambda: self._rows == 0, DRAIN_S)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._threads.shutdown()
+        self._loop.close()
         if self._metrics:
             self._metrics.close()
 
@@ -91,11 +84,17 @@ class Loop:
             self._rows -= n_rows
             self._rows_changed.notify_all()
 
-    def _begin(self, answers: list[_Answer]) -> None:
+    def _begin(self, batch: _Batch, answers: list[_Answer], done: Done) -> None:
+        batch.done = done
         for answer in answers:
             task = self._loop.create_task(self._answer(answer))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not self._tasks:
+            self._loop.note_idle()
 
     async def _answer(self, answer: _Answer) -> None:
         started = time.perf_counter()
@@ -118,12 +117,12 @@ class _Batch:
 
     def __init__(self, n_requests: int) -> None:
         self._n_open = n_requests
-        self.settled = threading.Event()
+        self.done: Done = lambda: None
 
     def settle_one(self) -> None:
         self._n_open -= 1
         if self._n_open == 0:
-            self.settled.set()
+            self.done()
 
 
 class _Answer:
@@ -149,18 +148,17 @@ class _Answer:
 
     def later(self) -> None:
         """Let `execute` return without this answer."""
-        if self._sender is None:
+        if self._sender is None and self.response is None:
             self._sender = self._raw.get_response_sender()
             self._batch.settle_one()
 
     async def give(self, response: Any) -> None:
         """Give the answer to `execute`, or send it where `execute` does not wait for it."""
+        if isinstance(self._request, Request):
+            await self._request.close()
         if self._sender is None:
             self.response = response
             self._batch.settle_one()
             return
-        if isinstance(self._request, Request):
-            await self._request.close()
-        # `send` waits for Triton to take the response, so it runs off the loop.
-        send = partial(self._sender.send, response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-        await asyncio.get_running_loop().run_in_executor(None, send)
+        # `send` waits until Triton has taken the response: less than two changes of threads would take.
+        self._sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,9 @@ from dualpath.bls.request import Request
 WINDOW_CHUNKS = 4
 """How many chunks' worth of waiting rows a chunk is chosen from: more means less padding, and longer waits."""
 
+SLOW_S = 0.005
+INLINE_ROWS = 64
+
 ASK_AFTER_S = 0.005
 """How long rows wait before their chunk asks whether their caller is still there."""
 
@@ -35,11 +39,14 @@ class MergingChild(Child):
     All of it runs on the event loop's thread, so there are no locks.
 
     Args:
-        name, output, version, metrics: as for `Child`.
+        name, version, metrics: as for `Child`.
+        output: the output to ask for: as many rows as went in.
         collate: turns a chunk's rows into inputs by name, padding them to one length where they need it.
         in_flight: calls at a time: as many as the child has instances.
         chunk_rows: rows in a call, at most.
-        slow: whether requests that wait for this child are answered later, so that they do not keep `execute`.
+        slow: whether requests that wait for this child are answered later, so that they do not keep `execute`. None
+            means: while its calls take longer than 5 ms. False also means that a small call may hold up the event loop,
+            which saves two changes of threads.
     """
 
     def __init__(
@@ -50,15 +57,16 @@ class MergingChild(Child):
         *,
         in_flight: int,
         chunk_rows: int,
-        slow: bool = False,
+        slow: bool | None = None,
         version: int = -1,
         metrics: Metrics | None = None,
     ) -> None:
-        super().__init__(name, output, version, metrics)
+        super().__init__(name, (output,), version, metrics)
         self._collate = collate
         self._n_free = in_flight
         self._chunk_rows = chunk_rows
         self._slow = slow
+        self._call_s = math.inf  # how long a call takes, averaged over the last few
         self._waiting: deque[_Row] = deque()
         self._calls: set[asyncio.Task[None]] = set()
 
@@ -70,11 +78,13 @@ class MergingChild(Child):
             ChildLate: the request's timeout ended first.
             CallerGone: the caller cancelled the request.
         """
-        if self._slow:
+        if not len(rows):
+            raise ValueError(f"{self.name}: expected at least one row, got none.")
+        if self._is_slow():
             request.answer_later()
         loop = asyncio.get_running_loop()
         group = _Group(request, len(rows), loop.create_future())
-        self._waiting.extend(_Row(row, index, group) for index, row in enumerate(rows))
+        self._waiting.extend([_Row(row, index, group) for index, row in enumerate(rows)])
         loop.call_soon(self._dispatch)  # after all requests that arrived with this one have brought their rows
         started = time.perf_counter()
         try:
@@ -86,6 +96,9 @@ class MergingChild(Child):
         finally:
             if self._metrics:
                 self._metrics.observe("stage_seconds", time.perf_counter() - started, stage=self.name)
+
+    def _is_slow(self) -> bool:
+        return self._call_s > SLOW_S if self._slow is None else self._slow
 
     def _dispatch(self) -> None:
         while self._n_free and (chunk := self._take()):
@@ -101,18 +114,21 @@ class MergingChild(Child):
         window = [row for row in islice(self._waiting, WINDOW_CHUNKS * self._chunk_rows) if not row.is_settled()]
         if len(window) > self._chunk_rows:
             oldest = window[0]
-            window = sorted(window, key=lambda row: abs(len(row.row) - len(oldest.row)))[: self._chunk_rows]
+            window = sorted(window, key=lambda row: abs(row.length - oldest.length))[: self._chunk_rows]
         taken = set(map(id, window))
         head = [self._waiting.popleft() for _ in range(min(len(self._waiting), WINDOW_CHUNKS * self._chunk_rows))]
         self._waiting.extendleft(row for row in reversed(head) if id(row) not in taken)
-        return sorted(window, key=lambda row: len(row.row))
+        return sorted(window, key=lambda row: row.length)
 
     async def _run(self, chunk: list[_Row]) -> None:
         try:
-            if self._slow:
-                await asyncio.gather(*(group.drop_if_cancelled() for group in _groups(chunk)))
+            if asking := [group for group in _groups(chunk) if group.has_waited()]:
+                await asyncio.gather(*(group.drop_if_cancelled() for group in asking))
             if chunk := [row for row in chunk if not row.is_settled()]:
                 await self._answer(chunk)
+        except Exception as error:
+            for group in _groups(chunk):
+                group.fail(error)
         finally:
             self._n_free += 1
             self._dispatch()
@@ -122,7 +138,13 @@ class MergingChild(Child):
         if self._metrics:
             self._metrics.observe("chunk_rows", len(chunk), SIZES, child=self.name)
         try:
-            answers = await self.call(self._collate([row.row for row in chunk]), groups[0].request.trace)
+            started = time.perf_counter()
+            inline = self._slow is False and len(chunk) <= INLINE_ROWS
+            outputs = await self.call(self._collate([row.row for row in chunk]), groups[0].request.trace, inline)
+            elapsed_s = time.perf_counter() - started
+            known_s = elapsed_s if math.isinf(self._call_s) else self._call_s
+            self._call_s = 0.8 * known_s + 0.2 * elapsed_s
+            answers = outputs[self.outputs[0]]
             if len(answers) != len(chunk):
                 raise ValueError(f"{self.name}: expected {len(chunk)} rows in the answer, got {len(answers)}.")
         except Exception as error:
@@ -131,7 +153,8 @@ class MergingChild(Child):
                     group.fail(error)
                 return
             for group in groups:
-                await self._answer([row for row in chunk if row.group is group])
+                if not group.answer.done():
+                    await self._answer([row for row in chunk if row.group is group])
             return
         for row, answer in zip(chunk, answers, strict=True):
             row.group.fill(row.index, answer)
@@ -147,9 +170,13 @@ class _Group:
         self._n_open = n_rows
         self._since = time.monotonic()
 
+    def has_waited(self) -> bool:
+        """Tell whether it is time to ask for the caller, which costs a round trip."""
+        return time.monotonic() - self._since > ASK_AFTER_S
+
     async def drop_if_cancelled(self) -> None:
-        """Fail the group if its caller has gone. Only who has waited is asked about: it costs a round trip."""
-        if time.monotonic() - self._since > ASK_AFTER_S and await self.request.is_cancelled():
+        """Fail the group if its caller has gone."""
+        if await self.request.is_cancelled():
             self.fail(CallerGone("the caller cancelled the request."))
 
     def fill(self, index: int, row: Any) -> None:
@@ -164,10 +191,10 @@ class _Group:
 
 
 class _Row:
-    __slots__ = ("group", "index", "row")
+    __slots__ = ("group", "index", "length", "row")
 
     def __init__(self, row: npt.NDArray[Any], index: int, group: _Group) -> None:
-        self.row, self.index, self.group = row, index, group
+        self.row, self.length, self.index, self.group = row, len(row), index, group
 
     def is_settled(self) -> bool:
         """Tell whether the row's request needs it no more: it failed, expired or was cancelled."""

@@ -82,7 +82,7 @@ def respond_error(error: BaseException, faults: Faults = ()) -> Any:
     elif not isinstance(error, ChildFailed):
         message = f"{type(error).__name__}: {error}"
         pb_utils.Logger.log_error("".join(traceback.format_exception(error)))
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message.partition("\n")[0], code))
 
 
 def _copy(array: Array) -> Array:

@@ -29,7 +29,11 @@ async def route(
     """
     answers = np.full(len(rows), np.nan, np.float32)
     if mask.any():
-        answers[mask] = await ask(list(compress(rows, mask)))
+        chosen = list(compress(rows, mask))
+        given = await ask(chosen)
+        if len(given) != len(chosen):  # NumPy would spread one answer over all
+            raise ValueError(f"expected {len(chosen)} rows in the answer, got {len(given)}.")
+        answers[mask] = given
     return answers
 
 

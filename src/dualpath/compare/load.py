@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import grpc
@@ -96,20 +96,24 @@ async def run_turn(url: str, contender: Contender, concurrency: int, duration_s:
 
 
 def in_turns(
-    url: str, contenders: Sequence[Contender], concurrency: int, duration_s: float, n_turns: int, seed: int = 0
+    contenders: Mapping[str, Callable[[int], Turn]], n_turns: int, seed: int = 0, warm_up: int = 1
 ) -> dict[str, list[Turn]]:
-    """Load the contenders in short turns, in random order within each round, after a warm-up of one turn each.
+    """Measure contenders in short turns, in random order within each round, so that a drifting machine hits all.
 
+    Args:
+        contenders: by name, what measures one turn; gets a random number, the request to start with.
+        n_turns: turns of each contender that count.
+        warm_up: rounds before them that do not.
     Returns:
-        For each contender's name its turns; the i-th turns of all were measured next to each other.
+        For each name its turns; the i-th turns of all were measured next to each other.
     """
     rng = np.random.default_rng(seed)
-    turns: dict[str, list[Turn]] = {contender.name: [] for contender in contenders}
-    for number in range(-1, n_turns):
-        for index in rng.permutation(len(contenders)):
-            contender = contenders[index]
-            skip = int(rng.integers(len(contender.requests)))
-            turn = asyncio.run(run_turn(url, contender, concurrency, duration_s, skip))
+    names = list(contenders)
+    turns: dict[str, list[Turn]] = {name: [] for name in names}
+    for number in range(-warm_up, n_turns):
+        start = int(rng.integers(1 << 16))  # the same requests for all contenders of a round
+        for index in rng.permutation(len(names)):
+            turn = contenders[names[index]](start)
             if number >= 0:
-                turns[contender.name].append(turn)
+                turns[names[index]].append(turn)
     return turns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
 from dualpath.readability.contract import MAX_TOKENS, bucket
+
+# A few excerpts take less time than waking the tokenizer's own threads, which would compete with the models for cores.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 class TokenEncoder:

@@ -1,0 +1,43 @@
+"""The stub processes of a Triton server, and what they hold, read from /proc."""
+
+from pathlib import Path
+
+
+def stubs(server_pid, model):
+    """Return the process ids of a model's instances on the server with this process id."""
+    return [pid for pid in _children(server_pid) if _is_instance(_arguments(pid), model)]
+
+
+def rss_bytes(pid):
+    """Return a process's resident memory without what it shares with others."""
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return int(status["RssAnon"].split()[0]) * 1024
+
+
+def shm_bytes(server_pid):
+    """Return how much of /dev/shm the server and its stubs hold."""
+    regions = set()
+    for pid in [server_pid, *_children(server_pid)]:
+        maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
+        regions.update(Path(line.split(maxsplit=5)[5]) for line in maps if "/dev/shm/" in line)
+    return sum(region.stat().st_blocks * 512 for region in regions if region.exists())
+
+
+def _children(pid):
+    return [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in _words(task / "children")]
+
+
+def _words(path):
+    try:
+        return path.read_text().split()
+    except FileNotFoundError:  # the thread has ended meanwhile
+        return []
+
+
+def _arguments(pid):
+    return Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+
+
+def _is_instance(arguments, model):
+    # Triton names an instance after its model: bert-large_0_1.
+    return any(argument.rsplit("_", 2)[0] == model and argument.count("_") >= 2 for argument in arguments)

@@ -1,0 +1,148 @@
+"""Calls to a child, and what their failures become for the caller."""
+
+import asyncio
+
+import fake_triton
+import numpy as np
+import pytest
+from bls_driver import asking, error_of, serving
+from fake_triton import TritonError
+
+from dualpath.bls import BadParameter, CallerGone, Child, ChildFailed, ChildLate, ChildUnavailable, Metrics
+
+
+def call(child, **inputs):
+    return asyncio.run(child.call(inputs))
+
+
+def test_a_call_passes_inputs_by_name_and_returns_the_outputs_asked_for():
+    fake_triton.CHILDREN["sum"] = lambda inputs: {"unasked": 0, "total": inputs["a"] + inputs["b"], "copy": inputs["a"]}
+    a, b = np.array([[1.0, 2.0]], np.float32), np.array([[3.0, 4.0]], np.float32)
+    answers = call(Child("sum", ("total", "copy"), version=2), a=a, b=b)
+    assert {name: answer.tolist() for name, answer in answers.items()} == {"total": [[4, 6]], "copy": [[1, 2]]}
+    [request] = fake_triton.CALLS
+    assert (request.model_version, request.requested_output_names) == (2, ["total", "copy"])
+    assert (request.preferred_memory.kind, request.preferred_memory.device) == (fake_triton.TRITONSERVER_MEMORY_CPU, 0)
+
+
+def test_arrays_reach_the_child_without_a_copy():
+    seen = []
+    fake_triton.CHILDREN["c"] = lambda inputs: seen.extend(inputs.values()) or {"y": inputs["numpy"]}
+    mine = np.ones(2, np.float32)
+
+    class OnAnyDevice:
+        def __dlpack__(self, **options):
+            return mine.__dlpack__(**options)
+
+        def __dlpack_device__(self):
+            return mine.__dlpack_device__()
+
+    call(Child("c", ("y",)), numpy=mine, other=OnAnyDevice())
+    assert seen[0] is mine
+    assert np.shares_memory(seen[1], mine)
+
+
+def test_a_call_is_a_step_of_the_trace_it_is_given():
+    fake_triton.CHILDREN["c"] = lambda inputs: {"y": inputs["x"]}
+    asyncio.run(Child("c", ("y",)).call({"x": np.ones(1)}, trace="a trace"))
+    assert [request.trace for request in fake_triton.CALLS] == ["a trace"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Stub process 'c_0_0' is not healthy.",
+        "Request for unknown model: 'c' version 1 is not at ready state",
+        "Request for unknown model: 'c' has no available versions",
+        "Request for unknown model: 'c' version 2 is not found",
+    ],
+)
+def test_a_child_that_is_not_there_is_unavailable(words):
+    def fail(inputs):
+        raise RuntimeError(words)
+
+    fake_triton.CHILDREN["c"] = fail
+    with pytest.raises(ChildUnavailable) as caught:
+        call(Child("c", ("y",)), x=np.ones(1))
+    assert str(caught.value) == f"c: {words}"
+
+
+def test_a_child_that_was_never_loaded_is_unavailable():
+    with pytest.raises(ChildUnavailable, match=r"^c: Request for unknown model: 'c' is not found$"):
+        call(Child("c", ("y",)), x=np.ones(1))
+
+
+def test_a_childs_own_error_names_the_child_and_gives_its_words():
+    fake_triton.CHILDREN["c"] = lambda inputs: 1 / 0
+    with pytest.raises(ChildFailed, match=r"^c: division by zero$") as caught:
+        call(Child("c", ("y",)), x=np.ones(1))
+    assert not isinstance(caught.value, ChildUnavailable)
+
+
+def test_calls_are_counted_by_child_and_outcome():
+    outcomes = iter([None, None, "out of memory", "is not ready"])
+
+    def answer(inputs):
+        if words := next(outcomes):
+            raise RuntimeError(words)
+        return {"y": inputs["x"]}
+
+    fake_triton.CHILDREN["c"] = answer
+    metrics = Metrics("m")
+    child = Child("c", ("y",), metrics=metrics)
+    for error in (None, None, ChildFailed, ChildUnavailable):
+        if error:
+            with pytest.raises(error):
+                call(child, x=np.ones(1))
+        else:
+            call(child, x=np.ones(1))
+    metrics.close()
+    counted = {dict(labels)["outcome"]: value for labels, value in fake_triton.METRICS["bls_calls"].items()}
+    assert counted == {"ok": 2, "failed": 1, "unavailable": 1}
+
+
+class CallersFault(ValueError):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (CallersFault("no such excerpt"), TritonError.INVALID_ARG, "no such excerpt"),
+        (BadParameter("expected a or b"), TritonError.INVALID_ARG, "expected a or b"),
+        (CallerGone("cancelled"), TritonError.CANCELLED, "cancelled"),
+        (ChildUnavailable("c: is not found"), TritonError.UNAVAILABLE, "c: is not found"),
+        (ChildLate("c: late"), TritonError.UNAVAILABLE, "c: late"),
+        (ChildFailed("c: broken"), TritonError.INTERNAL, "c: broken"),
+        (ChildFailed("c: broken: ValueError\n\nAt:\n  m.py(3)"), TritonError.INTERNAL, "c: broken: ValueError"),
+    ],
+)
+def test_a_known_error_has_its_code_and_one_line_and_leaves_the_log_alone(error, code, message):
+    async def handle(request):
+        raise error
+
+    with serving(handle, faults=(CallersFault,)) as server:
+        [response] = server.ask(asking(1))
+    assert error_of(response) == (code, message)
+    assert fake_triton.LOGGED == []
+
+
+def test_a_bug_has_one_line_for_the_caller_and_its_traceback_in_the_log():
+    async def handle(request):
+        raise KeyError("first line\nsecond line") from ValueError("the cause")
+
+    async def handle_lines(request):
+        raise ValueError("first line\nsecond line")
+
+    with serving(handle) as server:
+        [response] = server.ask(asking(1))
+    assert error_of(response) == (TritonError.INTERNAL, "KeyError: 'first line\\nsecond line'")
+    [(level, text)] = fake_triton.LOGGED
+    assert level == "error"
+    assert "the cause" in text
+    assert "in handle" in text
+
+    with serving(handle_lines) as server:
+        [response] = server.ask(asking(1))
+    assert error_of(response) == (TritonError.INTERNAL, "ValueError: first line")
+    assert "second line" in fake_triton.LOGGED[-1][1]

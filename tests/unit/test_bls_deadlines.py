@@ -1,0 +1,270 @@
+"""Requests whose time is over, or whose caller has gone, start no further child and leave the queue."""
+
+import asyncio
+import time
+
+import fake_triton
+import numpy as np
+import pytest
+from bls_driver import (
+    PATIENCE_S,
+    Gated,
+    answer_to,
+    answered_values,
+    asking,
+    error_of,
+    merging,
+    passing_on,
+    rows_of,
+    serving,
+    values,
+)
+from fake_triton import ReceivedRequest, TritonError
+
+from dualpath.bls import Metrics, Request, excuse, merge
+
+SOON_US = 20_000
+LATE = (TritonError.UNAVAILABLE, "child: expected an answer within the request's timeout, got none.")
+GONE = (TritonError.CANCELLED, "the caller cancelled the request.")
+
+
+@pytest.fixture
+def gated():
+    fake_triton.CHILDREN["child"] = child = Gated()
+    return child
+
+
+@pytest.fixture
+def always_ask(monkeypatch):
+    """Have rows ask whether their caller is still there, however short they have waited."""
+    monkeypatch.setattr(merge, "ASK_AFTER_S", -1)
+
+
+def execute(server, *requests):
+    server.execute(*requests).result(PATIENCE_S)
+
+
+def test_a_deadline_is_the_callers_timeout_counted_from_execute():
+    before = time.monotonic()
+    request = Request(ReceivedRequest({"x": np.zeros(1)}, timeout_us=2_000_000), lambda: None)
+    assert before + 2 <= request.deadline <= time.monotonic() + 2
+
+
+def test_a_request_without_a_timeout_has_no_deadline():
+    assert Request(ReceivedRequest({"x": np.zeros(1)}), lambda: None).deadline is None
+
+
+def test_a_late_child_answers_its_request_with_child_late(gated):
+    request = asking(1, timeout_us=SOON_US)
+    with serving(passing_on(merging())) as server:
+        execute(server, request)
+        call = gated.next_call()
+        assert error_of(answer_to(request)) == LATE
+        call.let_through()
+    assert fake_triton.LOGGED == []
+
+
+def test_a_child_in_time_answers(gated):
+    gated.open()
+    with serving(passing_on(merging())) as server:
+        [response] = server.ask(asking(1, timeout_us=60_000_000))
+    assert answered_values(response) == [1]
+
+
+def test_rows_that_expire_while_they_wait_leave_the_queue_and_start_no_call(gated):
+    busy, expiring, patient = asking(1), asking(2, 3, timeout_us=SOON_US), asking(4)
+    with serving(passing_on(merging())) as server:
+        for request in (busy, expiring, patient):
+            execute(server, request)
+        first = gated.next_call()
+        assert error_of(answer_to(expiring)) == LATE
+        first.let_through()
+        second = gated.next_call()
+        assert values(second) == [4]
+        second.let_through()
+        assert answered_values(answer_to(patient)) == [4]
+    assert gated.n_calls == 2
+
+
+def test_a_request_that_has_expired_when_it_asks_starts_no_call(gated):
+    child = merging()
+
+    async def handle(request):
+        request.deadline = time.monotonic() - 1  # as after long work before the child
+        return {"y": await child.rows(request, rows_of(request))}
+
+    with serving(handle) as server:
+        [response] = server.ask(asking(1))
+    assert error_of(response) == LATE
+    assert gated.n_calls == 0
+
+
+def test_a_call_that_comes_back_late_frees_the_child(gated):
+    late = asking(1, timeout_us=SOON_US)
+    with serving(passing_on(merging())) as server:
+        execute(server, late)
+        call = gated.next_call()
+        answer_to(late)
+        call.let_through()
+        gated.open()
+        assert answered_values(*server.ask(asking(2))) == [2]
+
+
+def test_the_retry_of_a_failed_chunk_leaves_out_what_has_expired(gated):
+    patient, expiring = asking(1), asking(2, timeout_us=SOON_US)
+    with serving(passing_on(merging())) as server:
+        execute(server, patient, expiring)
+        call = gated.next_call()
+        assert error_of(answer_to(expiring)) == LATE
+        call.let_through(error="poisoned")
+        retry = gated.next_call()
+        assert values(retry) == [1]
+        retry.let_through()
+        assert answered_values(answer_to(patient)) == [1]
+    assert gated.n_calls == 2
+
+
+def test_a_late_child_can_be_done_without(gated):
+    child = merging()
+
+    async def handle(request):
+        answer, missed = await excuse(child.rows(request, rows_of(request)), late=True)
+        return {"y": np.array([[missed or answer[0, 0]]], object)}
+
+    request = asking(1, timeout_us=SOON_US)
+    with serving(handle) as server:
+        execute(server, request)
+        assert answered_values(answer_to(request)) == ["late"]
+
+
+def test_late_children_are_counted(gated):
+    metrics = Metrics("m")
+    request = asking(1, timeout_us=SOON_US)
+    with serving(passing_on(merging(metrics=metrics)), metrics=metrics) as server:
+        execute(server, request)
+        answer_to(request)
+    counted = {dict(labels)["outcome"]: value for labels, value in fake_triton.METRICS["bls_calls"].items()}
+    assert counted["late"] == 1
+
+
+def test_close_does_not_forget_a_call_whose_requests_have_gone(gated):
+    """Its task must not be destroyed pending: `serving` holds asyncio to silence."""
+    request = asking(1, timeout_us=SOON_US)
+    with serving(passing_on(merging())) as server:
+        execute(server, request)
+        call = gated.next_call()
+        answer_to(request)
+        closed = server.close()
+        call.let_through()
+        closed.result(PATIENCE_S)
+
+
+@pytest.mark.usefixtures("always_ask")
+def test_rows_of_a_caller_who_has_gone_leave_the_queue_and_start_no_call(gated):
+    busy, gone, waiting = asking(1), asking(2, 3), asking(4)
+    with serving(passing_on(merging())) as server:
+        for request in (busy, gone, waiting):
+            execute(server, request)
+        first = gated.next_call()
+        gone.is_cancelled_by_caller = True
+        first.let_through()
+        second = gated.next_call()
+        assert values(second) == [4]
+        assert error_of(answer_to(gone)) == GONE
+        second.let_through()
+        assert answered_values(answer_to(waiting)) == [4]
+    assert gated.n_calls == 2
+
+
+@pytest.mark.usefixtures("always_ask")
+def test_when_all_callers_of_a_chunk_have_gone_the_next_chunk_leaves(gated):
+    busy, gone, waiting = asking(1), asking(2, 3), asking(4)
+    with serving(passing_on(merging(chunk_rows=2))) as server:
+        for request in (busy, gone, waiting):
+            execute(server, request)
+        first = gated.next_call()
+        gone.is_cancelled_by_caller = True
+        first.let_through()
+        assert values(gated.next_call()) == [4]
+        assert error_of(answer_to(gone)) == GONE
+
+
+def test_only_rows_that_have_waited_ask_whether_their_caller_is_there(gated, monkeypatch):
+    monkeypatch.setattr(merge, "ASK_AFTER_S", PATIENCE_S)
+    gated.open()
+    request = asking(1)
+    with serving(passing_on(merging())) as server:
+        server.ask(request)
+    assert not request.asked.is_set()
+
+
+@pytest.mark.usefixtures("always_ask")
+def test_a_question_about_the_caller_that_fails_fails_the_chunk_and_frees_the_child(gated):
+    def fail():
+        raise fake_triton.TritonModelException("no answer")
+
+    gated.open()
+    request = asking(1)
+    request.is_cancelled = fail
+    with serving(passing_on(merging())) as server:
+        assert error_of(*server.ask(request)) == (TritonError.INTERNAL, "TritonModelException: no answer")
+        assert answered_values(*server.ask(asking(2))) == [2]
+
+
+@pytest.mark.parametrize("slow", [True, False])
+def test_triton_is_never_asked_about_a_request_after_its_answer(gated, slow):
+    gated.open()
+    child, asked = merging(slow=slow), []
+
+    async def ask_later(request):
+        while not request_received.answered.is_set():
+            await asyncio.sleep(0.001)
+        asked.append(await request.is_cancelled())
+
+    async def handle(request):
+        if not tasks:
+            tasks.append(asyncio.ensure_future(ask_later(request)))
+        return {"y": await child.rows(request, rows_of(request))}
+
+    tasks, request_received = [], asking(1)
+    with serving(handle) as server:
+        server.ask(request_received)
+        deadline = time.monotonic() + PATIENCE_S
+        while not asked and time.monotonic() < deadline:  # what is left over goes on beside other requests
+            server.ask(asking(2))
+    assert asked == [True]
+    assert not request_received.asked.is_set()
+
+
+def test_a_handler_may_ask_whether_its_caller_is_there():
+    async def handle(request):
+        return {"y": np.array([[await request.is_cancelled()]])}
+
+    there, gone = asking(1), asking(2)
+    gone.is_cancelled_by_caller = True
+    with serving(handle) as server:
+        responses = server.ask(there, gone)
+    assert [answered_values(response) for response in responses] == [[False], [True]]
+
+
+def test_a_late_answer_is_no_answer_to_the_next_question(gated):
+    """Each `rows` has an answer of its own: one that came too late is nobody's."""
+    child = merging()
+
+    async def handle(request):
+        first, missed = await excuse(child.rows(request, rows_of(request)), late=True)
+        assert first is None
+        assert missed == "late"
+        request.deadline = None
+        return {"y": await child.rows(request, [row + 100 for row in rows_of(request)])}
+
+    request = asking(1, timeout_us=SOON_US)
+    with serving(handle) as server:
+        execute(server, request)
+        first = gated.next_call()
+        time.sleep(2 * SOON_US / 1e6)
+        first.let_through()
+        second = gated.next_call()
+        assert values(second) == [101]
+        second.let_through()
+        assert answered_values(answer_to(request)) == [101]
