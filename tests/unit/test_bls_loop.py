@@ -6,6 +6,7 @@ returned None, and no question to Triton after it.
 
 import asyncio
 import threading
+import time
 
 import fake_triton
 import pytest
@@ -374,3 +375,22 @@ def test_requests_that_come_the_moment_the_last_is_answered_are_served(gated):
     with serving(passing_on(merging())) as server:
         for value in range(1000):
             assert answered_values(*server.ask(asking(value))) == [value]
+
+
+def test_a_request_that_comes_just_as_the_last_one_ends_is_served(gated, monkeypatch):
+    first, second, overtaken = asking(1), asking(2), []
+    call_soon_threadsafe = asyncio.BaseEventLoop.call_soon_threadsafe
+
+    def late(loop, callback, *args):
+        if callback.__name__ == "_arrive":
+            gated.open()
+            answer_to(first)
+            time.sleep(PAUSE_S)  # in which the loop finds nothing to do
+            overtaken.append(callback)
+        return call_soon_threadsafe(loop, callback, *args)
+
+    monkeypatch.setattr(asyncio.BaseEventLoop, "call_soon_threadsafe", late)
+    with serving(passing_on(merging())) as server:
+        server.execute(first).result(PATIENCE_S)
+        assert answered_values(*server.ask(second)) == [2]
+    assert len(overtaken) == 1

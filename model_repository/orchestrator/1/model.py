@@ -67,6 +67,7 @@ class TritonPythonModel:
         if missed:  # the forest's scores stand alone
             bert, weights = forest, np.zeros_like(weights)
             routes[needs_bert] = f"cuml (bert {missed})"
+            self.metrics.count("fallbacks", int(needs_bert.sum()), child=self.bert.name, reason=missed)
         self.metrics.count_each("rows", "route", routes)
         return {"SCORE": combine(weights, bert, forest)[:, None], "ROUTE": routes[:, None]}
 

@@ -50,8 +50,6 @@ class Child:
         Args:
             inputs: arrays by input name, on any device, passed without a copy here.
             trace: a `Request.trace`, which makes the call a step of it.
-            inline: hold up the event loop meanwhile, instead of changing threads twice: for children that take no
-                longer than that does.
         Raises:
             ChildUnavailable: the child is not there.
             ChildFailed: it answered with an error.
@@ -65,7 +63,7 @@ class Child:
             trace=trace,
         )
         try:
-            response = request.exec() if inline else await request.async_exec()
+            response = await request.async_exec()
         except pb_utils.TritonModelException as error:
             raise self._failure(str(error)) from error
         if response.has_error():

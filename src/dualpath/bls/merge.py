@@ -22,7 +22,7 @@ WINDOW_CHUNKS = 4
 """How many chunks' worth of waiting rows a chunk is chosen from: more means less padding, and longer waits."""
 
 SLOW_S = 0.005
-INLINE_ROWS = 64
+"""How long a child's calls take, on average, for requests that wait for it to be answered later."""
 
 ASK_AFTER_S = 0.005
 """How long rows wait before their chunk asks whether their caller is still there."""
@@ -45,8 +45,7 @@ class MergingChild(Child):
         in_flight: calls at a time: as many as the child has instances.
         chunk_rows: rows in a call, at most.
         slow: whether requests that wait for this child are answered later, so that they do not keep `execute`. None
-            means: while its calls take longer than 5 ms. False also means that a small call may hold up the event loop,
-            which saves two changes of threads.
+            means: while its calls take longer than 5 ms.
     """
 
     def __init__(
@@ -63,12 +62,13 @@ class MergingChild(Child):
     ) -> None:
         super().__init__(name, (output,), version, metrics)
         self._collate = collate
-        self._n_free = in_flight
+        self._in_flight = in_flight
         self._chunk_rows = chunk_rows
         self._slow = slow
         self._call_s = math.inf  # how long a call takes, averaged over the last few
         self._waiting: deque[_Row] = deque()
-        self._calls: set[asyncio.Task[None]] = set()
+        self._callers: set[asyncio.Task[Any]] = set()
+        self._n_calling = 0
 
     async def rows(self, request: Request, rows: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
         """Have one request's rows answered: as many rows of the child's output, in order.
@@ -80,41 +80,57 @@ class MergingChild(Child):
         """
         if not len(rows):
             raise ValueError(f"{self.name}: expected at least one row, got none.")
+        if request.deadline is not None and time.monotonic() >= request.deadline:
+            raise self._late()
         if self._is_slow():
             request.answer_later()
-        loop = asyncio.get_running_loop()
-        group = _Group(request, len(rows), loop.create_future())
+        group = _Group(request, len(rows), asyncio.get_running_loop().create_future())
         self._waiting.extend([_Row(row, index, group) for index, row in enumerate(rows)])
-        loop.call_soon(self._dispatch)  # after all requests that arrived with this one have brought their rows
+        self._start_calls()
         started = time.perf_counter()
         try:
-            async with asyncio.timeout_at(request.deadline):  # the loop's clock is time.monotonic
-                return np.stack(await group.answer)
+            return np.stack(await _within(request.deadline, group.answer))
         except TimeoutError:
-            self._count("late")
-            raise ChildLate(f"{self.name}: expected an answer within the request's timeout, got none.") from None
+            raise self._late() from None
         finally:
             if self._metrics:
                 self._metrics.observe("stage_seconds", time.perf_counter() - started, stage=self.name)
 
+    def _late(self) -> ChildLate:
+        self._count("late")
+        return ChildLate(f"{self.name}: expected an answer within the request's timeout, got none.")
+
     def _is_slow(self) -> bool:
         return self._call_s > SLOW_S if self._slow is None else self._slow
 
-    def _dispatch(self) -> None:
-        while self._n_free and (chunk := self._take()):
-            self._n_free -= 1
-            call = asyncio.get_running_loop().create_task(self._run(chunk))
-            self._calls.add(call)
-            call.add_done_callback(self._calls.discard)
+    def _start_calls(self) -> None:
+        """Start callers for the waiting rows. Each takes its first chunk a moment later, when all requests that arrived
+        together have brought their rows."""
+        while len(self._callers) < min(self._in_flight, len(self._waiting)):
+            self._callers.add(asyncio.get_running_loop().create_task(self._call_while_rows_wait()))
+
+    async def _call_while_rows_wait(self) -> None:
+        caller = asyncio.current_task()
+        assert caller
+        try:
+            while chunk := self._take():
+                self._n_calling += 1
+                try:
+                    await self._run(chunk)
+                finally:
+                    self._n_calling -= 1
+        finally:
+            self._callers.discard(caller)
 
     def _take(self) -> list[_Row]:
-        """Take the next chunk out of the queue, sorted by length."""
+        """Take the next chunk out of the queue, sorted by length; no more than leaves rows for every idle instance."""
         while self._waiting and self._waiting[0].is_settled():
             self._waiting.popleft()
+        n_rows = min(self._chunk_rows, -(-len(self._waiting) // (self._in_flight - self._n_calling)))
         window = [row for row in islice(self._waiting, WINDOW_CHUNKS * self._chunk_rows) if not row.is_settled()]
-        if len(window) > self._chunk_rows:
+        if len(window) > n_rows:
             oldest = window[0]
-            window = sorted(window, key=lambda row: abs(row.length - oldest.length))[: self._chunk_rows]
+            window = sorted(window, key=lambda row: abs(row.length - oldest.length))[:n_rows]
         taken = set(map(id, window))
         head = [self._waiting.popleft() for _ in range(min(len(self._waiting), WINDOW_CHUNKS * self._chunk_rows))]
         self._waiting.extendleft(row for row in reversed(head) if id(row) not in taken)
@@ -129,9 +145,6 @@ class MergingChild(Child):
         except Exception as error:
             for group in _groups(chunk):
                 group.fail(error)
-        finally:
-            self._n_free += 1
-            self._dispatch()
 
     async def _answer(self, chunk: list[_Row]) -> None:
         groups = _groups(chunk)
@@ -139,8 +152,7 @@ class MergingChild(Child):
             self._metrics.observe("chunk_rows", len(chunk), SIZES, child=self.name)
         try:
             started = time.perf_counter()
-            inline = self._slow is False and len(chunk) <= INLINE_ROWS
-            outputs = await self.call(self._collate([row.row for row in chunk]), groups[0].request.trace, inline)
+            outputs = await self.call(self._collate([row.row for row in chunk]), groups[0].request.trace)
             elapsed_s = time.perf_counter() - started
             known_s = elapsed_s if math.isinf(self._call_s) else self._call_s
             self._call_s = 0.8 * known_s + 0.2 * elapsed_s
@@ -158,6 +170,13 @@ class MergingChild(Child):
             return
         for row, answer in zip(chunk, answers, strict=True):
             row.group.fill(row.index, answer)
+
+
+async def _within(deadline: float | None, answer: asyncio.Future[list[Any]]) -> list[Any]:
+    if deadline is None:
+        return await answer
+    async with asyncio.timeout_at(deadline):  # the loop's clock is time.monotonic
+        return await answer
 
 
 class _Group:

@@ -53,9 +53,11 @@ class Turn:
         return [latency for group in self.latencies_ms.values() for latency in group]
 
 
-def serialise(model: str, inputs: Sequence[grpcclient.InferInput]) -> bytes:
-    """Serialise one request."""
+def serialise(model: str, inputs: Sequence[grpcclient.InferInput], outputs: Sequence[str] = ()) -> bytes:
+    """Serialise one request for these outputs, or for all."""
     request = service_pb2.ModelInferRequest(model_name=model)
+    for name in outputs:
+        request.outputs.add(name=name)
     for tensor in inputs:
         request.inputs.append(tensor._get_tensor())
         request.raw_input_contents.append(tensor._get_content())

@@ -45,10 +45,11 @@ def pad(rows: Sequence[npt.NDArray[np.int64]]) -> tuple[npt.NDArray[np.int64], n
         input_ids: int64 [rows, bucket], padded with 0.
         attention_mask: int64 [rows, bucket], 1 at the tokens.
     """
-    lengths = np.array([len(row) for row in rows])
-    attention_mask = (np.arange(bucket(int(lengths.max()))) < lengths[:, None]).astype(np.int64)
-    input_ids = np.zeros_like(attention_mask)
-    input_ids[attention_mask == 1] = np.concatenate(rows)
+    shape = len(rows), bucket(max(map(len, rows)))
+    input_ids, attention_mask = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    for number, row in enumerate(rows):
+        input_ids[number, : len(row)] = row
+        attention_mask[number, : len(row)] = 1
     return input_ids, attention_mask
 
 
