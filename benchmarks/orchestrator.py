@@ -57,8 +57,8 @@ WORKLOADS = (
     Workload("weight 0, 1 client", (0.0,), 1, 1, 1.5, ablation=True),
     Workload("weight 0, 16 clients", (0.0,), 16, 1, 2, ablation=True),
     Workload("weight 0.5, 1 client", (0.5,), 1, 1, 4, has_limit=True, ablation=True),
-    Workload("weight 0.5, 16 clients", (0.5,), 16, 1, 8, has_limit=True, ablation=True),
-    Workload("half weight 0, 16 clients", (0.0, 0.5), 16, 1, 8, has_limit=True, ablation=True),
+    Workload("weight 0.5, 16 clients", (0.5,), 16, 1, 6, has_limit=True, ablation=True),
+    Workload("half weight 0, 16 clients", (0.0, 0.5), 16, 1, 6, has_limit=True, ablation=True),
     Workload("weight 0.5, 1 client of 64 rows", (0.5,), 1, 64, 6, has_limit=True),
 )
 

@@ -127,6 +127,8 @@ def test_windows_of_a_long_excerpt_are_averaged_by_their_lengths(client, model_r
 
 def test_the_metrics_are_those_that_the_document_lists(server, client):
     ask(client, TEXTS, [0.7] * len(TEXTS), model="cascade")
+    late = {"on_bert_late": "fallback"}
+    ask(client, TEXTS, [0.7] * len(TEXTS), model="windows", parameters=late, timeout=100_000)  # BERT takes longer
     time.sleep(2)  # they are passed on once a second
     metrics = urllib.request.urlopen(server.metrics_url).read().decode()
     shown = {

@@ -53,12 +53,18 @@ def test_a_batch_agrees_within_the_tolerance(score, reference, tolerance, batch)
         np.testing.assert_allclose(score(model, excerpts, weights), expected, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_rows_that_bert_gets_in_one_call_are_bitwise_equal(score, reference, model):
-    texts = TEXTS[:2]
+def test_rows_that_bert_gets_in_one_call_are_bitwise_equal(score, reference):
+    texts = TEXTS[:4]
     weights = np.linspace(0.1, 0.9, len(texts), dtype=np.float32)
     expected = reference.score([text.encode() for text in texts], weights)
-    assert score(model, texts, weights).tolist() == expected.tolist()
+    assert score("ensemble_all", texts, weights).tolist() == expected.tolist()
+
+
+def test_rows_that_the_orchestrator_spreads_over_idle_instances_are_bitwise_equal(score, reference):
+    texts = TEXTS[:2]  # one for each instance of bert-large
+    weights = np.array([0.1, 0.9], np.float32)
+    expected = [reference.score([text.encode()], weights[i : i + 1])[0] for i, text in enumerate(texts)]
+    assert score("orchestrator", texts, weights).tolist() == expected
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -47,7 +47,9 @@ def test_windows_hold_every_token_once_and_the_first_is_what_encode_returns(enco
     assert np.concatenate([row[1:-1] for row in windows[3]]).tolist() == windows[3][0][1:7].tolist() * 300
 
 
-@pytest.mark.parametrize(("n_tokens", "length"), [(1, 32), (32, 32), (33, 48), (320, 320), (321, 352), (511, 512), (512, 512)])
+@pytest.mark.parametrize(
+    ("n_tokens", "length"), [(1, 32), (32, 32), (33, 48), (320, 320), (321, 352), (511, 512), (512, 512)]
+)
 def test_bucket_is_the_smallest_that_holds_the_tokens(n_tokens, length):
     assert bucket(n_tokens) == length
 

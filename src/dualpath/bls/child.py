@@ -42,9 +42,7 @@ class Child:
         self._metrics = metrics
         self._memory = pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0)
 
-    async def call(
-        self, inputs: Mapping[str, Any], trace: Any = None, inline: bool = False
-    ) -> dict[str, npt.NDArray[Any]]:
+    async def call(self, inputs: Mapping[str, Any], trace: Any = None) -> dict[str, npt.NDArray[Any]]:
         """Run the child once and return its outputs by name.
 
         Args:
