@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo serve test lint clean
+.PHONY: help setup build demo serve test lint bench clean
 
 # The first Python on PATH that the embedded server supports; `make PYTHON=/path/to/python3.12 demo` chooses another.
 PYTHON ?= $(shell for python in python3 python3.12 python3.11; do \
@@ -35,6 +35,9 @@ lint: setup  ## Check style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+bench: build  ## Measure the orchestrator against the ensemble, about 20 minutes on an idle machine
+	$(BIN)/python benchmarks/orchestrator.py $(if $(INPUT),--input $(INPUT))
 
 clean:  ## Remove .venv and the model artifacts
 	rm -rf .venv model_repository/bert-large/1/model.pt model_repository/bert-large/1/*.json \

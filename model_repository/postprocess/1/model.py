@@ -6,6 +6,9 @@ from dualpath.readability.excerpts import InvalidInput, decode_weights
 
 
 class TritonPythonModel:
+    def initialize(self, args):
+        pass  # nothing to load
+
     def execute(self, requests):
         return bls.answer_each(requests, self.postprocess, faults=(InvalidInput,))
 
