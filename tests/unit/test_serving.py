@@ -22,6 +22,7 @@ def a_repository(tmp_path) -> Path:
     (folder / "ensemble_all" / "config.pbtxt").write_text('platform: "ensemble"\n')
     (folder / "cuml" / "config.pbtxt").write_text(CONFIG.replace("python", "fil"))
     (folder / "cuml" / "1" / "checkpoint.tl").touch()
+    (folder / "cuml" / "1" / "word_lists.json").touch()
     (folder / "postprocess" / "1" / "model.py").touch()
     return folder
 
@@ -43,6 +44,12 @@ def test_artifacts_may_lie_in_any_version(a_repository):
     (a_repository / "cuml" / "10" / "checkpoint.tl").rename(a_repository / "cuml" / "checkpoint.tl")
     with pytest.raises(UserError, match=r"cuml: expected .*1/checkpoint\.tl, found none; run `dualpath build`"):
         preflight.check_artifacts(models)
+
+
+def test_the_file_beside_an_artifact_is_needed_too(a_repository):
+    (a_repository / "cuml" / "1" / "word_lists.json").unlink()
+    with pytest.raises(UserError, match=r"cuml: expected .*word_lists\.json, found none; run `dualpath build`"):
+        preflight.check_artifacts(repository.models(a_repository))
 
 
 def test_python_model_without_code_is_refused_because_triton_would_hang(a_repository):

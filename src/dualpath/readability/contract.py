@@ -40,13 +40,19 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Model:
-    """A model of the repository: what it takes, what it gives, and the file `dualpath build` makes for it."""
+    """A model of the repository: what it takes, what it gives, and the files that `dualpath build` makes for it.
+
+    Attributes:
+        artifact: the file that Triton loads.
+        companion: the file beside it that turns excerpts into its inputs.
+    """
 
     name: str
     backend: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     artifact: str | None = None
+    companion: str | None = None
 
 
 EXCERPT = Tensor("excerpt", "TYPE_STRING", (-1,))
@@ -71,6 +77,7 @@ BERT = Model(
     inputs=(Tensor("INPUT__0", "TYPE_INT64", (-1,)), Tensor("INPUT__1", "TYPE_INT64", (-1,))),
     outputs=(Tensor("OUTPUT__0", "TYPE_FP32", (1,)),),
     artifact="model.pt",
+    companion="tokenizer.json",
 )
 FOREST = Model(
     "cuml",
@@ -78,6 +85,7 @@ FOREST = Model(
     inputs=(Tensor("input__0", "TYPE_FP32", (N_FEATURES,)),),
     outputs=(Tensor("output__0", "TYPE_FP32", (1,)),),
     artifact="checkpoint.tl",
+    companion="word_lists.json",
 )
 POSTPROCESS = Model(
     "postprocess",

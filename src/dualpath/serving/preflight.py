@@ -17,11 +17,11 @@ from dualpath.serving.installation import Installation
 
 def check_artifacts(models: list[Path]) -> None:
     """Refuse a model without the files that Triton loads it from."""
-    artifacts = {model.name: model.artifact for model in MODELS if model.artifact}
+    built = {model.name: filter(None, (model.artifact, model.companion)) for model in MODELS}
     for model in models:
-        artifact = artifacts.get(model.name)
-        if artifact and not _in_any_version(model, artifact):
-            raise UserError(f"{model.name}: expected {model / '1' / artifact}, found none; run `dualpath build`")
+        for file in built.get(model.name, ()):
+            if not _in_any_version(model, file):
+                raise UserError(f"{model.name}: expected {model / '1' / file}, found none; run `dualpath build`")
         # Triton 2.51 waits for ever for a Python model whose code is missing.
         is_python = re.search(r'backend\s*:\s*"python"', repository.config_text(model))
         if is_python and "default_model_filename" not in repository.config_text(model):
