@@ -25,6 +25,10 @@ class TritonPythonModel:
         for parameter in ("output_class", "is_classifier"):  # the second is its name since release 25.09
             if config.boolean(parameter, False):
                 raise bls.ConfigError(f'{config.name}: parameter "{parameter}": {why} serves regressors: say "false".')
+        for tensors, name in ((config.inputs, "input__0"), (config.outputs, "output__0")):
+            if [(tensor["name"], tensor["data_type"]) for tensor in tensors] != [(name, "TYPE_FP32")]:
+                got = ", ".join(f"{tensor['name']} {tensor['data_type']}" for tensor in tensors)
+                raise bls.ConfigError(f"{config.name}: expected one tensor, {name} TYPE_FP32, got {got}.")
         [tensor] = config.inputs
         self.model = treelite.Model.deserialize(config.artifact("checkpoint.tl"))
         n_features = self.model.num_feature
@@ -33,6 +37,9 @@ class TritonPythonModel:
                 f"{config.name}.{tensor['name']}: expected dims [ {n_features} ], the checkpoint's features, got "
                 f"{tensor['dims']}."
             )
+
+        if self.predict({"input__0": np.zeros((1, n_features), np.float32)})["output__0"].size != 1:
+            raise bls.ConfigError(f"{config.name}: expected a regressor with one target; {why} serves no other model.")
 
     def execute(self, requests):
         return bls.answer_merged(requests, self.predict)

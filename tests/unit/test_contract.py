@@ -4,7 +4,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as proto
 
-from dualpath.readability.contract import BERT, CHUNK_ROWS, ENSEMBLE, MAX_BATCH_SIZE, MODELS
+from dualpath.readability.contract import BERT, CHUNK_ROWS, ENSEMBLE, MAX_BATCH_SIZE, MODELS, ORCHESTRATOR
 from paths import REPOSITORY
 
 SERVED = [model for model in MODELS if model is not ENSEMBLE]
@@ -64,6 +64,11 @@ def test_python_models_take_tensors_where_they_are(model):
 
 def test_bert_runs_in_the_chunks_that_the_reference_uses():
     assert config_of(BERT).parameters["STAND_IN_CHUNK_ROWS"].string_value == str(CHUNK_ROWS)
+
+
+def test_orchestrator_keeps_every_instance_of_bert_busy():
+    in_flight = config_of(ORCHESTRATOR).parameters["bert_in_flight"].string_value
+    assert in_flight == str(config_of(BERT).instance_group[0].count)
 
 
 def test_ensemble_connects_the_four_steps():

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json as json_module
+import sys
 import time
 from typing import Any
+
+import typer
 
 from dualpath.cli.options import DEFAULT_REPOSITORY, Json, ModelRepository
 
@@ -21,12 +24,12 @@ def demo(json: Json = False, model_repository: ModelRepository = DEFAULT_REPOSIT
     from rich.console import Console
 
     from dualpath.cli.serve import start
-    from dualpath.readability.contract import ENSEMBLE, ORCHESTRATOR
+    from dualpath.readability.contract import ENSEMBLE, ORCHESTRATOR, TOLERANCES
     from dualpath.readability.samples import SAMPLES
     from dualpath.serving.client import Scorer, connect
 
     console = Console(stderr=True)
-    rows = []
+    rows: list[dict[str, Any]] = []
     with start(model_repository, console) as server:
         client = connect(server.grpc_url)
         ensemble, orchestrator = Scorer(client, ENSEMBLE.name), Scorer(client, ORCHESTRATOR.name)
@@ -50,6 +53,9 @@ def demo(json: Json = False, model_repository: ModelRepository = DEFAULT_REPOSIT
                 )
         client.close()
     print(json_module.dumps(rows, indent=2)) if json else _show(rows)
+    if any(abs(row["ensemble_all"] - row["orchestrator"]) > max(TOLERANCES.values()) for row in rows):
+        print("dualpath: the two models do not agree.", file=sys.stderr)
+        raise typer.Exit(1)
 
 
 def _measure(contenders: dict[str, tuple[Any, float]], excerpt: bytes) -> dict[str, tuple[float, float]]:

@@ -112,7 +112,11 @@ def _local(model_repository: Path) -> ScoreRows:
         from dualpath.readability.reference import Reference
     except ImportError as error:
         raise UserError(f"--local needs {error.name}. Install it with `pip install 'dualpath[models]'`.") from None
-    return Reference(model_repository, threads=len(os.sched_getaffinity(0))).score
+    try:
+        return Reference(model_repository, threads=len(os.sched_getaffinity(0))).score
+    except Exception as error:  # torch, treelite and tokenizers each have their own for a file they cannot read
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"--local: an artifact cannot be loaded: {reason}. Run `dualpath build --force`.") from None
 
 
 def _served(url: str, model: str) -> ScoreRows:

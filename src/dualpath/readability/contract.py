@@ -106,5 +106,5 @@ SCORERS = (ENSEMBLE, ORCHESTRATOR)
 
 
 def bucket(n_tokens: int) -> int:
-    """Return the smallest padded length that holds `n_tokens`: 65 -> 128."""
+    """Return the smallest padded length that holds `n_tokens`: 65 -> 80."""
     return next(length for length in BUCKETS if length >= n_tokens)

@@ -3,7 +3,7 @@
 Every step is an operation on characters that a GPU string library has too (replace single characters, split at
 spaces, count), so that another implementation can give exactly the same counts:
 
-1. *Canonical text*: typographic marks become their ASCII look-alikes, every kind of white space and control
+1. *Canonical text*: typographic marks become their ASCII look-alikes, every kind of white space and ASCII control
    character becomes a space, zero-width characters vanish.
 2. *Punctuation marks* are the 32 ASCII ones in the canonical text.
 3. *Sentences* end at a `.`, `!` or `?`, then any closing quotes and brackets, then a space or the text's end; a text

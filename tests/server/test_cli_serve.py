@@ -1,0 +1,80 @@
+"""`dualpath serve`, `demo` and `build` as a user runs them."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from paths import ROOT
+
+DUALPATH = str(Path(sys.executable).parent / "dualpath")
+PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
+
+
+def dualpath(*arguments, **options):
+    return subprocess.run([DUALPATH, *arguments], capture_output=True, text=True, timeout=120, **options)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_serve_is_on_the_loopback_and_ends_well_on_a_signal(model_repository, number):
+    command = [DUALPATH, "serve", *PORTS, "--model-repository", str(model_repository)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            lines = [process.stdout.readline() for _ in range(4)]
+            address = lines[1].split()[1]
+            assert address.startswith("http://127.0.0.1:")
+            with urllib.request.urlopen(f"{address}/v2/health/ready") as answer:
+                assert answer.status == 200
+        finally:
+            process.send_signal(number)
+        assert process.wait(60) == 0
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(f"{address}/v2/health/ready")
+
+
+def test_serve_says_in_one_line_which_model_failed_and_why(model_repository, tmp_path):
+    shutil.copytree(ROOT / "backends", tmp_path / "backends")
+    shutil.copytree(model_repository, tmp_path / "model_repository", copy_function=os.symlink)
+    config = tmp_path / "model_repository" / "cuml" / "config.pbtxt"
+    text = config.read_text().replace("treelite_checkpoint", "xgboost_json")
+    config.unlink()
+    config.write_text(text)
+    ended = dualpath("serve", *PORTS, "--model-repository", str(tmp_path / "model_repository"))
+    assert ended.returncode == 1
+    [line] = [line for line in ended.stderr.splitlines() if line.startswith("dualpath:")]
+    assert "cuml" in line
+    assert "xgboost_json" in line
+    assert "Traceback" not in ended.stderr
+
+
+def test_demo_shows_that_both_models_agree(model_repository):
+    ended = dualpath("demo", "--json", "--model-repository", str(model_repository))
+    assert ended.returncode == 0, ended.stderr
+    rows = json.loads(ended.stdout)
+    assert len(rows) == 8
+    assert all(row["ensemble_all"] == row["orchestrator"] for row in rows)
+
+
+def test_build_leaves_alone_what_is_up_to_date(model_repository):
+    before = (model_repository / "bert-large" / "1" / "model.pt").stat().st_mtime_ns
+    ended = dualpath("build", "--json", "--model-repository", str(model_repository))
+    assert ended.returncode == 0
+    assert all(artifact["up_to_date"] for artifact in json.loads(ended.stdout))
+    assert (model_repository / "bert-large" / "1" / "model.pt").stat().st_mtime_ns == before
+
+
+def test_local_scoring_names_a_damaged_artifact(model_repository, tmp_path):
+    shutil.copytree(model_repository, tmp_path / "damaged", copy_function=os.symlink)
+    model = tmp_path / "damaged" / "bert-large" / "1" / "model.pt"
+    model.unlink()
+    model.write_bytes(b"not a model")
+    ended = dualpath("score", "--local", "some words", "--model-repository", str(tmp_path / "damaged"))
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("dualpath: --local: an artifact cannot be loaded")
+    assert "Run `dualpath build --force`." in ended.stderr
