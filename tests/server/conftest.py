@@ -2,7 +2,9 @@
 
 import json
 from dataclasses import dataclass
+from functools import partial
 
+import asking
 import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
@@ -69,9 +71,4 @@ def raw(client):
 @pytest.fixture
 def rows_seen(client):
     """rows_seen(model) -> how many rows it has inferred since the server started."""
-
-    def rows_seen(model):
-        [stats] = client.get_inference_statistics(model, as_json=True)["model_stats"]
-        return int(stats.get("inference_count", 0))
-
-    return rows_seen
+    return partial(asking.rows_seen, client)
