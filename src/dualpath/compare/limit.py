@@ -108,7 +108,8 @@ class Limit:
 def plans() -> list[Plan]:
     """The ways worth trying on this machine's cores."""
     n_cores = len(os.sched_getaffinity(0))
-    return [Plan(n_cores, 1, rows) for rows in (1, 2, 4, 8)] + [Plan(1, n_cores, rows) for rows in (1, 4, 16)]
+    one_thread = [Plan(n_cores, 1, rows) for rows in (1, 2, 4, 8)]
+    return [*one_thread, Plan(1, n_cores, 4), Plan(1, n_cores, 16), Plan(1, 1, 1)]
 
 
 def _work(model_repository: Path, plan: Plan, connection: Connection) -> None:
