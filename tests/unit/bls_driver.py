@@ -182,6 +182,11 @@ def asking(*rows, length=2, **request):
     return ReceivedRequest({"rows": np.array(pairs, np.int64).reshape(-1, 2)}, **request)
 
 
+async def echo(request):
+    """A handler that answers each row with its first value."""
+    return {"y": request.inputs["rows"][:, :1]}
+
+
 def rows_of(request):
     """The rows that a request of `asking` wants answered: arrays of the lengths that it says."""
     return [np.pad([value, length], (0, length - 2)) for value, length in request.inputs["rows"]]

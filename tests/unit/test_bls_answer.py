@@ -50,7 +50,21 @@ def test_merged_requests_get_their_own_rows_in_one_call(sizes):
     assert [response.arrays()["y"].tolist() for response in responses] == [(-part).tolist() for part in parts]
 
 
-def test_merged_requests_all_get_the_error_of_their_call():
-    responses = answer_merged([received(x=[2.0]), received(x=[0.0])], halve)
-    assert [error_of(response) for response in responses] == [(TritonError.INTERNAL, "KeyError: 'a bug'")] * 2
-    assert all("Traceback" in text for _, text in fake_triton.LOGGED)
+def test_a_merged_call_that_fails_is_tried_again_request_by_request():
+    answered, failed = answer_merged([received(x=[2.0]), received(x=[0.0])], halve)
+    assert answered.arrays()["y"].tolist() == [1]
+    assert error_of(failed) == (TritonError.INTERNAL, "KeyError: 'a bug'")
+    assert any("Traceback" in text for _, text in fake_triton.LOGGED)
+
+
+def test_a_merged_request_that_cannot_be_read_fails_alone():
+    unreadable = received(x=[2.0])
+    unreadable.inputs = lambda: 1 / 0
+    failed, answered = answer_merged([unreadable, received(x=[2.0])], halve)
+    assert error_of(failed) == (TritonError.INTERNAL, "ZeroDivisionError: division by zero")
+    assert answered.arrays()["y"].tolist() == [1]
+
+
+def test_answers_of_another_number_of_rows_are_refused():
+    responses = answer_merged([received(x=[2.0]), received(x=[4.0])], lambda inputs: {"y": inputs["x"].repeat(2)})
+    assert [error_of(it) for it in responses] == [(TritonError.INTERNAL, "ValueError: y: expected 1 rows, got 2.")] * 2

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from bls_driver import (
     PATIENCE_S,
-    Gated,
     answer_to,
     answered_values,
     asking,
@@ -26,12 +25,6 @@ from dualpath.bls import Metrics, Request, excuse, merge
 SOON_US = 20_000
 LATE = (TritonError.UNAVAILABLE, "child: expected an answer within the request's timeout, got none.")
 GONE = (TritonError.CANCELLED, "the caller cancelled the request.")
-
-
-@pytest.fixture
-def gated():
-    fake_triton.CHILDREN["child"] = child = Gated()
-    return child
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ import pytest
 from bls_driver import (
     PATIENCE_S,
     PAUSE_S,
-    Gated,
     answer_to,
     answered_values,
     asking,
+    echo,
     error_of,
     merging,
     passing_on,
@@ -27,17 +27,7 @@ from fake_triton import TritonError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dualpath.bls import Loop, together
-
-
-@pytest.fixture
-def gated():
-    fake_triton.CHILDREN["child"] = child = Gated()
-    return child
-
-
-async def echo(request):
-    return {"y": request.inputs["rows"][:, :1]}
+from dualpath.bls import together
 
 
 def test_what_does_not_wait_for_a_slow_child_goes_back_with_the_return_of_execute():
@@ -121,6 +111,7 @@ def test_requests_of_one_execute_part_ways(gated):
         (asyncio.CancelledError(), "CancelledError: "),
         (TimeoutError(), "TimeoutError: "),
         (MemoryError("no more"), "MemoryError: no more"),
+        (SystemExit(3), "SystemExit: 3"),
         (StopIteration(1), "RuntimeError: coroutine raised StopIteration"),
     ],
 )
@@ -232,58 +223,6 @@ def test_inputs_outlive_execute(gated):
         assert request.arrays["rows"].tolist() == [[-1, -1], [-1, -1]]
         gated.next_call().let_through()
         assert answered_values(answer_to(request)) == [6, 8]
-
-
-def test_at_the_bound_of_rows_execute_waits_until_rows_leave(gated):
-    first, second, third = asking(1, 2), asking(3, 4), asking(5)
-    with serving(passing_on(merging()), max_rows=4) as server:
-        server.execute(first).result(PATIENCE_S)
-        server.execute(second).result(PATIENCE_S)
-        execution = server.execute(third)
-        with pytest.raises(TimeoutError):
-            execution.result(PAUSE_S)
-        gated.next_call().let_through()
-        execution.result(PATIENCE_S)
-        gated.open()
-        assert answered_values(answer_to(third)) == [5]
-
-
-def test_a_batch_larger_than_the_bound_enters_alone(gated):
-    small, large = asking(1), asking(*range(10))
-    with serving(passing_on(merging()), max_rows=4) as server:
-        server.execute(small).result(PATIENCE_S)
-        execution = server.execute(large)
-        with pytest.raises(TimeoutError):
-            execution.result(PAUSE_S)
-        gated.next_call().let_through()
-        execution.result(PATIENCE_S)
-        assert small.answered.is_set()
-        gated.open()
-        assert answered_values(answer_to(large)) == list(range(10))
-
-
-def test_close_waits_for_the_requests_in_flight(gated):
-    waiting, queued = asking(1), asking(2)
-    with serving(passing_on(merging())) as server:
-        server.execute(waiting).result(PATIENCE_S)
-        call = gated.next_call()
-        server.execute(queued).result(PATIENCE_S)
-        closed = server.close()
-        with pytest.raises(TimeoutError):
-            closed.result(PAUSE_S)
-        call.let_through()
-        gated.next_call().let_through()
-        closed.result(PATIENCE_S)
-        assert answered_values(waiting.answers[0]) == [1]
-        assert answered_values(queued.answers[0]) == [2]
-
-
-def test_close_ends_the_threads():
-    before = set(threading.enumerate())
-    loop = Loop(echo)
-    loop.serve([asking(1)])
-    loop.close()
-    assert set(threading.enumerate()) <= before
 
 
 def test_a_slow_child_asked_for_after_the_answer_disturbs_nobody(gated):

@@ -29,12 +29,6 @@ from dualpath.bls import MergingChild, Metrics, merge, together
 from dualpath.bls.merge import WINDOW_CHUNKS
 
 
-@pytest.fixture
-def gated():
-    fake_triton.CHILDREN["child"] = child = Gated()
-    return child
-
-
 def execute(server, *requests):
     server.execute(*requests).result(PATIENCE_S)
 

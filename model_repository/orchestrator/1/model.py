@@ -72,9 +72,11 @@ class TritonPythonModel:
         return {"SCORE": combine(weights, bert, forest)[:, None], "ROUTE": routes[:, None]}
 
     async def ask_bert(self, request, excerpts):
-        tokens = await bls.in_slices(self.tokens.encode, excerpts, SLICE_ROWS)
+        with self.metrics.stage("tokens"):
+            tokens = await bls.in_slices(self.tokens.encode, excerpts, SLICE_ROWS)
         return (await self.bert.rows(request, tokens))[:, 0]
 
     async def ask_forest(self, request, excerpts):
-        features = await bls.in_slices(self.features.features, excerpts, SLICE_ROWS)
+        with self.metrics.stage("features"):
+            features = await bls.in_slices(self.features.features, excerpts, SLICE_ROWS)
         return (await self.forest.rows(request, features))[:, 0]

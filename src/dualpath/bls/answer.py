@@ -28,20 +28,29 @@ def answer_each(requests: Sequence[Any], handle: Callable[[Arrays], Arrays], fau
 
 
 def answer_merged(requests: Sequence[Any], handle: Callable[[Arrays], Arrays]) -> list[Any]:
-    """Answer requests of equal row shape by one call on their concatenated rows.
+    """Answer requests of equal row shape by one call on their concatenated rows; where it fails, by one call each.
 
     Args:
         requests: what `execute` received.
         handle: gets all rows' inputs by name and returns as many rows of each output.
     """
     try:
-        inputs = [read_inputs(request) for request in requests]
-        n_rows = [len(next(iter(arrays.values()))) for arrays in inputs]
-        merged = {name: _concatenate([arrays[name] for arrays in inputs]) for name in inputs[0]}
-        outputs = {name: np.split(rows, np.cumsum(n_rows)[:-1]) for name, rows in handle(merged).items()}
-        return [respond({name: parts[i] for name, parts in outputs.items()}) for i in range(len(requests))]
+        return _answer_merged(requests, handle)
     except Exception as error:
-        return [respond_error(error) for _ in requests]
+        if len(requests) == 1:
+            return [respond_error(error)]
+        return [response for request in requests for response in answer_merged([request], handle)]
+
+
+def _answer_merged(requests: Sequence[Any], handle: Callable[[Arrays], Arrays]) -> list[Any]:
+    inputs = [read_inputs(request) for request in requests]
+    n_rows = [len(next(iter(arrays.values()))) for arrays in inputs]
+    outputs = handle({name: _concatenate([arrays[name] for arrays in inputs]) for name in inputs[0]})
+    for name, rows in outputs.items():
+        if len(rows) != sum(n_rows):  # NumPy would split them all the same
+            raise ValueError(f"{name}: expected {sum(n_rows)} rows, got {len(rows)}.")
+    parts = {name: np.split(rows, np.cumsum(n_rows)[:-1]) for name, rows in outputs.items()}
+    return [respond({name: rows[i] for name, rows in parts.items()}) for i in range(len(requests))]
 
 
 def _concatenate(arrays: list[Array]) -> Array:

@@ -66,9 +66,11 @@ class Loop:
         return [answer.response for answer in answers]
 
     def close(self) -> None:
-        """Finish the requests in flight, then stop."""
+        """Finish the requests in flight, or fail those that are not finished after a minute; then stop."""
         with self._rows_changed:
-            self._rows_changed.wait_for(lambda: self._rows == 0, DRAIN_S)
+            drained = self._rows_changed.wait_for(lambda: self._rows == 0, DRAIN_S)
+        if not drained:
+            self._loop.run(self._give_up)
         self._loop.close()
         if self._metrics:
             self._metrics.close()
@@ -91,6 +93,11 @@ class Loop:
             self._tasks.add(task)
             task.add_done_callback(self._end)
 
+    def _give_up(self, done: Done) -> None:
+        for task in self._tasks:
+            task.cancel("the model is being unloaded.")
+        done()
+
     def _end(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not self._tasks:
@@ -100,7 +107,7 @@ class Loop:
         started = time.perf_counter()
         try:
             response = respond(await self._handle(answer.read()))
-        except (Exception, asyncio.CancelledError) as error:
+        except (Exception, asyncio.CancelledError, SystemExit) as error:  # a caller must not wait for ever
             response = respond_error(error, self._faults)
         if self._metrics:
             self._metrics.observe("stage_seconds", time.perf_counter() - started, stage="request")
