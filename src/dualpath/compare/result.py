@@ -6,6 +6,7 @@ turn by turn, so that a drifting machine hits both.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -32,15 +33,24 @@ class Load:
 
 @dataclass(frozen=True)
 class Measured:
-    """One contender under one load, all turns together. Errors and time-outs are in no latency and no throughput."""
+    """One contender under one load, all turns together. Errors and time-outs are in no latency and no throughput.
+
+    Attributes:
+        n_requests: sent and counted: answered, failed or timed out.
+        n_errors: failed, time-outs not among them.
+        n_timeouts: not answered within `--timeout`.
+        latencies_ms: by percentile (PERCENTILES); empty where nothing was answered. At a rate it counts from the
+            intended send time.
+        groups_ms: the same by BERT_WEIGHT, where weights are mixed.
+    """
 
     rows_per_s: float
     n_requests: int
     n_errors: int
     n_timeouts: int
     first_error: str | None
-    latencies_ms: dict[float, float]  # by percentile (PERCENTILES)
-    groups_ms: dict[str, dict[float, float]] = field(default_factory=dict)  # by BERT_WEIGHT, where weights are mixed
+    latencies_ms: dict[float, float]
+    groups_ms: dict[str, dict[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,17 +82,23 @@ class Cell:
 
 @dataclass(frozen=True)
 class WorstRow:
-    """A row on which two contenders disagree most; `where` names it in the input."""
+    """A row on which two contenders disagree most; `where` names it in the input.
+
+    Of a tensor it is the element that differs most. Texts that differ have the difference 1.
+    """
 
     where: str
-    baseline: float
-    other: float
+    baseline: float | str
+    other: float | str
     difference: float
 
 
 @dataclass(frozen=True)
 class Parity:
-    """One common output of the baseline and another contender, over every input. Differences are absolute."""
+    """One common output of the baseline and another contender, over every input that both answered.
+
+    Differences are absolute; NaN equals NaN only. Texts are equal or not: `mean` is the share of those that are not.
+    """
 
     other: str
     output: str
@@ -101,7 +117,10 @@ class Parity:
 
 @dataclass(frozen=True)
 class Step:
-    """A model's share in a contender's requests, from Triton's statistics. Durations are per row asked of the contender."""
+    """A model's share in a contender's requests, from Triton's statistics.
+
+    Durations are per row asked of the contender.
+    """
 
     contender: str
     model: str
@@ -171,5 +190,17 @@ class Result:
     verdict: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain dictionaries and lists."""
-        return asdict(self)
+        """Return plain dictionaries and lists; a number that is not finite, which JSON lacks, becomes None."""
+        plain: dict[str, Any] = _finite(asdict(self))
+        return plain
+
+
+def _finite(value: Any) -> Any:
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case dict():
+            return {key: _finite(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_finite(item) for item in value]
+    return value
