@@ -10,13 +10,15 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
 import numpy as np
 import tritonclient.grpc as grpcclient
 from tritonclient.grpc import service_pb2
+
+T = TypeVar("T")
 
 _INFER = "/inference.GRPCInferenceService/ModelInfer"
 
@@ -188,14 +190,14 @@ def arrivals(rate: float, duration_s: float, seed: int) -> list[float]:
     return times or [0.0]
 
 
-def run(turn: Coroutine[Any, Any, Turn]) -> Turn:
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a turn to its end. Ctrl-C ends it at once: its requests are cancelled, then KeyboardInterrupt is raised."""
     if threading.current_thread() is not threading.main_thread():
-        return asyncio.run(turn)
+        return asyncio.run(coroutine)
     # asyncio cancels a coroutine cleanly on Ctrl-C only where nobody else has taken the signal.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        return asyncio.run(turn)
+        return asyncio.run(coroutine)
     finally:
         signal.signal(signal.SIGINT, before)
 

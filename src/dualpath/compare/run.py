@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from dualpath.compare import load as loading
 from dualpath.compare import stats, verdict
-from dualpath.compare.load import PAUSE_S, Contender, Turn
+from dualpath.compare.load import PAUSE_S, Contender, Turn, run_open_turn, run_turn
 from dualpath.compare.result import PERCENTILES, Cell, Compared, Load, Measured, Result
 
 MIN_ROUNDS, MAX_ROUNDS = 6, 20
@@ -66,14 +67,12 @@ def on_server(url: str, timeout_s: float) -> Callable[[Order], Turn]:
     """Return the function that measures turns on the server at a gRPC address."""
 
     def measure_turn(order: Order) -> Turn:
-        options = {"timeout_s": timeout_s, "warm_up": order.warm_up}
-        load = order.load
+        contender, load = order.contender, order.load
+        how: Any = {"timeout_s": timeout_s, "warm_up": order.warm_up}
         if load.rate is not None:
-            turn = loading.run_open_turn(url, order.contender, load.rate, order.duration_s, order.start, **options)
-        else:
-            assert load.concurrency is not None
-            turn = loading.run_turn(url, order.contender, load.concurrency, order.duration_s, order.start, **options)
-        return loading.run(turn)
+            return loading.run(run_open_turn(url, contender, load.rate, order.duration_s, order.start, **how))
+        assert load.concurrency is not None
+        return loading.run(run_turn(url, contender, load.concurrency, order.duration_s, order.start, **how))
 
     return measure_turn
 
