@@ -114,11 +114,6 @@ def pair(a: Target, b: Target) -> Pair:
     return Pair(inputs, tuple(outputs), min(a.max_batch_size or 1, b.max_batch_size or 1), tuple(notes))
 
 
-def wire_dtype(tensor: Tensor) -> str:
-    """Return the name that requests use: TYPE_STRING -> BYTES, TYPE_FP32 -> FP32."""
-    return "BYTES" if tensor.dtype == "TYPE_STRING" else tensor.dtype.removeprefix("TYPE_")
-
-
 def _common_inputs(a: Target, b: Target, notes: list[str]) -> tuple[Tensor, ...]:
     of_a, of_b = ({tensor.name: tensor for tensor in target.inputs} for target in (a, b))
     inputs = []
