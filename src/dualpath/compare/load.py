@@ -191,7 +191,7 @@ def arrivals(rate: float, duration_s: float, seed: int) -> list[float]:
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a turn to its end. Ctrl-C ends it at once: its requests are cancelled, then KeyboardInterrupt is raised."""
+    """Run a coroutine to its end. Ctrl-C ends it at once: its requests are cancelled, then KeyboardInterrupt is raised."""
     if threading.current_thread() is not threading.main_thread():
         return asyncio.run(coroutine)
     # asyncio cancels a coroutine cleanly on Ctrl-C only where nobody else has taken the signal.
@@ -283,7 +283,9 @@ class _Meter:
             self._lags_ms.append((time.perf_counter() - slept - TICK_S) * 1e3)
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """Return an error in one line, as its server worded it."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
     text = str(error.details()) if isinstance(error, grpc.aio.AioRpcError) else str(error)
     return " ".join(text.split()) or type(error).__name__
