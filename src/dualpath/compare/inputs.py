@@ -46,11 +46,13 @@ class Source:
         name: of the file, or "built-in excerpts".
         records: for each row where it stands, and its values by name: a CSV's cells, or JSON.
         is_csv: whether the values are cells.
+        is_built_in: whether they came with this package.
     """
 
     name: str
     records: Sequence[tuple[str, Mapping[str, Any]]]
     is_csv: bool = False
+    is_built_in: bool = False
 
     def rows(self, inputs: Sequence[Tensor]) -> list[Row]:
         """Return the rows as tensors for these inputs; a missing BERT_WEIGHT is DEFAULT_WEIGHT.
@@ -92,9 +94,8 @@ def read(path: Path | None) -> Source:
         UserError: the file cannot be read, is neither, or holds no row.
     """
     if path is None:
-        return Source(
-            "built-in excerpts", [(f"built-in excerpt {it.title!r}", {EXCERPT.name: [it.text]}) for it in SAMPLES]
-        )
+        records = [(f"built-in excerpt {sample.title!r}", {EXCERPT.name: [sample.text]}) for sample in SAMPLES]
+        return Source("built-in excerpts", records, is_built_in=True)
     readers = {".csv": _read_csv, ".json": _read_json}
     reader = readers.get(path.suffix.lower())
     if reader is None:

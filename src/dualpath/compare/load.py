@@ -191,7 +191,7 @@ def arrivals(rate: float, duration_s: float, seed: int) -> list[float]:
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end. Ctrl-C ends it at once: its requests are cancelled, then KeyboardInterrupt is raised."""
+    """Run a coroutine to its end. Ctrl-C cancels it, its requests in flight with it, and raises KeyboardInterrupt."""
     if threading.current_thread() is not threading.main_thread():
         return asyncio.run(coroutine)
     # asyncio cancels a coroutine cleanly on Ctrl-C only where nobody else has taken the signal.

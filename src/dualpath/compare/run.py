@@ -218,8 +218,8 @@ class _Run:
     def _turn(self, order: Order) -> Turn:
         with self.around(order.contender.name):
             turn = self.measure_turn(order)
-        if turn.n_timeouts:  # the server may still work on what nobody waits for, and the next turn is another's
-            self.measure_turn(replace(order, load=Load(order.load.batch, concurrency=1), duration_s=PAUSE_S))
+            if turn.n_timeouts:  # the server may still work on what nobody waits for, and the next turn is another's
+                self.measure_turn(replace(order, load=Load(order.load.batch, concurrency=1), duration_s=PAUSE_S))
         return turn
 
     def _check(self, turn: Turn) -> None:
@@ -264,10 +264,11 @@ def _compare(cell: Cell, turns: Mapping[str, Sequence[Turn]], contenders: Sequen
         ]  # the last one may be short of a turn
         if rounds:
             ours, theirs = zip(*rounds, strict=True)
+            latencies = [[turn.all_ms() for turn in turns] for turns in (ours, theirs)]
             cell.compared[other] = Compared(
-                stats.ratio(stats.throughput(ours), stats.throughput(theirs)),
-                stats.ratio(stats.latency(ours, 50), stats.latency(theirs, 50)),
-                stats.percentile_ratio([turn.all_ms() for turn in ours], [turn.all_ms() for turn in theirs], 99),
+                throughput=stats.ratio(stats.throughput(ours), stats.throughput(theirs)),
+                p50=stats.percentile_ratio(*latencies, 50),
+                p99=stats.percentile_ratio(*latencies, 99),
             )
 
 

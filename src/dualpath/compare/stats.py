@@ -37,7 +37,7 @@ def ratio(a: Sequence[float], b: Sequence[float]) -> Ratio:
 def percentile_ratio(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]], percentile: float) -> Ratio:
     """Return the ratio of a percentile of all turns' values together, with the interval that resampled rounds give.
 
-    For tails, of which one turn holds too little.
+    One turn holds too little of a tail, and its median may lie between two kinds of requests.
 
     Args:
         a: values by turn, at least one in each; a[i] was measured next to b[i].

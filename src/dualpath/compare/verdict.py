@@ -63,7 +63,11 @@ def notes(cell: Cell, turns: Mapping[str, Sequence[Turn]], contenders: Sequence[
                 f"{name} answered none of {measured.n_requests} requests: {measured.first_error or 'timed out'}"
             )
     for name, taken in turns.items():
-        said += _about(name, [turn for turn in taken if turn.n_rows])
+        answered = [turn for turn in taken if turn.n_rows]
+        if answered:
+            said += _about_client(name, answered)
+        if answered and cell.load.rate is None:
+            said += _about_machine(name, answered)
     return said
 
 
@@ -113,15 +117,16 @@ def _agreement(parity: Parity) -> str:
     return f"{parity.output} agrees {within}: it differs by up to {parity.largest:.2g}{worst}."
 
 
-def _about(name: str, turns: Sequence[Turn]) -> Iterable[str]:
-    if not turns:
-        return
+def _about_client(name: str, turns: Sequence[Turn]) -> Iterable[str]:
     busy = float(np.median([turn.client_busy for turn in turns]))
     if busy > BUSY:
         yield f"With {name} the client itself was the bottleneck: it used {busy:.0%} of a core."
     lag_ms = float(np.median([turn.lag_ms for turn in turns]))
     if lag_ms > max(LATE_MS, LATE_SHARE * float(np.median(stats.latency(turns, 50)))):
         yield f"With {name} the client was {lag_ms:.1f} ms late, which its latencies hold: it wants more CPU."
+
+
+def _about_machine(name: str, turns: Sequence[Turn]) -> Iterable[str]:
     spread = float(np.std(np.log(stats.throughput(turns))))
     if spread > SPREAD:
         yield f"The machine is not steady: from turn to turn {name}'s speed moved by {np.expm1(spread):.0%}."
