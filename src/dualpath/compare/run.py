@@ -19,7 +19,7 @@ MIN_TURN_S = 1.0
 MIN_OPEN_TURN_S = 2.0
 """Of an open loop, in which queues have to build up."""
 WARM_UP_S = 1.0
-SLOW_S = 1.0
+SLOW_S = 0.2
 """From this latency on, what a first request costs more than others does not show."""
 
 
@@ -264,11 +264,11 @@ def _compare(cell: Cell, turns: Mapping[str, Sequence[Turn]], contenders: Sequen
         ]  # the last one may be short of a turn
         if rounds:
             ours, theirs = zip(*rounds, strict=True)
-            latencies = [[turn.all_ms() for turn in turns] for turns in (ours, theirs)]
+            a_ms, b_ms = ([turn.all_ms() for turn in taken] for taken in (ours, theirs))
             cell.compared[other] = Compared(
                 throughput=stats.ratio(stats.throughput(ours), stats.throughput(theirs)),
-                p50=stats.percentile_ratio(*latencies, 50),
-                p99=stats.percentile_ratio(*latencies, 99),
+                p50=stats.percentile_ratio(a_ms, b_ms, 50),
+                p99=stats.percentile_ratio(a_ms, b_ms, 99),
             )
 
 
