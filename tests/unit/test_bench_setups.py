@@ -33,7 +33,7 @@ def test_the_client_scores_what_the_reference_scores(in_client, reference, model
         with torch.inference_mode():
             return torch.cat([reference._bert(*chunk) for chunk in zip(ids, mask, strict=True)]).numpy()
 
-    scores = asyncio.run(in_client.score_with(infer, TEXTS))
+    scores = asyncio.run(in_client.score(infer, TEXTS))
     assert scores.tolist() == reference.score(TEXTS, np.full(len(TEXTS), BERT_WEIGHT, np.float32)).tolist()
     assert np.ptp(scores) > 0.5
 
@@ -46,7 +46,7 @@ def test_both_models_are_called_at_the_same_time(in_client):
         return np.zeros((1, 1), np.float32)
 
     waiting = []
-    asyncio.run(asyncio.wait_for(in_client.score_with(infer, TEXTS[:1]), 5))
+    asyncio.run(asyncio.wait_for(in_client.score(infer, TEXTS[:1]), 5))
     assert waiting == [BERT, FOREST]
 
 

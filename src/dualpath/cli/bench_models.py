@@ -1,4 +1,4 @@
-"""The model repositories that `dualpath bench` serves: the user's as it is, or with an encoder built for the purpose."""
+"""The model repositories that `dualpath bench` serves: the user's as it is, or with an encoder built for it."""
 
 from __future__ import annotations
 

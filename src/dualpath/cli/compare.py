@@ -60,7 +60,7 @@ def compare(
     """
     from rich.console import Console
 
-    _require_scipy()
+    require_scipy("compare")
     from dualpath.cli.compare_view import show
     from dualpath.cli.comparison import Asked, Comparison, server_for
     from dualpath.compare import inputs, requests, target
@@ -70,10 +70,10 @@ def compare(
 
     for name in (a, b):
         target.split(name)
-    batches = _numbers("--batch", batch or BATCH, int)
-    loads = [Load(rows, n) for rows in batches for n in _numbers("--concurrency", concurrency, int)]
+    batches = numbers("--batch", batch or BATCH, int)
+    loads = [Load(rows, n) for rows in batches for n in numbers("--concurrency", concurrency, int)]
     loads += [
-        Load(rows, rate=n) for rows in batches for n in (_numbers("--rate", rate, float) if rate is not None else ())
+        Load(rows, rate=n) for rows in batches for n in (numbers("--rate", rate, float) if rate is not None else ())
     ]
     for option, seconds in (("--duration", duration), ("--timeout", timeout)):
         if not 0 < seconds < float("inf"):
@@ -102,9 +102,9 @@ def compare(
     raise typer.Exit(exit_code or int(result.failed))
 
 
-def _numbers(option: str, text: str, kind: type[int] | type[float]) -> list[Any]:
+def numbers(option: str, text: str, kind: type[int] | type[float]) -> list[Any]:
     """Read "1,4,16"; each number has to be above 0."""
-    numbers = []
+    found = []
     for part in text.split(","):
         try:
             number = kind(part)
@@ -113,12 +113,13 @@ def _numbers(option: str, text: str, kind: type[int] | type[float]) -> list[Any]
         if not 0 < number < float("inf"):
             what = "whole numbers" if kind is int else "numbers"
             raise UserError(f"{option}: expected {what} above 0, such as {CONCURRENCY}, got {part.strip()!r}.")
-        numbers.append(number)
-    return sorted(set(numbers))
+        found.append(number)
+    return sorted(set(found))
 
 
-def _require_scipy() -> None:
+def require_scipy(command: str) -> None:
+    """Refuse a command whose packages are not installed, by the extra that has them."""
     try:
         import scipy  # noqa: F401
     except ImportError:
-        raise UserError("dualpath compare needs scipy. Install it with `pip install 'dualpath[compare]'`.") from None
+        raise UserError(f"dualpath {command} needs scipy. Install it with `pip install 'dualpath[compare]'`.") from None

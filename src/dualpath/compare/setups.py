@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,8 @@ import tritonclient.grpc as grpcclient
 from tritonclient.grpc import service_pb2
 
 from dualpath.compare.load import Contender, Send, over_grpc, serialise
-from dualpath.compare.result import Cell, Load
+from dualpath.compare.result import Cell, Load, Result
+from dualpath.compare.tensors import infer_input
 from dualpath.readability.combine import Scores, combine
 from dualpath.readability.contract import BERT, EXCERPT, FOREST, SCORE, WEIGHT, Model, Tensor
 from dualpath.readability.features import FeatureCounter, WordLists
@@ -24,6 +25,8 @@ from dualpath.readability.tokens import TokenEncoder, pad
 
 BERT_WEIGHT = 0.5
 """Every row needs both models."""
+GROUP = str(BERT_WEIGHT)
+"""The label of all latencies."""
 
 N_ROWS = 256
 """Rows that the requests of a load hold between them, at least; they go round and round."""
@@ -34,6 +37,9 @@ SLOW_S = 30.0
 Infer = Callable[..., Awaitable[npt.NDArray[Any]]]
 """infer(model, *inputs): calls one of the two models and returns its output."""
 
+Score = Callable[[Sequence[bytes]], Awaitable[Scores]]
+"""Scores excerpts in one request: float32 [rows]."""
+
 
 class Setup(Protocol):
     """A way to score excerpts with a server's models."""
@@ -41,21 +47,25 @@ class Setup(Protocol):
     @property
     def name(self) -> str: ...
 
-    def contender(self, batches: Sequence[Sequence[bytes]]) -> Contender:
-        """Return what sends these excerpts, one batch a request."""
+    @property
+    def url(self) -> str:
+        """The server's gRPC address."""
         ...
 
-    async def score(self, excerpts: Sequence[bytes]) -> Scores:
-        """Score excerpts in one request: float32 [rows]."""
+    def connect(self) -> AbstractAsyncContextManager[Score]:
+        """Open a connection."""
+        ...
+
+    def contender(self, batches: Sequence[Sequence[bytes]]) -> Contender:
+        """Return what puts load on it: these excerpts, one batch a request."""
         ...
 
 
 @dataclass(frozen=True)
 class InTriton:
-    """The server takes excerpts and gives scores; the client's requests are serialised beforehand.
+    """The server takes excerpts and gives scores; under load the client sends requests serialised beforehand.
 
     Attributes:
-        url: the server's gRPC address.
         model: "orchestrator" or "ensemble_all".
     """
 
@@ -63,32 +73,32 @@ class InTriton:
     url: str
     model: str
 
-    def contender(self, batches: Sequence[Sequence[bytes]]) -> Contender:
-        requests = [self._request(excerpts) for excerpts in batches]
-        return Contender(self.name, requests, [str(BERT_WEIGHT)] * len(batches), len(batches[0]), self._connect)
-
-    async def score(self, excerpts: Sequence[bytes]) -> Scores:
-        async with over_grpc(self.url) as send:
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[Score]:
+        async def score(excerpts: Sequence[bytes]) -> Scores:
             scores: Scores = (await _answer(send, self._request(excerpts), SCORE))[:, 0]
             return scores
+
+        async with over_grpc(self.url) as send:
+            yield score
+
+    def contender(self, batches: Sequence[Sequence[bytes]]) -> Contender:
+        requests = [self._request(excerpts) for excerpts in batches]
+        connect = partial(over_grpc, self.url)
+        return Contender(self.name, requests, [GROUP] * len(batches), len(batches[0]), lambda _: connect())
 
     def _request(self, excerpts: Sequence[bytes]) -> bytes:
         weights = np.full((len(excerpts), 1), BERT_WEIGHT, np.float32)
         column = np.array([[excerpt] for excerpt in excerpts], np.object_)
-        return serialise(self.model, [_input(EXCERPT, column), _input(WEIGHT, weights)], [SCORE.name])
-
-    @asynccontextmanager
-    async def _connect(self, _: str) -> AsyncIterator[Send]:
-        async with over_grpc(self.url) as send:
-            yield send
+        return serialise(self.model, [infer_input(EXCERPT, column), infer_input(WEIGHT, weights)], [SCORE.name])
 
 
 @dataclass(frozen=True)
 class InClient:
     """The client's process makes tokens and features, calls both models in parallel, and combines their scores.
 
-    A whole request goes to each model in one call, padded to its longest row, as an application without an
-    orchestrator would have it. The work of all clients of a load shares one process and thread.
+    A whole request goes to each model in one call, padded to its longest row, as in an application without an
+    orchestrator. Under load all clients share one process and one thread.
     """
 
     name: str
@@ -102,24 +112,20 @@ class InClient:
         tokenizer, word_lists = (model_repository / m.name / "1" / (m.companion or "") for m in (BERT, FOREST))
         return cls(name, url, TokenEncoder(tokenizer), FeatureCounter(WordLists.load(word_lists)))
 
-    def contender(self, batches: Sequence[Sequence[bytes]]) -> Contender:
-        return Contender(self.name, batches, [str(BERT_WEIGHT)] * len(batches), len(batches[0]), self._connect)
-
-    async def score(self, excerpts: Sequence[bytes]) -> Scores:
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[Score]:
         async with over_grpc(self.url) as send:
-            return await self.score_with(partial(_infer, send), excerpts)
+            yield partial(self.score, partial(_infer, send))
 
-    async def score_with(self, infer: Infer, excerpts: Sequence[bytes]) -> Scores:
+    def contender(self, batches: Sequence[Sequence[bytes]]) -> Contender:
+        return Contender(self.name, batches, [GROUP] * len(batches), len(batches[0]), lambda _: self.connect())
+
+    async def score(self, infer: Infer, excerpts: Sequence[bytes]) -> Scores:
         """Score excerpts: float32 [rows]."""
         input_ids, attention_mask = pad(self.tokens.encode(excerpts))
         features = self.features.features(excerpts)
         bert, forest = await asyncio.gather(infer(BERT, input_ids, attention_mask), infer(FOREST, features))
         return combine(np.full(len(excerpts), BERT_WEIGHT, np.float32), bert[:, 0], forest[:, 0])
-
-    @asynccontextmanager
-    async def _connect(self, _: str) -> AsyncIterator[Send]:
-        async with over_grpc(self.url) as send:
-            yield partial(self.score_with, partial(_infer, send))
 
 
 def batches(excerpts: Sequence[bytes], n_rows: int) -> list[list[bytes]]:
@@ -152,7 +158,7 @@ def _rows(load: Load) -> int:
 
 
 async def _infer(send: Send, model: Model, *inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    tensors = [_input(tensor, array) for tensor, array in zip(model.inputs, inputs, strict=True)]
+    tensors = [infer_input(tensor, array) for tensor, array in zip(model.inputs, inputs, strict=True)]
     # The version that both styles call.
     return await _answer(send, serialise(model.name, tensors, version="1"), model.outputs[0])
 
@@ -163,8 +169,21 @@ async def _answer(send: Send, request: bytes, output: Tensor) -> npt.NDArray[Any
     return array
 
 
-def _input(tensor: Tensor, array: npt.NDArray[Any]) -> grpcclient.InferInput:
-    dtype = tensor.dtype.removeprefix("TYPE_").replace("STRING", "BYTES")
-    made = grpcclient.InferInput(tensor.name, array.shape, dtype)
-    made.set_data_from_numpy(array)
-    return made
+def headline(result: Result) -> str:
+    """Say what one excerpt takes in each set-up, and which load gave the best throughput; "" where nothing ran."""
+    alone = [
+        f"{measured.latencies_ms[50]:.3g} ms with {name}"
+        for cell in result.cells
+        if cell.load == Load(1, 1)
+        for name, measured in cell.measured.items()
+        if measured.latencies_ms
+    ]
+    loads = [
+        (measured.rows_per_s, name, cell.load) for cell in result.cells for name, measured in cell.measured.items()
+    ]
+    said = [f"One excerpt alone takes {', '.join(alone)}."] if alone else []
+    if loads:
+        rows_per_s, name, load = max(loads, key=lambda it: it[0])
+        clients = f"{load.concurrency} client{'' if load.concurrency == 1 else 's'}"
+        said.append(f"The best throughput is {rows_per_s:.3g} rows/s: {name}, {clients}, batches of {load.batch}.")
+    return " ".join(said)
