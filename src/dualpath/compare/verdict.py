@@ -110,6 +110,8 @@ def _range(values: Sequence[float]) -> str:
 
 
 def _agreement(parity: Parity) -> str:
+    if not parity.n_rows:
+        return f"{parity.output} was not compared."
     if parity.n_equal == parity.n_rows:
         return f"{parity.output} is equal to the last bit in all {parity.n_rows} rows."
     within = f"within {parity.atol:g}" if parity.ok else f"NOT within {parity.atol:g}"
