@@ -70,7 +70,7 @@ def bench(
     from dualpath.cli.bench_models import default_work_dir
     from dualpath.cli.bench_run import Asked, Bench
     from dualpath.cli.bench_servers import served
-    from dualpath.cli.compare_view import show
+    from dualpath.cli.bench_view import show
     from dualpath.compare import inputs
     from dualpath.compare import report as reports
     from dualpath.compare.result import Load

@@ -172,7 +172,7 @@ async def _answer(send: Send, request: bytes, output: Tensor) -> npt.NDArray[Any
 def headline(result: Result) -> str:
     """Say what one excerpt takes in each set-up, and which load gave the best throughput; "" where nothing ran."""
     alone = [
-        f"{measured.latencies_ms[50]:.3g} ms with {name}"
+        f"{measured.latencies_ms[50]:.3g} ms ({name})"
         for cell in result.cells
         if cell.load == Load(1, 1)
         for name, measured in cell.measured.items()
@@ -185,5 +185,5 @@ def headline(result: Result) -> str:
     if loads:
         rows_per_s, name, load = max(loads, key=lambda it: it[0])
         clients = f"{load.concurrency} client{'' if load.concurrency == 1 else 's'}"
-        said.append(f"The best throughput is {rows_per_s:.3g} rows/s: {name}, {clients}, batches of {load.batch}.")
+        said.append(f"The best throughput is {rows_per_s:.3g} rows/s ({name}; {clients}, {load.batch} rows a request).")
     return " ".join(said)
