@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json as json_module
 import sys
 from pathlib import Path
@@ -60,7 +61,7 @@ def compare(
     """
     from rich.console import Console
 
-    require_scipy("compare")
+    require_extra("compare")
     from dualpath.cli.compare_view import show
     from dualpath.cli.comparison import Asked, Comparison, server_for
     from dualpath.compare import inputs, requests, target
@@ -117,9 +118,8 @@ def numbers(option: str, text: str, kind: type[int] | type[float]) -> list[Any]:
     return sorted(set(found))
 
 
-def require_scipy(command: str) -> None:
+def require_extra(command: str) -> None:
     """Refuse a command whose packages are not installed, by the extra that has them."""
-    try:
-        import scipy  # noqa: F401
-    except ImportError:
-        raise UserError(f"dualpath {command} needs scipy. Install it with `pip install 'dualpath[compare]'`.") from None
+    for package in ("psutil", "scipy"):
+        if importlib.util.find_spec(package) is None:
+            raise UserError(f"dualpath {command} needs {package}. Install it with `pip install 'dualpath[compare]'`.")
