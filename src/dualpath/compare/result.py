@@ -119,7 +119,8 @@ class Parity:
 class Step:
     """A model's share in a contender's requests, from Triton's statistics.
 
-    Durations are per row asked of the contender.
+    Durations are per row asked of the contender. Requests that ran together share their compute time; each has its own
+    in the queue. `note` says what the figures of a model that calls others cover.
     """
 
     contender: str
@@ -128,6 +129,7 @@ class Step:
     n_executions: int
     queue_ms: float
     compute_ms: float
+    note: str = ""
 
 
 @dataclass(frozen=True)
