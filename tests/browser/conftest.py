@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +16,6 @@ from dualpath.compare.report import write
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
-SAMPLES = ("full", "failed", "bench", "hostile")
 
 
 @dataclass
@@ -23,7 +23,6 @@ class Opened:
     """A page, and what a browser complains about or asks for while it shows it."""
 
     page: Page
-    path: Path
     trouble: list[str] = field(default_factory=list)
 
 
@@ -39,14 +38,14 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def reports(tmp_path_factory) -> dict[str, Path]:
-    """The pages by sample."""
+def report(tmp_path_factory) -> Callable[[str], Path]:
+    """Write the report of a sample, once; give its page."""
     folder = tmp_path_factory.mktemp("reports")
-    return {name: write(getattr(sample_results, name)(), folder / name) for name in SAMPLES}
+    return functools.cache(lambda sample: write(getattr(sample_results, sample)(), folder / sample))
 
 
 @pytest.fixture
-def show(browser, reports):
+def show(browser, report):
     """Open a sample's page as a reader with this colour scheme and width."""
     contexts = []
 
@@ -55,8 +54,8 @@ def show(browser, reports):
             viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True, reduced_motion="reduce"
         )
         contexts.append(context)
-        shown = Opened(context.new_page(), reports[sample])
-        address = reports[sample].as_uri()
+        shown = Opened(context.new_page())
+        address = report(sample).as_uri()
         for event in ("console", "pageerror", "dialog"):
             shown.page.on(event, lambda found, event=event: shown.trouble.append(f"{event}: {found}"))
         shown.page.on("request", lambda request: request.url == address or shown.trouble.append(request.url))

@@ -10,14 +10,13 @@ import pytest
 import sample_results
 from PIL import Image
 
-from conftest import SAMPLES
 from dualpath.compare.report.palette import DARK, LIGHT
 
 LOOKS = (Path(__file__).parent / "looks.js").read_text()
 SCHEMES = {"light": LIGHT, "dark": DARK}
 DESKTOP, PHONE = 1280, 390
 
-every_sample = pytest.mark.parametrize("sample", SAMPLES)
+every_sample = pytest.mark.parametrize("sample", ["full", "failed", "bench", "hostile"])
 every_scheme = pytest.mark.parametrize("scheme", SCHEMES)
 every_width = pytest.mark.parametrize("width", [DESKTOP, PHONE])
 
@@ -118,6 +117,12 @@ def test_numbers_of_a_column_align(show):
     assert len(edges) > 20
     assert max(right for right, _ in edges) - min(right for right, _ in edges) < 0.5
     assert len({digits for _, digits in edges}) == 1
+    assert page.evaluate("getComputedStyle(document.querySelector('td')).fontVariantNumeric") == "tabular-nums"
+
+
+def test_print_shows_every_column_on_a_landscape_page(show):
+    opened = show("full", width=1030, media="print")
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= 1030
 
 
 def test_print_is_light_where_the_screen_is_dark(show):

@@ -95,7 +95,9 @@ def test_page_says_what_the_result_says(written):
     wanted += [name for cell in result.cells for name in (*cell.notes, *cell.not_measured.values())]
     wanted += [m.first_error for cell in result.cells for m in cell.measured.values() if m.first_error]
     wanted += [row.where for parity in result.parity for row in parity.worst]
-    wanted += [step.model for step in result.steps] + [process.name for process in result.processes]
+    wanted += [text for step in result.steps for text in (step.model, step.note)] + [
+        process.name for process in result.processes
+    ]
     wanted += [result.verdict.replace(" %", "\u00a0%") or page.NO_VERDICT]
     for text in wanted:
         assert " ".join(wording.clean(text).split()) in shown
@@ -120,11 +122,6 @@ def test_figures_lie_beside_the_page_as_png(written):
             assert len(image.convert("L").getcolors()) > 20
 
 
-def test_whole_result_has_every_figure(tmp_path):
-    path = write(sample_results.full(), tmp_path / "report")
-    assert {file.name for file in path.parent.iterdir()} == {folder.PAGE, *folder.FIGURES}
-
-
 def test_curves_run_along_what_takes_more_values():
     found = {plot.name: [panel.title for panel in plot.panels] for plot in plots.speed(sample_results.full())}
     assert found["throughput"] == ["1 row per request", "8 rows per request", "64 rows per request"]
@@ -145,8 +142,9 @@ def test_result_without_contenders_is_written(tmp_path):
 
 
 def test_earlier_report_is_replaced_with_its_figures(tmp_path):
-    write(sample_results.full(), tmp_path / "report")
-    path = write(sample_results.empty(), tmp_path / "report")
+    path = write(sample_results.full(), tmp_path / "report")
+    assert {file.name for file in path.parent.iterdir()} == {folder.PAGE, *folder.FIGURES}
+    assert write(sample_results.empty(), tmp_path / "report") == path
     assert [file.name for file in path.parent.iterdir()] == [folder.PAGE]
     assert page.NO_VERDICT in path.read_text(encoding="utf-8")
 

@@ -72,23 +72,15 @@ def _percentile(p: float) -> Callable[[Measured], float]:
 def _families(cells: Sequence[Cell]) -> Iterator[tuple[str, str, list[tuple[float, Cell]]]]:
     """Yield panels of cells that differ in one thing alone: the rate, or what takes more values of clients and rows."""
     clients, batches = {cell.load.concurrency for cell in cells}, {cell.load.batch for cell in cells}
-    if len(clients) >= len(batches) or None in clients:
-        for batch in sorted(batches):
-            points = [(float(c.load.rate or c.load.concurrency or 0), c) for c in cells if c.load.batch == batch]
-            across = "requests/s" if None in clients else "clients"
-            yield f"{rows(batch)} per request", across, sorted(points, key=lambda point: point[0])
-    else:
-        for n in sorted(clients, key=lambda n: n or 0):
-            of_n = [c for c in cells if c.load.concurrency == n]
-            yield (
-                senders(of_n[0].load),
-                "rows per request",
-                sorted(((float(c.load.batch), c) for c in of_n), key=_first),
-            )
-
-
-def _first(point: tuple[float, object]) -> float:
-    return point[0]
+    by_batch = None in clients or len(clients) >= len(batches)
+    across = "requests/s" if None in clients else "clients" if by_batch else "rows per request"
+    families: dict[str, list[tuple[float, Cell]]] = {}
+    for cell in sorted(cells, key=lambda cell: (cell.load.batch, cell.load.concurrency or 0, cell.load.rate or 0)):
+        title = f"{rows(cell.load.batch)} per request" if by_batch else senders(cell.load)
+        x = (cell.load.rate or cell.load.concurrency or 0) if by_batch else cell.load.batch
+        families.setdefault(title, []).append((x, cell))
+    for title, points in families.items():
+        yield title, across, points
 
 
 def _curves(

@@ -199,6 +199,7 @@ def steps(result: Result) -> list[dict[str, Any]]:
                         fixed(step.queue_ms, places),
                         fixed(step.compute_ms, places),
                     ],
+                    "note": clean(step.note),
                     "bar": [100 * step.queue_ms / longest, 100 * step.compute_ms / longest],
                 }
                 for step in steps
