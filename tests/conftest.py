@@ -10,7 +10,7 @@ from paths import REPOSITORY, ROOT
 def pytest_collection_modifyitems(items):
     for item in items:
         folder = item.path.relative_to(ROOT / "tests").parts[0]
-        if folder in ("server", "gpu"):
+        if folder in ("server", "gpu", "browser"):
             item.add_marker(folder)
 
 

@@ -8,6 +8,18 @@ def stubs(server_pid, model):
     return [pid for pid in _children(server_pid) if _is_instance(_arguments(pid), model)]
 
 
+def tritons(pid):
+    """Return the Triton servers that a process has started, with their gRPC addresses."""
+    servers = {}
+    for child in _children(pid):
+        arguments = _arguments(child)
+        ports = [argument.partition("=")[2] for argument in arguments if argument.startswith("--grpc-port=")]
+        if Path(arguments[0]).name == "tritonserver" and ports:
+            servers[child] = f"127.0.0.1:{ports[0]}"
+        servers.update(tritons(child))
+    return servers
+
+
 def rss_bytes(pid):
     """Return a process's resident memory without what it shares with others."""
     status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())

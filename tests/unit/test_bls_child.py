@@ -8,7 +8,7 @@ import pytest
 from bls_driver import asking, error_of, serving
 from fake_triton import TritonError
 
-from dualpath.bls import BadParameter, CallerGone, Child, ChildFailed, ChildLate, ChildUnavailable, Metrics
+from dualpath.bls import BadParameter, CallerGone, Child, ChildFailed, ChildLate, ChildUnavailable, Metrics, Trace
 
 
 def call(child, **inputs):
@@ -44,7 +44,7 @@ def test_arrays_reach_the_child_without_a_copy():
 
 def test_a_call_is_a_step_of_the_trace_it_is_given():
     fake_triton.CHILDREN["c"] = lambda inputs: {"y": inputs["x"]}
-    asyncio.run(Child("c", ("y",)).call({"x": np.ones(1)}, trace="a trace"))
+    asyncio.run(Child("c", ("y",)).call({"x": np.ones(1)}, trace=Trace("a trace")))
     assert [request.trace for request in fake_triton.CALLS] == ["a trace"]
 
 

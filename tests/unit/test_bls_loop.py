@@ -168,12 +168,39 @@ def test_a_request_that_cannot_be_read_fails_alone(broken):
     def fail():
         raise fake_triton.TritonModelException("it is gone")
 
-    unreadable, good = asking(1), asking(2)
+    unreadable, good = asking(1, parameters={"trace_children": True}), asking(2)
     setattr(unreadable, broken, fail)
     with serving(echo) as server:
         failed, answered = server.ask(unreadable, good)
     assert error_of(failed) == (TritonError.INTERNAL, "TritonModelException: it is gone")
     assert answered_values(answered) == [2]
+
+
+def test_a_request_that_asks_for_its_trace_is_answered_before_execute_returns(gated):
+    request = asking(1, trace="mine", parameters={"trace_children": True})
+    with serving(passing_on(merging())) as server:  # slow: without a trace it would be answered later
+        executing = server.execute(request)
+        call = gated.next_call()
+        assert not executing.done()
+        call.let_through()
+        executing.result(PATIENCE_S)
+    assert not request.has_sender
+
+
+def test_the_answer_waits_for_every_call_that_carries_the_trace(gated):
+    fake_triton.CHILDREN["broken"] = lambda inputs: 1 / 0
+    slow, broken = merging(), merging("broken")
+
+    async def handle(request):
+        return await together(slow.rows(request, rows_of(request)), broken.rows(request, rows_of(request)))
+
+    request = asking(1, trace="mine", parameters={"trace_children": True})
+    with serving(handle) as server:
+        server.execute(request)
+        call = gated.next_call()
+        assert not request.answered.wait(PAUSE_S)  # though the request has failed already
+        call.let_through()
+        assert error_of(answer_to(request))[1] == "broken: division by zero"
 
 
 def test_request_parameters_that_are_no_json_fail_their_request_alone():

@@ -133,11 +133,12 @@ def test_small_requests_get_their_turn_beside_a_large_one_and_the_other_way_roun
         assert answered_values(answer_to(large)) == list(range(100, 130))
 
 
-def test_a_merged_call_is_a_step_of_its_first_requests_trace(gated):
+def test_a_merged_call_is_a_step_of_its_first_request_that_asks_for_it(gated):
     gated.open()
+    traced = {"parameters": {"trace_children": True}}
     with serving(passing_on(merging())) as server:
-        server.ask(asking(1, trace="first"), asking(2, trace="second"))
-    assert [call.trace for call in fake_triton.CALLS] == ["first"]
+        server.ask(asking(1, trace="unasked"), asking(2, trace="mine", **traced), asking(3, trace="third", **traced))
+    assert [call.trace for call in fake_triton.CALLS] == ["mine"]
 
 
 def test_a_poisoned_row_fails_its_own_request_only(gated):

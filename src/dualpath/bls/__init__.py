@@ -12,7 +12,7 @@ from dualpath.bls.errors import BadParameter, CallerGone, ChildFailed, ChildLate
 from dualpath.bls.loop import Loop
 from dualpath.bls.merge import MergingChild
 from dualpath.bls.metrics import Metrics
-from dualpath.bls.request import Request
+from dualpath.bls.request import Request, Trace
 from dualpath.bls.rows import excuse, in_slices, route, together
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "Metrics",
     "ModelConfig",
     "Request",
+    "Trace",
     "answer_each",
     "answer_merged",
     "excuse",

@@ -11,6 +11,7 @@ import triton_python_backend_utils as pb_utils
 
 from dualpath.bls.errors import ChildFailed, ChildUnavailable
 from dualpath.bls.metrics import Metrics
+from dualpath.bls.request import Trace
 
 # All of a child's errors arrive as INTERNAL; only their words tell that it is not there.
 _UNAVAILABLE = (
@@ -42,7 +43,7 @@ class Child:
         self._metrics = metrics
         self._memory = pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0)
 
-    async def call(self, inputs: Mapping[str, Any], trace: Any = None) -> dict[str, npt.NDArray[Any]]:
+    async def call(self, inputs: Mapping[str, Any], trace: Trace | None = None) -> dict[str, npt.NDArray[Any]]:
         """Run the child once and return its outputs by name.
 
         Args:
@@ -58,10 +59,10 @@ class Child:
             inputs=[_wrap(name, array) for name, array in inputs.items()],
             requested_output_names=list(self.outputs),
             preferred_memory=self._memory,
-            trace=trace,
+            **({"trace": trace.raw} if trace else {}),
         )
         try:
-            response = await request.async_exec()
+            response = await (trace.lend(request.async_exec()) if trace else request.async_exec())
         except pb_utils.TritonModelException as error:
             raise self._failure(str(error)) from error
         if response.has_error():

@@ -152,7 +152,8 @@ class MergingChild(Child):
             self._metrics.observe("chunk_rows", len(chunk), SIZES, child=self.name)
         try:
             started = time.perf_counter()
-            outputs = await self.call(self._collate([row.row for row in chunk]), groups[0].request.trace)
+            trace = next((group.request.trace for group in groups if group.request.trace), None)
+            outputs = await self.call(self._collate([row.row for row in chunk]), trace)
             elapsed_s = time.perf_counter() - started
             known_s = elapsed_s if math.isinf(self._call_s) else self._call_s
             self._call_s = 0.8 * known_s + 0.2 * elapsed_s

@@ -6,8 +6,8 @@ import asyncio
 import json
 import time
 import traceback
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from dualpath.bls.errors import BadParameter, CallerGone, ChildFailed, ChildLate
 
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
+T = TypeVar("T")
 Faults = tuple[type[Exception], ...]
 
 
@@ -28,17 +29,18 @@ class Request:
         n_rows: rows of the request.
         parameters: the request's own parameters by name.
         deadline: when the caller's timeout ends, in seconds of `time.monotonic()`; None where there is none.
-        trace: to be passed on to children.
+        trace: to be passed on to children; None unless the caller asks for it by the parameter `trace_children`.
     """
 
     def __init__(self, raw: Any, answer_later: Callable[[], None]) -> None:
         self.inputs: Arrays = {name: _copy(array) for name, array in read_inputs(raw).items()}
         self.n_rows = len(next(iter(self.inputs.values())))
         self.parameters: dict[str, Any] = json.loads(raw.parameters() or "{}")
-        self.trace = raw.trace()
+        self.trace = Trace(raw.trace()) if self.parameters.get("trace_children") is True else None
         timeout_us = raw.timeout()
         self.deadline = time.monotonic() + timeout_us / 1e6 if timeout_us else None
-        self.answer_later = answer_later
+        # Triton frees a request's trace when `execute` returns without its answer.
+        self.answer_later = _do_nothing if self.trace else answer_later
         self._raw_is_cancelled: Callable[[], bool] = raw.is_cancelled
         self._asking = asyncio.Lock()
         self._closed = False
@@ -54,6 +56,30 @@ class Request:
         """Let no question about this request reach Triton any more: after the answer there is nobody to ask."""
         async with self._asking:
             self._closed = True
+        if self.trace:
+            await self.trace.wait()
+
+
+class Trace:
+    """A request's trace. A call that carries it is a step of the request, and the answer waits for every such call.
+
+    Triton 2.51 frees the trace with the request. A child that gets it later reads freed memory, which hangs the model.
+    """
+
+    def __init__(self, raw: Any) -> None:
+        self.raw = raw
+        self._calls: set[asyncio.Future[Any]] = set()
+
+    async def lend(self, call: Awaitable[T]) -> T:
+        """Await a call that carries the trace."""
+        future = asyncio.ensure_future(call)
+        self._calls.add(future)
+        return await asyncio.shield(future)  # whoever gives up waiting does not end it
+
+    async def wait(self) -> None:
+        """Wait until no call carries the trace any more."""
+        if self._calls:
+            await asyncio.wait(self._calls)
 
 
 def read_inputs(raw: Any) -> Arrays:
@@ -83,6 +109,10 @@ def respond_error(error: BaseException, faults: Faults = ()) -> Any:
         message = f"{type(error).__name__}: {error}"
         pb_utils.Logger.log_error("".join(traceback.format_exception(error)))
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(message.partition("\n")[0], code))
+
+
+def _do_nothing() -> None:
+    pass
 
 
 def _copy(array: Array) -> Array:

@@ -1,12 +1,16 @@
-"""Closed-loop load on a Triton server: a number of clients, each of which sends its next request on its last answer."""
+"""Load on a server: closed loop, where each client sends on its last answer, or open loop, at a rate come what may."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import signal
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
@@ -14,34 +18,77 @@ import numpy as np
 import tritonclient.grpc as grpcclient
 from tritonclient.grpc import service_pb2
 
+T = TypeVar("T")
+
 _INFER = "/inference.GRPCInferenceService/ModelInfer"
+
+CONNECT_TIMEOUT_S = 2.0
+PAUSE_S = 0.01
+"""After a failure a client of a closed loop waits, so as not to hammer a server that is down."""
+TICK_S = 0.02
+N_CONNECTIONS = 8
+"""Of an open loop, whose requests outnumber any number of clients."""
+
+Send = Callable[[Any], Awaitable[object]]
+"""Sends one request and returns when it is answered; whatever it raises counts as an error."""
+
+Connect = Callable[[str], AbstractAsyncContextManager[Send]]
+"""Opens one client's connection to a server's gRPC address."""
+
+
+@asynccontextmanager
+async def over_grpc(url: str) -> AsyncIterator[Send]:
+    """Open a connection of its own that takes serialised ModelInferRequests."""
+    unlimited = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+    async with grpc.aio.insecure_channel(url, options=[("grpc.use_local_subchannel_pool", 1), *unlimited]) as channel:
+        with suppress(TimeoutError):  # then its first request fails, and is counted
+            await asyncio.wait_for(channel.channel_ready(), CONNECT_TIMEOUT_S)
+        yield channel.unary_unary(_INFER)  # bytes in, bytes out
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A model under load: its requests, sent round and round, serialised once so that the client costs little.
+    """What is under load: its requests, sent round and round.
+
+    By default the requests are serialised once and go to Triton as they are, so that the client costs little. A
+    contender with work of its own in the client's process brings its own `connect`.
 
     Attributes:
         name: what reports call it.
-        requests: serialised ModelInferRequests.
+        requests: serialised ModelInferRequests, or what `connect`'s function takes.
         groups: a label per request; latencies are kept by it.
         n_rows: rows per request.
+        connect: opens a client's connection.
     """
 
     name: str
-    requests: Sequence[bytes]
+    requests: Sequence[Any]
     groups: Sequence[str]
     n_rows: int = 1
+    connect: Connect = over_grpc
 
 
 @dataclass
 class Turn:
-    """What one turn measured. Latencies are in ms, by group."""
+    """What one turn measured.
+
+    Attributes:
+        elapsed_s: until the last answer.
+        n_rows: rows answered.
+        n_errors: requests that failed, time-outs not among them.
+        latencies_ms: of the answers, by group.
+        client_busy: CPU time of this process per second; near 1 the client itself is the bottleneck.
+        lag_ms: how late this process's event loop was, the median.
+    """
 
     elapsed_s: float
     n_rows: int
     n_errors: int
     latencies_ms: dict[str, list[float]] = field(default_factory=dict)
+    n_timeouts: int = 0
+    first_error: str | None = None
+    client_busy: float = 0.0
+    lag_ms: float = 0.0
 
     @property
     def rows_per_s(self) -> float:
@@ -53,9 +100,11 @@ class Turn:
         return [latency for group in self.latencies_ms.values() for latency in group]
 
 
-def serialise(model: str, inputs: Sequence[grpcclient.InferInput], outputs: Sequence[str] = ()) -> bytes:
+def serialise(
+    model: str, inputs: Sequence[grpcclient.InferInput], outputs: Sequence[str] = (), version: str = ""
+) -> bytes:
     """Serialise one request for these outputs, or for all."""
-    request = service_pb2.ModelInferRequest(model_name=model)
+    request = service_pb2.ModelInferRequest(model_name=model, model_version=version)
     for name in outputs:
         request.outputs.add(name=name)
     for tensor in inputs:
@@ -64,37 +113,93 @@ def serialise(model: str, inputs: Sequence[grpcclient.InferInput], outputs: Sequ
     return bytes(request.SerializeToString())
 
 
-async def run_turn(url: str, contender: Contender, concurrency: int, duration_s: float, skip: int = 0) -> Turn:
-    """Load one contender for a while, over one connection a client.
+async def run_turn(
+    url: str,
+    contender: Contender,
+    concurrency: int,
+    duration_s: float,
+    skip: int = 0,
+    *,
+    timeout_s: float | None = None,
+    warm_up: bool = False,
+) -> Turn:
+    """Load one contender with so many clients for a while, over one connection a client.
 
     Args:
         url: gRPC address.
         concurrency: number of clients.
         duration_s: no request starts after it; those in flight are waited for and counted.
         skip: the request to start with, so that turns do not all begin alike.
+        timeout_s: how long a client waits for an answer.
+        warm_up: let each client send one request more, before the clock starts; only its failure counts.
     """
+    meter = _Meter(contender, timeout_s)
     numbers = itertools.count(skip)
-    turn = Turn(0.0, 0, 0, {group: [] for group in contender.groups})
-    started = time.perf_counter()
 
-    async def client(number: int) -> None:
-        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.client_number", number)]
-        async with grpc.aio.insecure_channel(url, options=options) as channel:
-            infer = channel.unary_unary(_INFER)  # bytes in, bytes out
-            while time.perf_counter() - started < duration_s:
-                index = next(numbers) % len(contender.requests)
-                sent = time.perf_counter()
-                try:
-                    await infer(contender.requests[index])
-                except grpc.aio.AioRpcError:
-                    turn.n_errors += 1
-                    continue
-                turn.latencies_ms[contender.groups[index]].append((time.perf_counter() - sent) * 1e3)
-                turn.n_rows += contender.n_rows
+    async def client(send: Send) -> None:
+        while (sent := time.perf_counter()) - meter.started < duration_s:
+            if not await meter.send(send, next(numbers), sent):
+                await asyncio.sleep(PAUSE_S)
 
-    await asyncio.gather(*(client(number) for number in range(concurrency)))
-    turn.elapsed_s = time.perf_counter() - started
-    return turn
+    async with _connections(url, contender, concurrency) as sends:
+        if warm_up:
+            await asyncio.gather(*(meter.send(send, next(numbers)) for send in sends))
+        async with meter:
+            await asyncio.gather(*map(client, sends))
+    return meter.turn
+
+
+async def run_open_turn(
+    url: str,
+    contender: Contender,
+    rate: float,
+    duration_s: float,
+    skip: int = 0,
+    *,
+    timeout_s: float | None = None,
+    warm_up: bool = False,
+) -> Turn:
+    """Send one contender's requests at random times, however many are still unanswered.
+
+    Latency counts from the time at which a request was to be sent, so that neither a server that stalls nor a client
+    that is late can hide it. Of those times the event loop meets each up to 1 ms late.
+
+    Args:
+        rate: requests per second on average; the times between them are exponential (Poisson arrivals).
+        skip: the request to start with; it seeds the times too, so that the contenders of a round get the same.
+    """
+    meter = _Meter(contender, timeout_s)
+    numbers = itertools.count(skip)
+    times = arrivals(rate, duration_s, skip)
+    async with _connections(url, contender, N_CONNECTIONS) as sends:
+        if warm_up:
+            await asyncio.gather(*(meter.send(send, next(numbers)) for send in sends))
+        async with meter, asyncio.TaskGroup() as outstanding:
+            for time_s, send in zip(times, itertools.cycle(sends), strict=False):
+                intended = meter.started + time_s
+                await asyncio.sleep(max(0.0, intended - time.perf_counter()))
+                outstanding.create_task(meter.send(send, next(numbers), intended))
+    return meter.turn
+
+
+def arrivals(rate: float, duration_s: float, seed: int) -> list[float]:
+    """Return the times within `duration_s` of a Poisson process of so many events per second; at least one."""
+    rng = np.random.default_rng(seed)
+    gaps = (float(rng.exponential(1 / rate)) for _ in itertools.count())
+    times = list(itertools.takewhile(lambda time_s: time_s < duration_s, itertools.accumulate(gaps)))
+    return times or [0.0]
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end. Ctrl-C cancels it, its requests in flight with it, and raises KeyboardInterrupt."""
+    if threading.current_thread() is not threading.main_thread():
+        return asyncio.run(coroutine)
+    # asyncio cancels a coroutine cleanly on Ctrl-C only where nobody else has taken the signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return asyncio.run(coroutine)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def in_turns(
@@ -119,3 +224,68 @@ def in_turns(
             if number >= 0:
                 turns[names[index]].append(turn)
     return turns
+
+
+@asynccontextmanager
+async def _connections(url: str, contender: Contender, number: int) -> AsyncIterator[list[Send]]:
+    async with AsyncExitStack() as stack:
+        yield await asyncio.gather(*(stack.enter_async_context(contender.connect(url)) for _ in range(number)))
+
+
+class _Meter:
+    """Sends a contender's requests and keeps count. Inside its block the clock runs."""
+
+    def __init__(self, contender: Contender, timeout_s: float | None) -> None:
+        self.turn = Turn(0.0, 0, 0, {group: [] for group in contender.groups})
+        self.started = 0.0
+        self._contender = contender
+        self._timeout_s = timeout_s
+        self._lags_ms: list[float] = []
+
+    async def __aenter__(self) -> None:
+        self._ticking = asyncio.create_task(self._tick())
+        self._cpu_s = time.process_time()
+        self.started = time.perf_counter()
+
+    async def __aexit__(self, *exception: object) -> None:
+        self.turn.elapsed_s = time.perf_counter() - self.started
+        self.turn.client_busy = (time.process_time() - self._cpu_s) / self.turn.elapsed_s
+        self._ticking.cancel()
+        if self._lags_ms:
+            self.turn.lag_ms = float(np.median(self._lags_ms))
+
+    async def send(self, send: Send, number: int, since: float | None = None) -> bool:
+        """Send a request, wait for its answer, and say whether it came. Without `since` an answer does not count."""
+        contender, turn = self._contender, self.turn
+        index = number % len(contender.requests)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await send(contender.requests[index])
+        except TimeoutError:
+            turn.n_timeouts += 1
+            return False
+        except Exception as error:
+            if isinstance(error, grpc.aio.AioRpcError) and error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+                turn.n_timeouts += 1
+            else:
+                turn.n_errors += 1
+                turn.first_error = turn.first_error or reason(error)
+            return False
+        if since is not None:
+            turn.latencies_ms[contender.groups[index]].append((time.perf_counter() - since) * 1e3)
+            turn.n_rows += contender.n_rows
+        return True
+
+    async def _tick(self) -> None:
+        while True:
+            slept = time.perf_counter()
+            await asyncio.sleep(TICK_S)
+            self._lags_ms.append((time.perf_counter() - slept - TICK_S) * 1e3)
+
+
+def reason(error: BaseException) -> str:
+    """Return an error in one line, as its server worded it."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    text = str(error.details()) if isinstance(error, grpc.aio.AioRpcError) else str(error)
+    return " ".join(text.split()) or type(error).__name__

@@ -201,6 +201,9 @@ class TritonServer:
             "--load-model=*",
             f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
             f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
+            # Nothing is traced until a client asks for it; it may do so, but not say where to.
+            f"--trace-config=triton,file={self._scratch / 'trace.json'}",
+            "--trace-config=level=OFF",
             *([f"--model-config-name={self._config_name}"] if self._config_name else []),
             *self._extra_args,
         ]

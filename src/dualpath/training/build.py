@@ -26,6 +26,8 @@ TABLE = DATA_FOLDER / "forest_table.npz"
 
 STAMP = "build.json"
 PRECISIONS = ("float32", "bfloat16")
+ENCODER_SHAPES = ("minilm", "bert-large")
+"""The default encoder, and the architecture of bert-large-uncased with random weights, which is there to be timed."""
 
 Makers = dict[str, Callable[[Path], None]]
 """File name -> what writes that file to a path, in the order of writing."""
@@ -47,6 +49,7 @@ def build(
     precision: str = "float32",
     force: bool = False,
     report: Callable[[str], None] = lambda line: None,
+    encoder_shape: str = "minilm",
 ) -> list[Artifact]:
     """Build the default models' artifacts, or find them up to date.
 
@@ -56,14 +59,19 @@ def build(
         precision: of the encoder, "float32" or "bfloat16"; its pooling and head are always float32.
         force: build even what is up to date.
         report: gets a line before each step.
+        encoder_shape: one of ENCODER_SHAPES.
     Raises:
-        UserError: no such model repository or precision, a missing package, or an encoder with other weights.
+        UserError: no such model repository, precision or shape, a missing package, or an encoder with other weights.
         RuntimeError: an exported model does not score what the original scores.
     """
-    if precision not in PRECISIONS:
-        raise UserError(f"precision: expected {' or '.join(PRECISIONS)}, found {precision!r}.")
+    for what, found, known in (("precision", precision, PRECISIONS), ("encoder shape", encoder_shape, ENCODER_SHAPES)):
+        if found not in known:
+            raise UserError(f"{what}: expected {' or '.join(known)}, found {found!r}.")
     bert_folder, forest_folder = (_version_folder(model_repository, model.name) for model in (BERT, FOREST))
-    return [*_build_bert(bert_folder, precision, force, report), *_build_forest(forest_folder, force, report)]
+    return [
+        *_build_bert(bert_folder, encoder_shape, precision, force, report),
+        *_build_forest(forest_folder, force, report),
+    ]
 
 
 def _version_folder(model_repository: Path, model: str) -> Path:
@@ -76,18 +84,25 @@ def _version_folder(model_repository: Path, model: str) -> Path:
     return model_repository / model / "1"
 
 
-def _build_bert(folder: Path, precision: str, force: bool, report: Callable[[str], None]) -> list[Artifact]:
+def _build_bert(
+    folder: Path, encoder_shape: str, precision: str, force: bool, report: Callable[[str], None]
+) -> list[Artifact]:
     versions = installed(minilm.PACKAGE, "tokenizers", "torch", "transformers")
-    encoder = minilm.minilm_folder()
+    encoder = minilm.minilm_folder()  # its vocabulary is bert-large-uncased's too
+    trained = encoder_shape == "minilm"
 
     def model(path: Path) -> None:
         import torch
 
         from dualpath.training.encoder import Regressor, load_encoder
         from dualpath.training.export import export_regressor
+        from dualpath.training.untrained import untrained_bert_large
 
         dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
-        export_regressor(Regressor(load_encoder(encoder, dtype), Head.load(HEAD)), path)
+        if trained:
+            export_regressor(Regressor(load_encoder(encoder, dtype), Head.load(HEAD)), path)
+        else:
+            export_regressor(untrained_bert_large(dtype), path)
 
     def tokenizer(path: Path) -> None:
         from tokenizers import Tokenizer
@@ -98,8 +113,13 @@ def _build_bert(folder: Path, precision: str, force: bool, report: Callable[[str
         copy.no_padding()
         copy.save(str(path))
 
-    inputs = [encoder / name for name in ("config.json", "model.safetensors", "tokenizer.json")]
-    recipe = {"encoder": minilm.NAME, "precision": precision, "inputs": _digests(*inputs, HEAD), "versions": versions}
+    weights = [encoder / "config.json", encoder / "model.safetensors", HEAD] if trained else []
+    recipe = {
+        "encoder": minilm.NAME if trained else f"{encoder_shape}, random weights",
+        "precision": precision,
+        "inputs": _digests(encoder / "tokenizer.json", *weights),
+        "versions": versions,
+    }
     makers: Makers = {"model.pt": model, "tokenizer.json": tokenizer}
     return _build(BERT.name, folder, recipe, makers, force, report)
 

@@ -1,0 +1,125 @@
+"""`dualpath compare`: do two models agree, and which is faster?"""
+
+from __future__ import annotations
+
+import importlib.util
+import json as json_module
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dualpath.cli.options import DEFAULT_REPOSITORY, Json, ModelRepository
+from dualpath.errors import UserError
+
+CONCURRENCY, BATCH = "1,4,16", "1,8,64"
+
+
+def compare(
+    a: Annotated[
+        str, typer.Argument(metavar="A", help="The baseline: a model, or one version as NAME:VERSION.")
+    ] = "ensemble_all",
+    b: Annotated[str, typer.Argument(metavar="B", help="The model that is held against it.")] = "orchestrator",
+    url: Annotated[
+        str | None, typer.Option(help="Triton's gRPC address; without it, a server of its own is started.")
+    ] = None,
+    input_: Annotated[
+        Path | None,
+        typer.Option(
+            "--input",
+            metavar="F.csv|F.json",
+            help="CSV with a column for each input, or JSON as perf_analyzer's --input-data; else built-in excerpts.",
+        ),
+    ] = None,
+    mix: Annotated[
+        str | None, typer.Option(help="Shares of the requests by BERT_WEIGHT, such as 0:0.5,0.7:0.5.")
+    ] = None,
+    concurrency: Annotated[str, typer.Option(help="Numbers of clients that wait for their answers.")] = CONCURRENCY,
+    batch: Annotated[
+        str | None, typer.Option(help=f"Rows per request.  [default: {BATCH}, as far as the models allow]")
+    ] = None,
+    rate: Annotated[str | None, typer.Option(help="Requests per second to send at random times, such as 5,20.")] = None,
+    duration: Annotated[float, typer.Option(help="Seconds for each model under each load.")] = 10.0,
+    atol: Annotated[
+        float | None,
+        typer.Option(help="Largest difference between two answers.  [default: for the precision that is served]"),
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds that a client waits for an answer.")] = 30.0,
+    seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
+    json: Json = False,
+    report: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write an HTML report and its figures into this folder.")
+    ] = None,
+    model_repository: ModelRepository = DEFAULT_REPOSITORY,
+) -> None:
+    """Compare two models on one server: do they agree, and which is faster?
+
+    First every input goes through both. Then they take short turns under each load, in random order, so that a
+    drifting machine hits both; ratios have a 95 % interval. Ctrl-C ends with what was measured until then. Exit code 1:
+    they differ by more than --atol, or the server went away.
+    """
+    from rich.console import Console
+
+    require_extra("compare")
+    from dualpath.cli.compare_view import show
+    from dualpath.cli.comparison import Asked, Comparison, server_for
+    from dualpath.compare import inputs, requests, target
+    from dualpath.compare import report as reports
+    from dualpath.compare.result import Load
+    from dualpath.compare.run import Plan
+
+    for name in (a, b):
+        target.split(name)
+    batches = numbers("--batch", batch or BATCH, int)
+    loads = [Load(rows, n) for rows in batches for n in numbers("--concurrency", concurrency, int)]
+    loads += [
+        Load(rows, rate=n) for rows in batches for n in (numbers("--rate", rate, float) if rate is not None else ())
+    ]
+    for option, seconds in (("--duration", duration), ("--timeout", timeout)):
+        if not 0 < seconds < float("inf"):
+            raise UserError(f"{option}: expected a number of seconds above 0, got {seconds:g}.")
+    if atol is not None and not atol >= 0:
+        raise UserError(f"--atol: expected a number of 0 or more, got {atol:g}.")
+    if seed < 0:
+        raise UserError(f"--seed: expected a number of 0 or more, got {seed}.")
+    shares = requests.parse_mix(mix) if mix is not None else None
+    if report:
+        reports.check(report)
+    asked = Asked(a, b, inputs.read(input_), shares, loads, batch is not None, Plan(duration, timeout, seed), atol)
+
+    console = Console(stderr=True, highlight=False)
+    exit_code = 0
+    with server_for(asked, url, model_repository, console) as server:
+        comparison = Comparison(asked, server)
+        try:
+            comparison.run(console)
+        except KeyboardInterrupt:
+            exit_code = 130
+    result = comparison.result
+    print(json_module.dumps(result.as_json(), indent=2)) if json else show(result, Console())
+    if report:
+        print(f"Report: {reports.write(result, report)}", file=sys.stderr)
+    raise typer.Exit(exit_code or int(result.failed))
+
+
+def numbers(option: str, text: str, kind: type[int] | type[float]) -> list[Any]:
+    """Read "1,4,16"; each number has to be above 0."""
+    found = []
+    for part in text.split(","):
+        try:
+            number = kind(part)
+        except ValueError:
+            number = kind(0)
+        if not 0 < number < float("inf"):
+            what = "whole numbers" if kind is int else "numbers"
+            raise UserError(f"{option}: expected {what} above 0, such as {CONCURRENCY}, got {part.strip()!r}.")
+        found.append(number)
+    return sorted(set(found))
+
+
+def require_extra(command: str) -> None:
+    """Refuse a command whose packages are not installed, by the extra that has them."""
+    for package in ("psutil", "scipy"):
+        if importlib.util.find_spec(package) is None:
+            raise UserError(f"dualpath {command} needs {package}. Install it with `pip install 'dualpath[compare]'`.")

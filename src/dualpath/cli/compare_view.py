@@ -1,0 +1,126 @@
+"""A comparison on the terminal: a line while it runs, tables when it is over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from dualpath.compare import run
+from dualpath.compare.result import Cell, Load, Measured, Result
+
+
+class View:
+    """The progress bar. It is drawn between turns only: drawing costs CPU time that the server may want."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task = progress.add_task("", total=1.0)
+
+    def parity(self, number: int, n_rows: int) -> None:
+        """Say which input comes next."""
+        self._show(f"Comparing answers: {number + 1} of {n_rows}", number / n_rows)
+
+    def load(self, at: run.Progress) -> None:
+        """Say which turn comes next, and the rows per second so far."""
+        rates = ", ".join(f"{name} {measured.rows_per_s:.3g}/s" for name, measured in at.cell.measured.items())
+        self._show(f"{describe(at.cell.load)}: {rates or 'warming up'}", at.fraction)
+
+    def _show(self, text: str, fraction: float) -> None:
+        self._progress.update(self._task, description=escape(text), completed=fraction)
+        self._progress.refresh()
+
+
+@contextmanager
+def live(console: Console) -> Iterator[View]:
+    """Show progress on a terminal; nothing elsewhere."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(
+        *columns, console=console, transient=True, auto_refresh=False, disable=not console.is_terminal
+    ) as progress:
+        yield View(progress)
+
+
+def describe(load: Load) -> str:
+    """Put a load in words: "4 clients, 8 rows each"."""
+    rows = "1 row" if load.batch == 1 else f"{load.batch} rows"
+    if load.rate is not None:
+        return f"{load.rate:g} requests/s of {rows}"
+    return f"{load.concurrency} client{'' if load.concurrency == 1 else 's'}, {rows} a request"
+
+
+def show(result: Result, console: Console) -> None:
+    """Print a result's tables, its notes and its verdict."""
+    if result.parity:
+        console.print(_parity(result))
+    for cell in result.cells:
+        console.print(_cell(cell, result))
+        for note in cell.notes:
+            console.print(f"  {note}", markup=False, highlight=False)
+    for note in result.notes:
+        console.print(note, markup=False, highlight=False)
+    console.print(result.verdict, markup=False, highlight=False, style="bold")
+
+
+def _parity(result: Result) -> Table:
+    table = Table("output", title="Do they agree?", title_justify="left")
+    for header in ("rows", "equal to the bit", "largest difference", "mean", "tolerance", "worst row"):
+        table.add_column(header, justify="left" if header == "worst row" else "right")
+    for parity in result.parity:
+        worst = (
+            f"{parity.worst[0].where}: {parity.worst[0].baseline} and {parity.worst[0].other}" if parity.worst else ""
+        )
+        table.add_row(
+            escape(f"{parity.output} of {parity.other}" if len(result.contenders) > 2 else parity.output),
+            str(parity.n_rows),
+            str(parity.n_equal),
+            f"{parity.largest:.2g}",
+            f"{parity.mean:.2g}",
+            f"{parity.atol:g}",
+            escape(worst),
+            style="" if parity.ok else "red",
+        )
+    return table
+
+
+def _cell(cell: Cell, result: Result) -> Table:
+    table = Table("", title=describe(cell.load), title_justify="left")
+    for header in (
+        "rows/s",
+        "ratio [95 %]",
+        "p50 ms",
+        "p90 ms",
+        "p99 ms",
+        "p50 ratio",
+        "p99 ratio",
+        "errors",
+        "timed out",
+    ):
+        table.add_column(header, justify="right")
+    for name in result.contenders:
+        if name in cell.not_measured:
+            table.add_row(escape(name), escape(f"not measured: {cell.not_measured[name]}"))
+        elif name in cell.measured:
+            measured, compared = cell.measured[name], cell.compared.get(name)
+            ratios = (compared.throughput, compared.p50, compared.p99) if compared else ("", "", "")
+            table.add_row(
+                escape(name),
+                f"{measured.rows_per_s:.4g}",
+                escape(str(ratios[0])),
+                *(_ms(measured, percentile) for percentile in (50, 90, 99)),
+                *(escape(str(ratio)) for ratio in ratios[1:]),
+                str(measured.n_errors),
+                str(measured.n_timeouts),
+            )
+            for group, latencies in measured.groups_ms.items():
+                shown = (f"{latencies[it]:.1f}" if latencies else "" for it in (50, 90, 99))
+                table.add_row(f"  BERT_WEIGHT {escape(group)}", "", "", *shown, style="dim")
+    return table
+
+
+def _ms(measured: Measured, percentile: int) -> str:
+    return f"{measured.latencies_ms[percentile]:.1f}" if measured.latencies_ms else ""

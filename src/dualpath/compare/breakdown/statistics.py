@@ -1,0 +1,145 @@
+"""Steps of each contender, from Triton's statistics."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass, field
+from typing import Any
+
+import tritonclient.grpc as grpcclient
+
+from dualpath.compare.result import Step
+
+TIMEOUT_S = 10.0
+PAUSE_S = 0.02
+"""An answer can reach its caller this long before it is counted."""
+PATIENCE_S = 1.0
+
+ENSEMBLE_NOTE = "all of its steps together"
+CALLER_NOTE = "until `execute` returned; what it answered later is in its stages"
+
+Key = tuple[str, str]
+"""A model and its version."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What Triton has counted of one model."""
+
+    n_rows: int = 0
+    n_executions: int = 0
+    queue_ns: int = 0
+    compute_ns: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    def since(self, before: Counts) -> Counts:
+        """Return what was counted after `before`; all of it, where the model was loaded again meanwhile."""
+        differences = [a - b for a, b in zip(astuple(self), astuple(before), strict=True)]
+        return self if min(differences) < 0 else Counts(*differences)
+
+
+Statistics = Mapping[Key, Counts]
+
+
+def read(client: grpcclient.InferenceServerClient) -> dict[Key, Counts]:
+    """Read every model's counts.
+
+    Raises:
+        InferenceServerException: the server does not answer.
+    """
+    answer = client.get_inference_statistics(client_timeout=TIMEOUT_S)
+    return {(model.name, model.version): _counts(model) for model in answer.model_stats}
+
+
+def read_settled(client: grpcclient.InferenceServerClient) -> dict[Key, Counts]:
+    """Read every model's counts when they have stopped growing, or after a second."""
+    before, deadline = read(client), time.monotonic() + PATIENCE_S
+    while True:
+        time.sleep(PAUSE_S)
+        now = read(client)
+        if now == before or time.monotonic() > deadline:
+            return now
+        before = now
+
+
+def difference(after: Statistics, before: Statistics) -> dict[Key, Counts]:
+    """Return the models whose counts have changed, and by how much."""
+    changes = {key: counts.since(before.get(key, Counts())) for key, counts in after.items()}
+    return {key: counts for key, counts in changes.items() if counts != Counts()}
+
+
+@dataclass
+class Share:
+    """What the models did in one contender's turns.
+
+    Attributes:
+        model: the contender's own; None where it is not one model of the server.
+        version: "" is the one that Triton chooses.
+        is_ensemble: whether its own figures are those of its steps.
+        n_rows: rows asked, where it has no model of its own that counts them.
+    """
+
+    model: str | None = None
+    version: str = ""
+    is_ensemble: bool = False
+    n_rows: int = 0
+    counts: dict[Key, Counts] = field(default_factory=dict)
+
+    def add(self, turn: Statistics) -> None:
+        """Add a turn's differences."""
+        for key, counts in turn.items():
+            self.counts[key] = self.counts.get(key, Counts()) + counts
+
+    def models(self) -> set[str]:
+        """Return the names of the models that took part."""
+        return {model for model, _ in self.counts}
+
+    def steps(self, contender: str) -> list[Step]:
+        """Return the contender's own model, then the others by what they cost."""
+        n_asked = sum(counts.n_rows for key, counts in self.counts.items() if self._is_own(key)) or self.n_rows
+        if not n_asked:
+            return []
+        n_versions = Counter(model for model, _ in self.counts)
+        keys = sorted(self.counts, key=lambda key: (not self._is_own(key), -self.counts[key].compute_ns))
+        return [
+            Step(
+                contender,
+                model if n_versions[model] == 1 else f"{model}:{version}",
+                counts.n_rows,
+                counts.n_executions,
+                counts.queue_ns / 1e6 / n_asked,
+                counts.compute_ns / 1e6 / n_asked,
+                self._note((model, version)),
+            )
+            for model, version in keys
+            for counts in [self.counts[model, version]]
+        ]
+
+    def _is_own(self, key: Key) -> bool:
+        return key[0] == self.model and self.version in ("", key[1])
+
+    def _note(self, key: Key) -> str:
+        if not self._is_own(key) or len(self.counts) == 1:
+            return ""
+        return ENSEMBLE_NOTE if self.is_ensemble else CALLER_NOTE
+
+
+def is_ensemble(client: grpcclient.InferenceServerClient, model: str, version: str) -> bool:
+    """Say whether a model is an ensemble.
+
+    Raises:
+        InferenceServerException: the server does not answer, or does not have it.
+    """
+    config = client.get_model_config(model, version, client_timeout=TIMEOUT_S).config
+    return bool(config.platform == "ensemble")
+
+
+def _counts(model: Any) -> Counts:
+    # By batch, where there are any: these count an execution once, however many requests were merged in it.
+    durations = list(model.batch_stats) or [model.inference_stats]
+    compute_ns = sum(it.compute_input.ns + it.compute_infer.ns + it.compute_output.ns for it in durations)
+    return Counts(model.inference_count, model.execution_count, model.inference_stats.queue.ns, compute_ns)

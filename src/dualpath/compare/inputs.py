@@ -1,0 +1,205 @@
+"""What the compared models are asked: rows from a CSV, from perf_analyzer's `--input-data` JSON, or built in."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dualpath.compare.tensors import BadValue, from_base64, from_values
+from dualpath.errors import UserError
+from dualpath.readability.contract import EXCERPT, WEIGHT, Tensor
+from dualpath.readability.excerpts import InvalidInput, check_excerpt, check_weight
+from dualpath.readability.samples import SAMPLES
+
+DEFAULT_WEIGHT = 0.5
+"""BERT_WEIGHT of rows that have none."""
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One row, its tensors without a batch dimension, and where it stands: "ratings.csv:17"."""
+
+    where: str
+    tensors: Mapping[str, npt.NDArray[Any]]
+
+    def with_weight(self, weight: float) -> Row:
+        """Return the row with another BERT_WEIGHT, which `where` names."""
+        tensors = {**self.tensors, WEIGHT.name: np.full_like(self.tensors[WEIGHT.name], weight)}
+        return Row(f"{self.where}, {WEIGHT.name} {weight:g}", tensors)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows as they were read, before a model says what their values have to be.
+
+    Attributes:
+        name: of the file, or "built-in excerpts".
+        records: for each row where it stands, and its values by name: a CSV's cells, or JSON.
+        is_csv: whether the values are cells.
+        is_built_in: whether they came with this package.
+    """
+
+    name: str
+    records: Sequence[tuple[str, Mapping[str, Any]]]
+    is_csv: bool = False
+    is_built_in: bool = False
+
+    def rows(self, inputs: Sequence[Tensor]) -> list[Row]:
+        """Return the rows as tensors for these inputs; a missing BERT_WEIGHT is DEFAULT_WEIGHT.
+
+        Raises:
+            UserError: a row lacks an input, or has a value that is none of its type and shape.
+        """
+        return [self._row(where, values, inputs) for where, values in self.records]
+
+    def n_without_weight(self) -> int:
+        """Return how many rows have no BERT_WEIGHT."""
+        return sum(_value(values, WEIGHT.name, self.is_csv) in (None, "") for _, values in self.records)
+
+    def _row(self, where: str, values: Mapping[str, Any], inputs: Sequence[Tensor]) -> Row:
+        tensors = {}
+        for tensor in inputs:
+            value = _value(values, tensor.name, self.is_csv)
+            if tensor.name == WEIGHT.name and value in (None, ""):
+                value = str(DEFAULT_WEIGHT) if self.is_csv else [DEFAULT_WEIGHT]
+            if value is None:
+                found = ", ".join(map(repr, values)) or "none"
+                raise UserError(f"{where}: expected a value for {tensor.name}, got values for {found}. Add it.")
+            try:
+                tensors[tensor.name] = _from_cell(value, tensor) if self.is_csv else _from_json(value, tensor)
+            except BadValue as error:
+                raise UserError(f"{where}: {tensor.name}: {error}.") from None
+        if not self.is_csv and (more := values.keys() - tensors.keys()):
+            names = ", ".join(tensor.name for tensor in inputs)
+            raise UserError(f"{where}: expected values for {names} only, got one for {min(more)!r} too. Leave it out.")
+        if {EXCERPT.name, WEIGHT.name} <= tensors.keys():
+            _check_ours(where, tensors)
+        return Row(where, tensors)
+
+
+def read(path: Path | None) -> Source:
+    """Read a .csv or .json file, or the built-in excerpts.
+
+    Raises:
+        UserError: the file cannot be read, is neither, or holds no row.
+    """
+    if path is None:
+        records = [(f"built-in excerpt {sample.title!r}", {EXCERPT.name: [sample.text]}) for sample in SAMPLES]
+        return Source("built-in excerpts", records, is_built_in=True)
+    readers = {".csv": _read_csv, ".json": _read_json}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise UserError(f"--input: expected a file that ends in .csv or .json, got {str(path)!r}.")
+    try:
+        source = reader(path)
+    except OSError as error:
+        raise UserError(f"--input: expected a file, got {str(path)!r}: {error.strerror}.") from None
+    if not source.records:
+        raise UserError(f"{path}: expected at least one row, got none.")
+    return source
+
+
+def _read_csv(path: Path) -> Source:
+    csv.field_size_limit(sys.maxsize)  # a text may be a whole book
+    records: list[tuple[str, dict[str, str]]] = []
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
+        reader = csv.reader(lines, strict=True)  # else a quote left open would silently swallow the rows after it
+        line = 1
+        try:
+            header = next(filter(None, reader), None)
+            if header is None:
+                raise UserError(f"{path}: expected a CSV with a header and rows, got an empty file.")
+            if twice := next((column for column in header if header.count(column) > 1), None):
+                raise UserError(f"{path}:1: expected columns of different names, got {twice!r} twice.")
+            line = reader.line_num + 1
+            for cells in reader:
+                if len(cells) not in (0, len(header)):
+                    hint = " Quote a text that holds commas." if len(cells) > len(header) else ""
+                    raise UserError(f"{path}:{line}: expected {len(header)} columns, got {len(cells)}.{hint}")
+                if cells:
+                    records.append((f"{path}:{line}", dict(zip(header, cells, strict=True))))
+                line = reader.line_num + 1
+        except csv.Error as error:
+            raise UserError(f"{path}:{line}: expected a row of a CSV, got: {error}.") from None
+    return Source(str(path), records, is_csv=True)
+
+
+def _read_json(path: Path) -> Source:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise UserError(f"{path}: expected UTF-8, got byte 0x{byte:02x} at offset {error.start}.") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}:{error.lineno}: expected JSON, got: {error.msg} at column {error.colno}.") from None
+    data = content.get("data") if isinstance(content, dict) else None
+    if not isinstance(data, list):
+        raise UserError(
+            f'{path}: expected {{"data": [{{"INPUT": [values], …}}, …]}} as perf_analyzer\'s --input-data, got '
+            f"{_shown(content)}."
+        )
+    # A list in the list is a stream for sequence models; other models take its steps one after the other.
+    steps = chain.from_iterable(step if isinstance(step, list) else [step] for step in data)
+    records = [(f"{path}: data[{number}]", step) for number, step in enumerate(steps)]
+    for where, step in records:
+        if not isinstance(step, dict):
+            raise UserError(f'{where}: expected {{"INPUT": [values], …}}, got {_shown(step)}.')
+    return Source(str(path), records)
+
+
+def _value(values: Mapping[str, Any], name: str, is_csv: bool) -> Any:
+    if name in values or not is_csv:
+        return values.get(name)
+    return next((value for column, value in values.items() if column.strip().lower() == name.lower()), None)
+
+
+def _from_cell(cell: str, tensor: Tensor) -> npt.NDArray[Any]:
+    """Read a cell: one element as it stands, several as a JSON list."""
+    is_text = tensor.dtype == "TYPE_STRING"
+    if math.prod(tensor.dims) in (-1, 1) and (is_text or not cell.lstrip().startswith("[")):
+        return from_values([cell.encode(errors="surrogateescape") if is_text else cell.strip()], tensor)
+    try:
+        values = json.loads(cell)
+    except json.JSONDecodeError:
+        raise BadValue(f"expected a JSON list of {list(tensor.dims)} elements, got {_shown(cell)}") from None
+    return from_values(values, tensor)
+
+
+def _from_json(value: Any, tensor: Tensor) -> npt.NDArray[Any]:
+    """Read a tensor as perf_analyzer does: [values], {"b64": …} or {"content": either of them, "shape": […]}."""
+    shape = None
+    if isinstance(value, dict) and "content" in value:
+        shape, value = value.get("shape"), value["content"]
+        if shape is not None and not (isinstance(shape, list) and all(type(size) is int for size in shape)):
+            raise BadValue(f"expected a shape such as [2, 8], got {_shown(shape)}")
+    if isinstance(value, dict):
+        if not isinstance(value.get("b64"), str):
+            raise BadValue(f'expected [values], {{"b64": …}} or {{"content": …, "shape": […]}}, got {_shown(value)}')
+        return from_base64(value["b64"], tensor, shape)
+    return from_values(value, tensor, shape)
+
+
+def _check_ours(where: str, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Refuse what the project's own models would, before a server is asked."""
+    try:
+        for excerpt in tensors[EXCERPT.name].flat:
+            check_excerpt(excerpt, f"{where}: {EXCERPT.name}")
+        for weight in tensors[WEIGHT.name].flat:
+            check_weight(float(weight), f"{where}: {WEIGHT.name}")
+    except InvalidInput as error:
+        raise UserError(str(error)) from None
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 40 else f"{text[:40]}…"

@@ -1,0 +1,89 @@
+"""Put a result into the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from dualpath.compare.report import plots, tables
+from dualpath.compare.report.folder import GENERATOR, PAGE
+from dualpath.compare.report.palette import DARK, LIGHT
+from dualpath.compare.report.render import Plot, drawing, png, sample, svg
+from dualpath.compare.report.timeline import timeline
+from dualpath.compare.report.wording import clean
+from dualpath.compare.result import Result
+
+NO_VERDICT = "No verdict: too little was measured."
+
+_HERE = Path(__file__).parent
+
+
+def build(result: Result, folder: Path) -> None:
+    """Write the page and the figures into an existing folder."""
+    with drawing():
+        speed, traced = plots.speed(result), timeline(result)
+        marks = [sample(key, f"mark-{key.place}") for key in plots.contenders(result)]
+        figures = [_drawn(plot) for plot in speed]
+        context = {
+            "speed": figures,
+            "timeline": _drawn(traced) if traced else None,
+            "marks": marks,
+        }
+        for plot in [*speed, *([traced] if traced else [])]:
+            png(plot, folder / f"{plot.name}.png")
+    (folder / PAGE).write_text(_render(result, context), encoding="utf-8")
+
+
+def _drawn(plot: Plot) -> dict[str, Any]:
+    return {
+        "plot": plot,
+        "panels": [svg(panel, plot.size, f"{plot.name}-{i}") for i, panel in enumerate(plot.panels)],
+        "legend": [
+            (clean(key.label), key.place, sample(key, f"{plot.name}-key-{i}") if key.place is None else "")
+            for i, key in enumerate(plot.keys)
+        ],
+    }
+
+
+def _render(result: Result, drawn: dict[str, Any]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["ratio"] = _ratio
+    return environment.get_template("page.html.j2").render(
+        generator=GENERATOR,
+        css=Markup((_HERE / "page.css").read_text(encoding="utf-8")),
+        light=LIGHT,
+        dark=DARK,
+        title=clean(result.title),
+        verdict=clean(result.verdict).replace(" %", "\u00a0%") or NO_VERDICT,
+        failed=result.failed,
+        baseline=clean(result.contenders[0]) if result.contenders else "",
+        notes=[clean(note) for note in result.notes],
+        summary=tables.summary(result),
+        parity=tables.parity(result),
+        worst=tables.worst(result),
+        loads=tables.loads(result),
+        errors=tables.errors(result),
+        not_measured=tables.not_measured(result),
+        steps=tables.steps(result),
+        stages=tables.stages(result),
+        processes=tables.processes(result),
+        command=clean(result.command),
+        started=clean(result.started),
+        environment=[(clean(name), clean(value)) for name, value in result.environment.items()],
+        **drawn,
+    )
+
+
+def _ratio(ratio: tuple[str, str]) -> Markup:
+    return Markup('<td class="ratio">{}{}</td>').format(
+        ratio[0], Markup("<small>{}</small>").format(ratio[1]) if ratio[1] else ""
+    )

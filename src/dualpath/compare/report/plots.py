@@ -1,0 +1,286 @@
+"""The figures about speed. Each holds what was measured and leaves out what was not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from dualpath.compare.report.palette import LIGHT
+from dualpath.compare.report.render import Key, Panel, Plot, mark
+from dualpath.compare.report.wording import factor, joined, known, load, number, rows, senders, short
+from dualpath.compare.result import Cell, Compared, Measured, Result
+from dualpath.compare.stats import Ratio
+
+MOST_DISTRIBUTIONS = 6
+WIDE = 20  # values that differ by more are shown on a logarithmic axis
+STYLES = ("-", "--", ":", "-.")
+
+Lines = dict[str, list[tuple[float, float]]]
+
+
+def speed(result: Result) -> list[Plot]:
+    """Return the figures for which there is something to show."""
+    closed = [cell for cell in result.cells if cell.load.rate is None and cell.measured]
+    opened = [cell for cell in result.cells if cell.load.rate is not None and cell.measured]
+    plots = [
+        _ratios(result),
+        _throughput(result, closed),
+        _latency(result, closed, "latency", "Latency"),
+        _latency(result, opened, "latency-at-rate", "Latency at a given rate of requests"),
+        _distribution(result),
+    ]
+    return [plot for plot in plots if plot.panels]
+
+
+def contenders(result: Result, cells: Sequence[Cell] | None = None) -> list[Key]:
+    """Return the keys of the contenders that these cells measured."""
+    seen = result.contenders if cells is None else {name for cell in cells for name in cell.measured}
+    return [Key(name, place) for place, name in enumerate(result.contenders) if name in seen]
+
+
+def _throughput(result: Result, cells: Sequence[Cell]) -> Plot:
+    def rate(measured: Measured) -> float:
+        return measured.rows_per_s
+
+    panels = [
+        _curves(result, title, across, points, "rows/s", {"-": rate}) for title, across, points in _families(cells)
+    ]
+    return Plot(
+        "throughput", "Throughput", "Rows answered per second; higher is better.", panels, contenders(result, cells)
+    )
+
+
+def _latency(result: Result, cells: Sequence[Cell], name: str, title: str) -> Plot:
+    of = {"-": _percentile(50), "--": _percentile(99)}
+    panels = [_curves(result, title, across, points, "ms", of) for title, across, points in _families(cells)]
+    caption = "Median and 99th percentile of a request; lower is better."
+    if cells and cells[0].load.rate is not None:
+        caption += " Counted from the time at which a request was due, so that a stall is not hidden."
+    return Plot(name, title, caption, panels, [*contenders(result, cells), Key("p50"), Key("p99", style="--")])
+
+
+def _percentile(p: float) -> Callable[[Measured], float]:
+    return lambda measured: measured.latencies_ms.get(p, math.nan)
+
+
+def _families(cells: Sequence[Cell]) -> Iterator[tuple[str, str, list[tuple[float, Cell]]]]:
+    """Yield panels of cells that differ in one thing alone: the rate, or what takes more values of clients and rows."""
+    clients, batches = {cell.load.concurrency for cell in cells}, {cell.load.batch for cell in cells}
+    by_batch = None in clients or len(clients) >= len(batches)
+    across = "requests/s" if None in clients else "clients" if by_batch else "rows per request"
+    families: dict[str, list[tuple[float, Cell]]] = {}
+    for cell in sorted(cells, key=lambda cell: (cell.load.batch, cell.load.concurrency or 0, cell.load.rate or 0)):
+        title = f"{rows(cell.load.batch)} per request" if by_batch else senders(cell.load)
+        x = (cell.load.rate or cell.load.concurrency or 0) if by_batch else cell.load.batch
+        families.setdefault(title, []).append((x, cell))
+    for title, points in families.items():
+        yield title, across, points
+
+
+def _curves(
+    result: Result,
+    title: str,
+    across: str,
+    points: Sequence[tuple[float, Cell]],
+    unit: str,
+    values: dict[str, Callable[[Measured], float]],
+) -> Panel:
+    def lines(of: Callable[[Measured], float]) -> Lines:
+        named = {
+            name: [(x, of(cell.measured[name])) for x, cell in points if name in cell.measured]
+            for name in result.contenders
+        }
+        return {name: line for name, line in named.items() if line}
+
+    drawn = {style: lines(of) for style, of in values.items()}
+
+    def draw(axes: Axes) -> None:
+        for style, of in drawn.items():
+            for name, line in of.items():
+                hollow: dict[str, Any] = {"markerfacecolor": LIGHT["paper"]} if style != "-" else {}
+                place = result.contenders.index(name)
+                axes.plot(*zip(*line, strict=True), linestyle=style, clip_on=False, **mark(place), **hollow)
+        xs = sorted({x for x, _ in points})
+        if across != "requests/s" or xs[-1] / xs[0] > WIDE:
+            axes.set_xscale("log", base=2)
+        if len(xs) == 1:
+            axes.set_xlim(xs[0] / 2, xs[0] * 2)
+        axes.set_xticks(xs, [f"{x:,.6g}" for x in xs])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xlabel(across)
+        axes.set_title(title)
+        _scale(axes, [y for of in drawn.values() for line in of.values() for _, y in line], unit)
+
+    first = next(iter(drawn.values()))
+    said = "; ".join(
+        f"{short(name)} " + joined([f"{number(y)} at {x:,.6g}" for x, y in line]) for name, line in first.items()
+    )
+    return Panel(title, f"{title}: {unit} by {across}. {said}.", draw)
+
+
+def _scale(axes: Axes, ys: Sequence[float], unit: str) -> None:
+    """Count from 0, or by powers where the values are far apart."""
+    sizes = [y for y in ys if math.isfinite(y) and y > 0]
+    if sizes and max(sizes) / min(sizes) > WIDE:
+        axes.set_yscale("log")
+        _plain_log(axes.yaxis, max(sizes) / min(sizes))
+    else:
+        axes.set_ylim(0, max(sizes, default=1) * 1.08)
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,.6g}"))
+    axes.set_ylabel(unit)
+
+
+def _plain_log(axis: Axis, span: float) -> None:
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if span < 500 else (1,)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+
+
+def _distribution(result: Result) -> Plot:
+    """Percentiles on an axis that gives each further nine the same room, as HdrHistogram draws them."""
+    cells = [cell for cell in result.cells if any(m.latencies_ms for m in cell.measured.values())]
+    picked = sorted({round(i) for i in np.linspace(0, len(cells) - 1, min(len(cells), MOST_DISTRIBUTIONS))})
+    shown = [cells[i] for i in picked]
+    groups = sorted({group for cell in shown for m in cell.measured.values() for group in m.groups_ms})
+    caption = "Latency by percentile, each further nine with the same room; lower and flatter is better."
+    if len(shown) < len(cells):
+        caption += f" {len(shown)} of {len(cells)} loads, spread over the run."
+    keys = [Key(f"BERT_WEIGHT {group}", style=STYLES[i % 4]) for i, group in enumerate(groups)]
+    panels = [_percentiles(result, cell, groups) for cell in shown]
+    return Plot("distribution", "Latency distribution", caption, panels, [*contenders(result, shown), *keys])
+
+
+def _percentiles(result: Result, cell: Cell, groups: Sequence[str]) -> Panel:
+    def draw(axes: Axes) -> None:
+        tail = max(_tail(m) for m in cell.measured.values())
+        last = _nines(tail) + 0.45
+        ys = []
+        for place, name in enumerate(result.contenders):
+            if (measured := cell.measured.get(name)) is None:
+                continue
+            split = {STYLES[groups.index(group) % 4]: ms for group, ms in measured.groups_ms.items()}
+            for style, latencies in (split or {"-": measured.latencies_ms}).items():
+                line = [(_nines(p), ms) for p, ms in sorted(latencies.items()) if p <= _tail(measured)]
+                line += [(last, latencies[100])] if 100 in latencies else []
+                at = [i for i, (x, _) in enumerate(line) if x == last or x in (_nines(50), _nines(90), _nines(99))]
+                if line:
+                    axes.plot(*zip(*line, strict=True), linestyle=style, markevery=at, clip_on=False, **mark(place))
+                ys += [y for _, y in line]
+        ticks = [p for p in (50, 90, 99, 99.9) if p <= tail]
+        axes.set_xticks([0, *map(_nines, ticks), last], ["0", *(f"{p:g}" for p in ticks), "max"])
+        axes.set_xlim(0, last)
+        axes.set_title(load(cell.load))
+        axes.set_xlabel("percentile")
+        _scale(axes, ys, "ms")
+
+    said = "; ".join(
+        f"{short(name)} " + joined([f"p{p:g} {number(m.latencies_ms[p])}" for p in (50, 90, 99) if p in m.latencies_ms])
+        for name, m in cell.measured.items()
+    )
+    return Panel(load(cell.load), f"{load(cell.load)}: latency in ms by percentile. {said}.", draw)
+
+
+def _tail(measured: Measured) -> float:
+    """Return the highest percentile that at least one request lies beyond."""
+    answered = measured.n_requests - measured.n_errors - measured.n_timeouts
+    return max((p for p in (50, 90, 99, 99.9) if answered * (100 - p) >= 100), default=50)
+
+
+def _nines(percentile: float) -> float:
+    return -math.log10(1 - percentile / 100)
+
+
+def _ratios(result: Result) -> Plot:
+    """Every ratio with its interval: the answer, load by load."""
+    cells = [cell for cell in result.cells if cell.compared]
+    others = [key for key in contenders(result)[1:] if any(key.label in cell.compared for cell in cells)]
+    height = 74 + len(cells) * max(24, 13 * len(others) + 8)
+    measures: list[tuple[str, str, Callable[[Compared], Ratio]]] = [
+        ("Throughput", "faster →", lambda c: c.throughput),
+        ("Median latency (p50)", "← faster", lambda c: c.p50),
+        ("99th percentile (p99)", "← faster", lambda c: c.p99),
+    ]
+    panels = [_forest(result, others, *measure, cells) for measure in measures if cells]
+    who = short(others[0].label) if len(others) == 1 else "Each contender"
+    caption = (
+        "Turn by turn, with the 95 % interval. A hollow mark: the interval holds 1, so no difference is shown. "
+        "Right of 1 is more, left is less."
+    )
+    title = f"{who} over {_baseline(result)}, load by load"
+    return Plot("ratios", title, caption, panels, others if len(others) > 1 else [], (400, height))
+
+
+def _baseline(result: Result) -> str:
+    """Return the baseline's name, short."""
+    return short(result.contenders[0]) if result.contenders else "the baseline"
+
+
+def _forest(
+    result: Result,
+    others: Sequence[Key],
+    title: str,
+    better: str,
+    of: Callable[[Compared], Ratio],
+    cells: Sequence[Cell],
+) -> Panel:
+    drawn = [
+        (y + ((i + 0.5) / len(others) - 0.5) * 0.7, key, of(cell.compared[key.label]))
+        for y, cell in enumerate(cells)
+        for i, key in enumerate(others)
+        if key.label in cell.compared and known(of(cell.compared[key.label]))
+    ]
+
+    def draw(axes: Axes) -> None:
+        axes.axvline(1, color=LIGHT["muted"], linewidth=1)
+        for y, key, ratio in drawn:
+            hollow: dict[str, Any] = {"markerfacecolor": LIGHT["paper"]} if ratio.low <= 1 <= ratio.high else {}
+            axes.plot((ratio.low, ratio.high), (y, y), color=key.line["color"], linewidth=1.6)
+            axes.plot(ratio.value, y, linestyle="", **key.line, **hollow)
+        axes.set_xscale("log")
+        ends = [x for _, _, ratio in drawn for x in (ratio.low, ratio.high) if math.isfinite(x) and x > 0]
+        low, high = min([0.9, *ends]) / 1.05, max([1.1, *ends]) * 1.05
+        axes.set_xlim(low, high)
+        ticks = _ticks(low, high)
+        axes.set_xticks(ticks, [f"{tick:,.6g}×" for tick in ticks])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.grid(True, axis="x")
+        axes.grid(False, axis="y")
+        axes.set_yticks(range(len(cells)), [load(cell.load) for cell in cells])
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.set_ylim(len(cells) - 0.4, -0.6)
+        axes.set_title(title)
+        axes.set_title(better, loc="right", size=8, weight="normal", color=LIGHT["muted"])
+
+    said = "; ".join(
+        f"{short(key.label)} at {load(cell.load)} {' '.join(factor(of(cell.compared[key.label])))}"
+        for cell in cells
+        for key in others
+        if key.label in cell.compared
+    )
+    return Panel(title, f"{title} over {_baseline(result)}: {said}.", draw)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Return up to five round ratios within an interval, 1 among them."""
+    steps: list[list[float]] = [
+        [i / 20 for i in range(10, 41)],
+        [i / 10 for i in range(5, 21)],
+        [0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.2, 1.4, 1.6, 1.8, 2],
+        [0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4],
+        [2.0**i for i in range(-12, 13)],
+        [4.0**i for i in range(-6, 7)],
+    ]
+    for candidates in steps:
+        ticks = [tick for tick in candidates if low <= tick <= high]
+        covered = ticks[0] / low < 1.5 * (candidates[1] / candidates[0]) and candidates[-1] * 1.6 > high
+        if len(ticks) <= 5 and covered:
+            return ticks
+    return [10.0**i for i in range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)]

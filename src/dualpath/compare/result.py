@@ -1,0 +1,208 @@
+"""What a comparison found: plain data that the terminal, `--json` and the report all show.
+
+Contenders go by name. The first is the baseline: every ratio is another contender's figure over the baseline's, taken
+turn by turn, so that a drifting machine hits both.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from dualpath.compare.stats import Ratio
+
+PERCENTILES = (0, 1, 5, 10, 25, 50, 75, 90, 95, 99, 99.9, 100)
+"""Of which a distribution of latencies is made, enough to draw it."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """How requests are sent: by so many clients in a closed loop, or at so many a second whatever happens.
+
+    Attributes:
+        batch: rows per request.
+        concurrency: clients; None where `rate` is given.
+        rate: requests per second on average, Poisson; None where `concurrency` is given.
+    """
+
+    batch: int
+    concurrency: int | None = None
+    rate: float | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One contender under one load, all turns together. Errors and time-outs are in no latency and no throughput.
+
+    Attributes:
+        n_requests: sent and counted: answered, failed or timed out.
+        n_errors: failed, time-outs not among them.
+        n_timeouts: not answered within `--timeout`.
+        latencies_ms: by percentile (PERCENTILES); empty where nothing was answered. At a rate it counts from the
+            intended send time.
+        groups_ms: the same by BERT_WEIGHT, where weights are mixed.
+    """
+
+    rows_per_s: float
+    n_requests: int
+    n_errors: int
+    n_timeouts: int
+    first_error: str | None
+    latencies_ms: dict[float, float]
+    groups_ms: dict[str, dict[float, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A contender over the baseline under the same load."""
+
+    throughput: Ratio
+    p50: Ratio
+    p99: Ratio
+
+
+@dataclass
+class Cell:
+    """All contenders under one load.
+
+    Attributes:
+        measured: by contender; one that could not be measured is missing.
+        compared: by contender, the baseline left out.
+        notes: what a reader must know: too noisy for a verdict, the client was the bottleneck.
+        not_measured: by contender, why: "no GPU", "over 30 s a request".
+    """
+
+    load: Load
+    measured: dict[str, Measured] = field(default_factory=dict)
+    compared: dict[str, Compared] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    not_measured: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class WorstRow:
+    """A row on which two contenders disagree most; `where` names it in the input.
+
+    Of a tensor it is the element that differs most. Texts that differ have the difference 1.
+    """
+
+    where: str
+    baseline: float | str
+    other: float | str
+    difference: float
+
+
+@dataclass(frozen=True)
+class Parity:
+    """One common output of the baseline and another contender, over every input that both answered.
+
+    Differences are absolute; NaN equals NaN only. Texts are equal or not: `mean` is the share of those that are not.
+    """
+
+    other: str
+    output: str
+    n_rows: int
+    n_equal: int  # bitwise
+    largest: float
+    mean: float
+    atol: float
+    worst: tuple[WorstRow, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether no row differs by more than `atol`."""
+        return self.largest <= self.atol  # NaN is not
+
+
+@dataclass(frozen=True)
+class Step:
+    """A model's share in a contender's requests, from Triton's statistics.
+
+    Durations are per row asked of the contender. Requests that ran together share their compute time; each has its own
+    in the queue. `note` says what the figures of a model that calls others cover.
+    """
+
+    contender: str
+    model: str
+    n_rows: int
+    n_executions: int
+    queue_ms: float
+    compute_ms: float
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage or a route of a BLS model, from its own histograms and counters."""
+
+    contender: str
+    name: str
+    n: int
+    mean_ms: float | None  # None for a route, which is a count
+
+
+@dataclass(frozen=True)
+class Process:
+    """A local process during the loads: CPU seconds and memory."""
+
+    name: str
+    pid: int
+    cpu_s: float
+    rss_mb: float
+
+
+@dataclass(frozen=True)
+class Span:
+    """A step of one traced request, in ms from its begin; `depth` 0 is the request itself."""
+
+    contender: str
+    name: str
+    depth: int
+    start_ms: float
+    end_ms: float
+
+
+@dataclass
+class Result:
+    """A whole run.
+
+    Attributes:
+        title: what was compared.
+        contenders: names; the first is the baseline.
+        command: the exact command to run it again.
+        environment: machine and versions, by what they are: "processor", "cores", "Triton", "precision", …
+        notes: about the whole run: outputs left out, interrupted, the server died.
+        failed: whether the run found a failure (exit code 1).
+    """
+
+    title: str
+    contenders: list[str]
+    command: str
+    started: str
+    environment: dict[str, str] = field(default_factory=dict)
+    parity: list[Parity] = field(default_factory=list)
+    cells: list[Cell] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    stages: list[Stage] = field(default_factory=list)
+    processes: list[Process] = field(default_factory=list)
+    timelines: list[Span] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    failed: bool = False
+    verdict: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain dictionaries and lists; a number that is not finite, which JSON lacks, becomes None."""
+        plain: dict[str, Any] = _finite(asdict(self))
+        return plain
+
+
+def _finite(value: Any) -> Any:
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case dict():
+            return {key: _finite(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_finite(item) for item in value]
+    return value

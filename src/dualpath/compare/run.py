@@ -1,0 +1,277 @@
+"""Measure contenders under several loads, in short turns, and write what is found into a Result as it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from dualpath.compare import load as loading
+from dualpath.compare import stats, verdict
+from dualpath.compare.load import PAUSE_S, Contender, Turn, run_open_turn, run_turn
+from dualpath.compare.result import PERCENTILES, Cell, Compared, Load, Measured, Result
+
+MIN_ROUNDS, MAX_ROUNDS = 6, 20
+MIN_TURN_S = 1.0
+MIN_OPEN_TURN_S = 2.0
+"""Of an open loop, in which queues have to build up."""
+WARM_UP_S = 1.0
+SLOW_S = 0.2
+"""From this latency on, what a first request costs more than others does not show."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """One turn to be measured.
+
+    Attributes:
+        start: the request to start with, the same for all contenders of a round; it seeds the arrivals too.
+        warm_up: whether to send some requests before the clock starts.
+    """
+
+    contender: Contender
+    load: Load
+    duration_s: float
+    start: int
+    warm_up: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long to measure.
+
+    Attributes:
+        duration_s: per contender and load. Requests that take longer than a sixth of it prolong it.
+        timeout_s: of each request.
+        seed: of all that is random.
+    """
+
+    duration_s: float = 10.0
+    timeout_s: float = 30.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands: this contender's turn under this cell's load comes next, or nobody's."""
+
+    cell: Cell
+    contender: str
+    fraction: float
+
+
+def on_server(url: str, timeout_s: float) -> Callable[[Order], Turn]:
+    """Return the function that measures turns on the server at a gRPC address."""
+
+    def measure_turn(order: Order) -> Turn:
+        contender, load = order.contender, order.load
+        how: Any = {"timeout_s": timeout_s, "warm_up": order.warm_up}
+        if load.rate is not None:
+            return loading.run(run_open_turn(url, contender, load.rate, order.duration_s, order.start, **how))
+        assert load.concurrency is not None
+        return loading.run(run_turn(url, contender, load.concurrency, order.duration_s, order.start, **how))
+
+    return measure_turn
+
+
+def measure(
+    result: Result,
+    loads: Sequence[Load],
+    make: Callable[[str, Load], Contender | str],
+    measure_turn: Callable[[Order], Turn],
+    plan: Plan = Plan(),
+    *,
+    around: Callable[[str], AbstractContextManager[object]] = lambda contender: nullcontext(),
+    gone: Callable[[], str | None] = lambda: None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> None:
+    """Measure all contenders of a result under each load, lightest first, and add a cell for each.
+
+    Contenders take turns in random order. A request that would take longer than the plan's timeout is not tried, as
+    far as lighter loads tell. When the server goes away, the result says so and has failed; on Ctrl-C it says so and
+    KeyboardInterrupt goes on. Either way it holds what was measured until then.
+
+    Args:
+        make: makes a contender by its name for a load, or says why it is not measured ("no GPU").
+        measure_turn: `on_server(...)`.
+        around: entered for each turn, warm-up included, with the contender's name.
+        gone: says why the server is gone, or None; asked after a turn with a failure.
+        on_progress: called before each turn and after the last; `result` is up to date then.
+    """
+    run = _Run(result, make, measure_turn, plan, around, gone, on_progress, len(loads))
+    ordered = sorted(loads, key=lambda load: (load.rate is not None, _demand(load)))
+    try:
+        for number, load in enumerate(ordered):
+            run.cell(load, number)
+    except _ServerGoneError as error:
+        result.failed = True
+        result.notes.append(f"The server went away ({error}) after {run.n_measured} of {len(loads)} loads.")
+    except KeyboardInterrupt:
+        result.notes.append(f"Interrupted after {run.n_measured} of {len(loads)} loads.")
+        raise
+    finally:
+        result.verdict = verdict.sentence(result)
+
+
+class _ServerGoneError(Exception):
+    """The message says why."""
+
+
+@dataclass
+class _Run:
+    result: Result
+    make: Callable[[str, Load], Contender | str]
+    measure_turn: Callable[[Order], Turn]
+    plan: Plan
+    around: Callable[[str], AbstractContextManager[object]]
+    gone: Callable[[], str | None]
+    on_progress: Callable[[Progress], None]
+    n_cells: int
+    n_measured: int = 0
+    rows_per_s: dict[str, float] = field(default_factory=dict)  # the best so far, by contender
+
+    def __post_init__(self) -> None:
+        self._rng = np.random.default_rng(self.plan.seed)
+
+    def cell(self, load: Load, number: int) -> None:
+        cell = Cell(load)
+        self.result.cells.append(cell)
+        contenders = self._contenders(cell)
+        turns: dict[str, list[Turn]] = {}
+        try:
+            latency_s = self._warm_up(cell, contenders, number)
+            n_turns, turn_s = turns_of(self.plan.duration_s, latency_s, load)
+            turns = {name: [] for name in contenders}
+            for round_ in range(n_turns if contenders else 0):
+                self._round(cell, contenders, turns, turn_s, latency_s, (number + round_ / n_turns) / self.n_cells)
+            self.n_measured += 1
+        finally:
+            _compare(cell, turns, self.result.contenders)
+            cell.notes += verdict.notes(cell, turns, self.result.contenders)
+            if not cell.measured and not cell.not_measured:
+                self.result.cells.remove(cell)
+            if any(measured.n_requests == measured.n_errors > 0 for measured in cell.measured.values()):
+                self.result.failed = True
+        for name, measured in cell.measured.items():
+            self.rows_per_s[name] = max(self.rows_per_s.get(name, 0.0), measured.rows_per_s)
+        self.on_progress(Progress(cell, "", (number + 1) / self.n_cells))
+
+    def _contenders(self, cell: Cell) -> dict[str, Contender]:
+        """Make the contenders; those that cannot or need not be measured are named in the cell."""
+        contenders = {}
+        for name in self.result.contenders:
+            made = self._too_slow(name, cell.load) or self.make(name, cell.load)
+            if isinstance(made, str):
+                cell.not_measured[name] = made
+            else:
+                contenders[name] = made
+        return contenders
+
+    def _too_slow(self, name: str, load: Load) -> str | None:
+        if load.rate is not None or not (rows_per_s := self.rows_per_s.get(name)):
+            return None
+        expected_s = _demand(load) / rows_per_s
+        if expected_s <= self.plan.timeout_s:
+            return None
+        return (
+            f"a request would take about {expected_s:.0f} s, longer than the timeout of {self.plan.timeout_s:g} s, "
+            f"at the {rows_per_s:.3g} rows/s that lighter loads reached"
+        )
+
+    def _warm_up(self, cell: Cell, contenders: dict[str, Contender], number: int) -> float:
+        """Warm all up; return the longest median latency in seconds. Who answers nothing in time is left out."""
+        latency_s = 0.0
+        start = self._start()
+        for name, contender in list(contenders.items()):
+            self.on_progress(Progress(cell, name, number / self.n_cells))
+            turn = self._turn(Order(contender, cell.load, min(WARM_UP_S, self.plan.duration_s), start, False))
+            self._check(turn)
+            if latencies := turn.all_ms():
+                latency_s = max(latency_s, float(np.median(latencies)) / 1e3)
+            elif turn.n_timeouts and not turn.n_errors:
+                cell.not_measured[name] = f"no answer within the timeout of {self.plan.timeout_s:g} s"
+                del contenders[name]
+        return latency_s
+
+    def _round(
+        self,
+        cell: Cell,
+        contenders: Mapping[str, Contender],
+        turns: dict[str, list[Turn]],
+        turn_s: float,
+        latency_s: float,
+        fraction: float,
+    ) -> None:
+        start = self._start()
+        for index in self._rng.permutation(len(contenders)):
+            name = list(contenders)[index]
+            self.on_progress(Progress(cell, name, fraction))
+            order = Order(contenders[name], cell.load, turn_s, start, latency_s < SLOW_S)
+            turn = self._turn(order)
+            turns[name].append(turn)
+            cell.measured[name] = summary(turns[name])
+            self._check(turn)
+
+    def _turn(self, order: Order) -> Turn:
+        with self.around(order.contender.name):
+            turn = self.measure_turn(order)
+            if turn.n_timeouts:  # the server may still work on what nobody waits for, and the next turn is another's
+                self.measure_turn(replace(order, load=Load(order.load.batch, concurrency=1), duration_s=PAUSE_S))
+        return turn
+
+    def _check(self, turn: Turn) -> None:
+        if (turn.n_errors or turn.n_timeouts) and (why := self.gone()):
+            raise _ServerGoneError(why)
+
+    def _start(self) -> int:
+        return int(self._rng.integers(1 << 16))
+
+
+def turns_of(duration_s: float, latency_s: float, load: Load) -> tuple[int, float]:
+    """Return how many turns to take and how long each: many short ones, none much shorter than a few requests."""
+    turn_s = max(MIN_TURN_S if load.rate is None else MIN_OPEN_TURN_S, 3 * latency_s)
+    n_turns = min(MAX_ROUNDS, max(MIN_ROUNDS, int(duration_s / turn_s)))
+    if latency_s * MIN_ROUNDS > 3 * duration_s:  # then fewer, or they would take for ever
+        n_turns = max(1, int(3 * duration_s / latency_s))
+    return n_turns, duration_s / n_turns
+
+
+def summary(turns: Sequence[Turn]) -> Measured:
+    """Put a contender's turns together."""
+    groups = turns[0].latencies_ms.keys()
+    by_group = {group: [ms for turn in turns for ms in turn.latencies_ms[group]] for group in groups}
+    all_ms = [ms for latencies in by_group.values() for ms in latencies]
+    n_errors, n_timeouts = sum(turn.n_errors for turn in turns), sum(turn.n_timeouts for turn in turns)
+    return Measured(
+        rows_per_s=sum(turn.n_rows for turn in turns) / sum(turn.elapsed_s for turn in turns),
+        n_requests=len(all_ms) + n_errors + n_timeouts,
+        n_errors=n_errors,
+        n_timeouts=n_timeouts,
+        first_error=next((turn.first_error for turn in turns if turn.first_error), None),
+        latencies_ms=stats.distribution(all_ms, PERCENTILES),
+        groups_ms={group: stats.distribution(ms, PERCENTILES) for group, ms in by_group.items() if len(groups) > 1},
+    )
+
+
+def _compare(cell: Cell, turns: Mapping[str, Sequence[Turn]], contenders: Sequence[str]) -> None:
+    baseline, *others = contenders
+    for other in others:
+        rounds = [
+            (a, b) for a, b in zip(turns.get(other, ()), turns.get(baseline, ()), strict=False) if a.n_rows and b.n_rows
+        ]  # the last one may be short of a turn
+        if rounds:
+            ours, theirs = zip(*rounds, strict=True)
+            a_ms, b_ms = ([turn.all_ms() for turn in taken] for taken in (ours, theirs))
+            cell.compared[other] = Compared(
+                throughput=stats.ratio(stats.throughput(ours), stats.throughput(theirs)),
+                p50=stats.percentile_ratio(a_ms, b_ms, 50),
+                p99=stats.percentile_ratio(a_ms, b_ms, 99),
+            )
+
+
+def _demand(load: Load) -> float:
+    """Rows that wait for an answer in a closed loop; rows per second of an open one."""
+    return load.batch * (load.concurrency if load.rate is None else load.rate)  # type: ignore[operator]

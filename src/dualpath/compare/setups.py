@@ -1,0 +1,189 @@
+"""Set-ups of the pipeline, as contenders: all of it in Triton, or pre- and postprocessing in the client's process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import tritonclient.grpc as grpcclient
+from tritonclient.grpc import service_pb2
+
+from dualpath.compare.load import Contender, Send, over_grpc, serialise
+from dualpath.compare.result import Cell, Load, Result
+from dualpath.compare.tensors import infer_input
+from dualpath.readability.combine import Scores, combine
+from dualpath.readability.contract import BERT, EXCERPT, FOREST, SCORE, WEIGHT, Model, Tensor
+from dualpath.readability.features import FeatureCounter, WordLists
+from dualpath.readability.tokens import TokenEncoder, pad
+
+BERT_WEIGHT = 0.5
+"""Every row needs both models."""
+GROUP = str(BERT_WEIGHT)
+"""The label of all latencies."""
+
+N_ROWS = 256
+"""Rows that the requests of a load hold between them, at least; they go round and round."""
+
+SLOW_S = 30.0
+"""Requests that would take longer are not sent."""
+
+Infer = Callable[..., Awaitable[npt.NDArray[Any]]]
+"""infer(model, *inputs): calls one of the two models and returns its output."""
+
+Score = Callable[[Sequence[bytes]], Awaitable[Scores]]
+"""Scores excerpts in one request: float32 [rows]."""
+
+
+class Setup(Protocol):
+    """A way to score excerpts with a server's models."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def url(self) -> str:
+        """The server's gRPC address."""
+        ...
+
+    def connect(self) -> AbstractAsyncContextManager[Score]:
+        """Open a connection."""
+        ...
+
+    def contender(self, batches: Sequence[Sequence[bytes]]) -> Contender:
+        """Return what puts load on it: these excerpts, one batch a request."""
+        ...
+
+
+@dataclass(frozen=True)
+class InTriton:
+    """The server takes excerpts and gives scores; under load the client sends requests serialised beforehand.
+
+    Attributes:
+        model: "orchestrator" or "ensemble_all".
+    """
+
+    name: str
+    url: str
+    model: str
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[Score]:
+        async def score(excerpts: Sequence[bytes]) -> Scores:
+            scores: Scores = (await _answer(send, self._request(excerpts), SCORE))[:, 0]
+            return scores
+
+        async with over_grpc(self.url) as send:
+            yield score
+
+    def contender(self, batches: Sequence[Sequence[bytes]]) -> Contender:
+        requests = [self._request(excerpts) for excerpts in batches]
+        connect = partial(over_grpc, self.url)
+        return Contender(self.name, requests, [GROUP] * len(batches), len(batches[0]), lambda _: connect())
+
+    def _request(self, excerpts: Sequence[bytes]) -> bytes:
+        weights = np.full((len(excerpts), 1), BERT_WEIGHT, np.float32)
+        column = np.array([[excerpt] for excerpt in excerpts], np.object_)
+        return serialise(self.model, [infer_input(EXCERPT, column), infer_input(WEIGHT, weights)], [SCORE.name])
+
+
+@dataclass(frozen=True)
+class InClient:
+    """The client's process makes tokens and features, calls both models in parallel, and combines their scores.
+
+    A whole request goes to each model in one call, padded to its longest row, as in an application without an
+    orchestrator. Under load all clients share one process and one thread.
+    """
+
+    name: str
+    url: str
+    tokens: TokenEncoder
+    features: FeatureCounter
+
+    @classmethod
+    def of(cls, name: str, url: str, model_repository: Path) -> InClient:
+        """Load the tokenizer and the word lists that the models of a repository were fitted with."""
+        tokenizer, word_lists = (model_repository / m.name / "1" / (m.companion or "") for m in (BERT, FOREST))
+        return cls(name, url, TokenEncoder(tokenizer), FeatureCounter(WordLists.load(word_lists)))
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[Score]:
+        async with over_grpc(self.url) as send:
+            yield partial(self.score, partial(_infer, send))
+
+    def contender(self, batches: Sequence[Sequence[bytes]]) -> Contender:
+        return Contender(self.name, batches, [GROUP] * len(batches), len(batches[0]), lambda _: self.connect())
+
+    async def score(self, infer: Infer, excerpts: Sequence[bytes]) -> Scores:
+        """Score excerpts: float32 [rows]."""
+        input_ids, attention_mask = pad(self.tokens.encode(excerpts))
+        features = self.features.features(excerpts)
+        bert, forest = await asyncio.gather(infer(BERT, input_ids, attention_mask), infer(FOREST, features))
+        return combine(np.full(len(excerpts), BERT_WEIGHT, np.float32), bert[:, 0], forest[:, 0])
+
+
+def batches(excerpts: Sequence[bytes], n_rows: int) -> list[list[bytes]]:
+    """Cut excerpts into requests of `n_rows`, four at least, round and round."""
+    n_requests = max(4, N_ROWS // n_rows)
+    return [
+        [excerpts[(number * n_rows + row) % len(excerpts)] for row in range(n_rows)] for number in range(n_requests)
+    ]
+
+
+def too_slow(cells: Sequence[Cell], name: str, load: Load) -> str | None:
+    """Say why a contender's request is not sent: judged by the heaviest load so far, it would take over 30 s.
+
+    Twice the rows take twice the time; of larger batches that is nearly so, of smaller ones it errs on the long side.
+    """
+    before = [(_rows(cell.load), cell.measured[name].latencies_ms.get(50)) for cell in cells if name in cell.measured]
+    answered = [(n_rows, p50_ms) for n_rows, p50_ms in before if p50_ms is not None]
+    if not answered:
+        return None
+    n_rows, p50_ms = max(answered)
+    expected_s = p50_ms / 1e3 * _rows(load) / n_rows
+    if expected_s <= SLOW_S:
+        return None
+    return f"over {SLOW_S:.0f} s a request: about {expected_s:.3g} s, judged by {p50_ms / 1e3:.1f} s for {n_rows} rows"
+
+
+def _rows(load: Load) -> int:
+    """Rows that wait for their answers at a time."""
+    return load.batch * (load.concurrency or 1)
+
+
+async def _infer(send: Send, model: Model, *inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    tensors = [infer_input(tensor, array) for tensor, array in zip(model.inputs, inputs, strict=True)]
+    # The version that both styles call.
+    return await _answer(send, serialise(model.name, tensors, version="1"), model.outputs[0])
+
+
+async def _answer(send: Send, request: bytes, output: Tensor) -> npt.NDArray[Any]:
+    answer = grpcclient.InferResult(service_pb2.ModelInferResponse.FromString(await send(request)))
+    array: npt.NDArray[Any] = answer.as_numpy(output.name)
+    return array
+
+
+def headline(result: Result) -> str:
+    """Say what one excerpt takes in each set-up, and which load gave the best throughput; "" where nothing ran."""
+    alone = [
+        f"{measured.latencies_ms[50]:.3g} ms ({name})"
+        for cell in result.cells
+        if cell.load == Load(1, 1)
+        for name, measured in cell.measured.items()
+        if measured.latencies_ms
+    ]
+    loads = [
+        (measured.rows_per_s, name, cell.load) for cell in result.cells for name, measured in cell.measured.items()
+    ]
+    said = [f"One excerpt alone takes {', '.join(alone)}."] if alone else []
+    if loads:
+        rows_per_s, name, load = max(loads, key=lambda it: it[0])
+        clients = f"{load.concurrency} client{'' if load.concurrency == 1 else 's'}"
+        said.append(f"The best throughput is {rows_per_s:.3g} rows/s ({name}; {clients}, {load.batch} rows a request).")
+    return " ".join(said)

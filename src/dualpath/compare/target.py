@@ -1,0 +1,155 @@
+"""The models that are compared: read from their server, and held against each other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import tritonclient.grpc as grpcclient
+from tritonclient.utils import InferenceServerException
+
+from dualpath.errors import UserError
+from dualpath.readability.contract import Tensor
+
+
+@dataclass(frozen=True)
+class Target:
+    """A model of a server, or one version of it.
+
+    Attributes:
+        model: its name.
+        version: "" leaves the choice to the server.
+        max_batch_size: 0 where its tensors have no batch dimension.
+        optional: inputs that a request may leave out.
+    """
+
+    model: str
+    version: str
+    max_batch_size: int
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    optional: frozenset[str] = frozenset()
+
+    @property
+    def name(self) -> str:
+        """The name as it is asked for: `orchestrator` or `orchestrator:2`."""
+        return f"{self.model}:{self.version}" if self.version else self.model
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What two models have in common; `notes` name what is left out."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    max_batch_size: int
+    notes: tuple[str, ...] = field(default=())
+
+
+def split(name: str) -> tuple[str, str]:
+    """Split `model:version` or `model` into model and version, which may be "".
+
+    Raises:
+        UserError: it is neither.
+    """
+    match = re.fullmatch(r"([^:]+)(?::([1-9][0-9]*))?", name)
+    if not match:
+        raise UserError(f"expected a model as NAME or NAME:VERSION, such as orchestrator:1, got {name!r}.")
+    return match[1], match[2] or ""
+
+
+def read(client: grpcclient.InferenceServerClient, name: str) -> Target:
+    """Read a model's tensors from its server.
+
+    Args:
+        name: `model` or `model:version`.
+    Raises:
+        UserError: the server does not serve it, or not so that one request gets one answer.
+    """
+    model, version = split(name)
+    try:
+        if not client.is_model_ready(model, version):
+            raise UserError(f"{name}: expected a model that is ready, got one that is not. {_served(client)}")
+        config = client.get_model_config(model, version, as_json=True)["config"]
+    except InferenceServerException as error:
+        raise UserError(f"{name}: expected a model of the server, got: {error.message()}. {_served(client)}") from None
+    if config.get("model_transaction_policy", {}).get("decoupled"):
+        raise UserError(f"{name}: expected a model that answers a request once, got a decoupled one. Name another.")
+    if "sequence_batching" in config:
+        raise UserError(f"{name}: expected a model without state, got one with sequence batching. Name another.")
+    return Target(
+        model,
+        version,
+        int(config.get("max_batch_size", 0)),
+        _tensors(config.get("input", ())),
+        _tensors(config.get("output", ())),
+        frozenset(tensor["name"] for tensor in config.get("input", ()) if tensor.get("optional")),
+    )
+
+
+def pair(a: Target, b: Target) -> Pair:
+    """Hold two models against each other.
+
+    Raises:
+        UserError: their inputs differ, or they have no output in common.
+    """
+    notes: list[str] = []
+    inputs = _common_inputs(a, b, notes)
+    of_b = {tensor.name: tensor for tensor in b.outputs}
+    outputs = [tensor for tensor in a.outputs if tensor.name in of_b]
+    for one, other in ((a, b), (b, a)):
+        names = {tensor.name for tensor in other.outputs}
+        if left := [tensor.name for tensor in one.outputs if tensor.name not in names]:
+            notes.append(f"Left out, as only {one.name} has it: {', '.join(left)}.")
+    for tensor in [tensor for tensor in outputs if tensor.dtype != of_b[tensor.name].dtype]:
+        notes.append(f"Left out, as it is {tensor.dtype} here and {of_b[tensor.name].dtype} there: {tensor.name}.")
+        outputs.remove(tensor)
+    if not outputs:
+        raise UserError(
+            f"expected at least one output that both have, got {_names(a.outputs)} of {a.name} and "
+            f"{_names(b.outputs)} of {b.name}. Name two models with an output in common."
+        )
+    return Pair(inputs, tuple(outputs), min(a.max_batch_size or 1, b.max_batch_size or 1), tuple(notes))
+
+
+def _common_inputs(a: Target, b: Target, notes: list[str]) -> tuple[Tensor, ...]:
+    of_a, of_b = ({tensor.name: tensor for tensor in target.inputs} for target in (a, b))
+    inputs = []
+    for name in dict.fromkeys([*of_a, *of_b]):
+        if name in of_a and name in of_b:
+            inputs.append(_common(of_a[name], of_b[name], a, b))
+        elif name in a.optional | b.optional:
+            notes.append(f"Left out, as only {a.name if name in of_a else b.name} has it: the optional input {name}.")
+        else:
+            raise UserError(
+                f"expected models with the same inputs, got {_names(a.inputs)} of {a.name} and {_names(b.inputs)} of "
+                f"{b.name}. Name two models that take the same requests."
+            )
+    return tuple(inputs)
+
+
+def _common(one: Tensor, other: Tensor, a: Target, b: Target) -> Tensor:
+    """Return the tensor that both take; a fixed dimension wins over a variable one."""
+    fits = all(-1 in pair or pair[0] == pair[1] for pair in zip(one.dims, other.dims, strict=False))
+    if one.dtype != other.dtype or len(one.dims) != len(other.dims) or not fits:
+        raise UserError(
+            f"{one.name}: expected an input of the same type and shape in both, got {one.dtype} {list(one.dims)} of "
+            f"{a.name} and {other.dtype} {list(other.dims)} of {b.name}. Name two models that take the same requests."
+        )
+    return Tensor(one.name, one.dtype, tuple(map(max, one.dims, other.dims)))
+
+
+def _tensors(described: Sequence[dict[str, Any]]) -> tuple[Tensor, ...]:
+    return tuple(Tensor(it["name"], it["data_type"], tuple(map(int, it.get("dims", ())))) for it in described)
+
+
+def _names(tensors: Sequence[Tensor]) -> str:
+    return ", ".join(tensor.name for tensor in tensors) or "none"
+
+
+def _served(client: grpcclient.InferenceServerClient) -> str:
+    index = client.get_model_repository_index(as_json=True).get("models", ())
+    ready = sorted({entry["name"] for entry in index if entry.get("state") == "READY"})
+    return f"It serves {', '.join(ready) or 'none'}; see `dualpath models`."

@@ -1,0 +1,133 @@
+"""Values from a file as the tensors that Triton takes."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tritonclient.grpc as grpcclient
+from tritonclient.utils import deserialize_bytes_tensor, triton_to_np_dtype
+
+from dualpath.readability.contract import Tensor
+
+
+class BadValue(ValueError):
+    """A value is none of the tensor's type or shape. The message has no full stop."""
+
+
+def wire_dtype(tensor: Tensor) -> str:
+    """Return the name that requests use: TYPE_STRING -> BYTES, TYPE_FP32 -> FP32."""
+    return "BYTES" if tensor.dtype == "TYPE_STRING" else tensor.dtype.removeprefix("TYPE_")
+
+
+def infer_input(tensor: Tensor, array: npt.NDArray[Any]) -> grpcclient.InferInput:
+    """Make a request's input of an array as `from_values` gives it, with whatever dimensions it has."""
+    made = grpcclient.InferInput(tensor.name, list(array.shape), wire_dtype(tensor))
+    made.set_data_from_numpy(array)
+    return made
+
+
+def from_values(values: Any, tensor: Tensor, shape: Sequence[int] | None = None) -> npt.NDArray[Any]:
+    """Make an array of a list, flat in row-major order or nested.
+
+    Args:
+        values: texts, numbers, or texts of numbers.
+        shape: without it, the tensor's; one variable dimension follows from the number of values.
+    Raises:
+        BadValue: a value or the shape does not fit.
+    """
+    nested = _nested_shape(values)
+    if nested is None or not nested:
+        raise BadValue(f"expected a list of values, got {values!r:.40}")
+    flat = _flatten(values, len(nested))
+    dtype = np.dtype(triton_to_np_dtype(wire_dtype(tensor)))
+    array = np.empty(len(flat), dtype)
+    for index, value in enumerate(flat):
+        array[index] = _element(value, dtype)
+    return _reshape(array, tensor, shape or (nested if len(nested) > 1 else None))
+
+
+def from_base64(text: str, tensor: Tensor, shape: Sequence[int] | None = None) -> npt.NDArray[Any]:
+    """Make an array of Base64: little-endian values, or texts each after its length as a 4-byte integer.
+
+    Raises:
+        BadValue: it is no Base64, or its length does not fit.
+    """
+    try:
+        raw = base64.b64decode(text, validate=True)
+        if wire_dtype(tensor) == "BYTES":
+            array = deserialize_bytes_tensor(raw)
+        else:
+            array = np.frombuffer(raw, triton_to_np_dtype(wire_dtype(tensor)))
+    except binascii.Error as error:
+        raise BadValue(f"expected Base64, got: {error}") from None
+    except (struct.error, ValueError):
+        raise BadValue(f"expected Base64 of whole {wire_dtype(tensor)} elements, got {len(raw)} bytes") from None
+    return _reshape(array, tensor, shape)
+
+
+def _reshape(array: npt.NDArray[Any], tensor: Tensor, shape: Sequence[int] | None) -> npt.NDArray[Any]:
+    expected = list(tensor.dims)
+    if shape is None:
+        if expected.count(-1) > 1:
+            raise BadValue(f"expected a shape with the values, as {expected} leaves it open")
+        fixed = math.prod(size for size in expected if size != -1)
+        if (len(array) != fixed and -1 not in expected) or (fixed and len(array) % fixed):
+            raise BadValue(f"expected shape {expected}, got {len(array)} values")
+        return array.reshape(expected)
+    fits = len(shape) == len(expected) and all(want in (-1, size) for want, size in zip(expected, shape, strict=True))
+    if not fits:
+        raise BadValue(f"expected shape {expected}, got {list(shape)}")
+    if math.prod(shape) != len(array):
+        raise BadValue(f"expected {math.prod(shape)} values for shape {list(shape)}, got {len(array)}")
+    return array.reshape(shape)
+
+
+def _nested_shape(values: Any) -> list[int] | None:
+    """Return the shape of nested lists, [] of a value; None where they are ragged."""
+    if not isinstance(values, list):
+        return []
+    shapes = [_nested_shape(value) for value in values]
+    if any(shape is None or shape != shapes[0] for shape in shapes):
+        return None
+    return [len(values), *((shapes[0] or []) if shapes else [])]
+
+
+def _flatten(values: Any, depth: int) -> list[Any]:
+    return values if depth == 1 else [value for inner in values for value in _flatten(inner, depth - 1)]
+
+
+def _element(value: Any, dtype: np.dtype[Any]) -> Any:
+    """Return one element as the array takes it, refusing what would silently become another."""
+    if dtype.kind == "O":
+        if not isinstance(value, str | bytes):
+            raise BadValue(f"expected a text, got {value!r:.40}")
+        return value.encode(errors="surrogateescape") if isinstance(value, str) else value
+    try:
+        if dtype.kind == "b":
+            return {"true": True, "false": False, "1": True, "0": False}[str(value).lower()]
+        if dtype.kind in "iu":
+            return _integer(value, np.iinfo(dtype))
+        number = float(value)
+        with np.errstate(over="ignore"):
+            fits = math.isinf(number) or not np.isinf(dtype.type(number))
+    except (KeyError, ValueError, TypeError, OverflowError):
+        fits = False
+    if not fits:
+        raise BadValue(
+            f"expected {'true or false' if dtype.kind == 'b' else f'a number of type {dtype}'}, got {value!r:.40}"
+        )
+    return number
+
+
+def _integer(value: Any, limits: Any) -> int:
+    number = int(value)
+    if not limits.min <= number <= limits.max or (isinstance(value, float) and number != value):
+        raise ValueError
+    return number

@@ -1,0 +1,310 @@
+"""`dualpath bench` with fakes for the servers: its options, its set-ups, what it leaves out, and how it ends."""
+
+import asyncio
+import json
+import sys
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from dualpath import cli
+from dualpath.cli import bench_models, bench_run, bench_servers
+from dualpath.compare import setups
+from dualpath.compare.breakdown import Asked
+from dualpath.compare.load import Contender
+from dualpath.compare.setups import InTriton
+from dualpath.errors import UserError
+from dualpath.serving import preflight
+from paths import REPOSITORY
+
+ALL_CPU, CLIENT, ALL_GPU = "all in Triton, CPU", "client + models on CPU", "all in Triton, GPU"
+
+
+class FakeTriton(InTriton):
+    """A set-up that takes so long a row; the last texts of requests are in `seen`."""
+
+    seconds = 0.001
+    offset = 0.0
+
+    @asynccontextmanager
+    async def connect(self):
+        async def score(excerpts):
+            await asyncio.sleep(self.seconds * len(excerpts))
+            return np.float32([len(excerpt) + self.offset for excerpt in excerpts])
+
+        yield score
+
+    def contender(self, batches):
+        return Contender(self.name, batches, ["0.5"] * len(batches), len(batches[0]), lambda _: self.connect())
+
+
+class FakeClient(FakeTriton):
+    @classmethod
+    def of(cls, name, url, model_repository):
+        return cls(name, url, "none")
+
+
+class FakeRecorder:
+    def __init__(self, url, models, metrics_url, server_pid):
+        self.notes = []
+        FakeRecorder.n_rows = 0
+
+    @contextmanager
+    def turn(self, contender):
+        asked = Asked()
+        yield asked
+        FakeRecorder.n_rows += asked.n_rows
+
+    def steps(self):
+        return []
+
+    stages = processes = steps
+
+
+def server(url):
+    client = SimpleNamespace(get_server_metadata=lambda as_json: {"name": "triton", "version": "2.51.0"})
+    return SimpleNamespace(url=url, own=SimpleNamespace(metrics_url="", pid=1), client=client, gone=lambda: None)
+
+
+def place(precision="float32", gpu=None, encoder="MiniLM"):
+    return bench_servers.Place(REPOSITORY, encoder, precision, server(f"cpu-{precision}"), gpu, "" if gpu else "no GPU")
+
+
+@pytest.fixture
+def places(monkeypatch):
+    """Run on these places, with fake set-ups that take a millisecond a row."""
+    places = [place()]
+
+    @contextmanager
+    def served(*asked):
+        yield places
+
+    monkeypatch.setattr(bench_servers, "served", served)
+    monkeypatch.setattr(bench_run, "InTriton", FakeTriton)
+    monkeypatch.setattr(bench_run, "InClient", type("Client", (FakeClient,), {}))
+    monkeypatch.setattr(bench_run.breakdown, "Recorder", FakeRecorder)
+    monkeypatch.setattr(bench_run.breakdown, "timelines", lambda url, requests: ([], []))
+    return places
+
+
+@pytest.fixture
+def dualpath(monkeypatch, capfd):
+    """dualpath(*arguments) -> exit code, stdout, stderr."""
+
+    def dualpath(*arguments):
+        monkeypatch.setattr(sys, "argv", ["dualpath", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code, *capfd.readouterr()
+
+    return dualpath
+
+
+@pytest.fixture
+def bench(dualpath):
+    """bench(*arguments) -> exit code and the result, read from its JSON."""
+
+    def bench(*arguments):
+        code, out, _ = dualpath("bench", "--json", "--duration", "0.06", *arguments)
+        return code, json.loads(out)
+
+    return bench
+
+
+def test_without_a_gpu_the_third_set_up_is_named_and_not_measured(places, bench):
+    code, result = bench("--batch", "1,2")
+    assert code == 0
+    assert result["contenders"] == [ALL_CPU, CLIENT, ALL_GPU]
+    assert [cell["load"]["batch"] for cell in result["cells"]] == [1, 2]
+    for cell in result["cells"]:
+        assert cell["not_measured"] == {ALL_GPU: "no GPU"}
+        assert cell["measured"].keys() == {ALL_CPU, CLIENT}
+        assert cell["compared"].keys() == {CLIENT}
+    [parity] = result["parity"]
+    assert (parity["other"], parity["n_rows"], parity["n_equal"]) == (CLIENT, 8, 8)
+    assert result["verdict"].startswith("One excerpt alone takes ")
+    assert result["environment"]["encoder"] == "MiniLM"
+
+
+def test_the_table_names_the_set_up_that_is_not_measured(places, dualpath):
+    code, out, _ = dualpath("bench", "--duration", "0.06", "--batch", "1,2")
+    assert code == 0
+    assert f"{ALL_GPU}: not measured: no GPU\n" in out
+    lines = [line.split() for line in out[out.index("rows/s ") :].splitlines()]  # 80 columns hold it
+    assert [line[:5] for line in lines if line[1:5] == ALL_CPU.split()] == [[n, *ALL_CPU.split()] for n in ("1", "2")]
+
+
+def test_with_a_gpu_the_models_of_the_second_set_up_are_on_it(places, bench):
+    places[:] = [place(gpu=server("gpu"))]
+    code, result = bench("--batch", "1")
+    assert code == 0
+    assert result["contenders"] == [ALL_CPU, "client + models on GPU", ALL_GPU]
+    assert [cell["not_measured"] for cell in result["cells"]] == [{}]
+    assert {parity["other"] for parity in result["parity"]} == {"client + models on GPU", ALL_GPU}
+
+
+def test_each_precision_has_its_set_ups_and_is_held_against_itself(places, bench, monkeypatch):
+    places[:] = [place(encoder="bert-large, random weights"), place("bfloat16", encoder="bert-large, random weights")]
+    monkeypatch.setattr(FakeTriton, "offset", property(lambda self: 0.01 * ("bfloat16" in self.name)))
+    code, result = bench("--batch", "1")
+    assert code == 0
+    assert result["contenders"][0] == f"{ALL_CPU}, float32"
+    assert len(result["contenders"]) == 6
+    assert [parity["other"] for parity in result["parity"]] == [f"{CLIENT}, float32", f"{CLIENT}, bfloat16"]
+    assert [parity["atol"] for parity in result["parity"]] == [2e-5, 2e-2]
+    assert any("weights are random" in note for note in result["notes"])
+
+
+def test_requests_over_the_limit_are_not_sent_and_named(places, bench, monkeypatch):
+    monkeypatch.setattr(setups, "SLOW_S", 0.05)
+    monkeypatch.setattr(bench_run.InClient, "seconds", 0.02)
+    code, result = bench("--batch", "1,2,4,8")
+    assert code == 0
+    cells = {cell["load"]["batch"]: cell for cell in result["cells"]}
+    assert [batch for batch, cell in cells.items() if CLIENT in cell["measured"]] == [1, 2]
+    assert all(ALL_CPU in cell["measured"] for cell in cells.values())
+    assert cells[4]["not_measured"][CLIENT].startswith("over 0 s a request: about 0.08")
+    assert CLIENT in cells[8]["not_measured"]
+
+
+def test_set_ups_that_disagree_fail_the_run(places, bench, monkeypatch):
+    monkeypatch.setattr(bench_run.InClient, "offset", 1e-3)
+    code, result = bench("--batch", "1")
+    assert code == 1
+    assert result["failed"]
+    assert result["parity"][0]["largest"] == pytest.approx(1e-3, rel=0.1)
+    assert "NOT within" in result["verdict"]
+
+
+def test_the_latency_of_one_is_measured_at_any_concurrency(places, bench):
+    _, result = bench("--batch", "2", "--concurrency", "1,3")
+    assert [(cell["load"]["batch"], cell["load"]["concurrency"]) for cell in result["cells"]] == [
+        (1, 1),
+        (2, 1),
+        (2, 3),
+    ]
+
+
+def test_ctrl_c_gives_what_was_measured(places, bench, monkeypatch):
+    measure_turn = bench_run.on_server("", 1)
+
+    def until_the_second_load(order):
+        if order.load.batch == 2:
+            raise KeyboardInterrupt
+        return measure_turn(order)
+
+    monkeypatch.setattr(bench_run, "on_server", lambda url, timeout_s: until_the_second_load)
+    code, result = bench("--batch", "1,2")
+    assert code == 130
+    assert [cell["load"]["batch"] for cell in result["cells"] if cell["measured"]] == [1]
+    assert "Interrupted after 1 of 2 loads." in result["notes"]
+
+
+def test_the_rows_of_a_turn_are_counted_with_those_that_warm_up(places, bench):
+    asked = []
+    original = FakeTriton.connect
+
+    @asynccontextmanager
+    async def counting(self):
+        async with original(self) as score:
+            yield lambda excerpts: asked.append(len(excerpts)) or score(excerpts)
+
+    for fake in (FakeTriton, bench_run.InClient):
+        fake.connect = counting
+    try:
+        bench("--batch", "4", "--concurrency", "2")
+    finally:
+        FakeTriton.connect = original
+        del bench_run.InClient.connect
+    assert sum(asked) - 2 * 8 == FakeRecorder.n_rows  # less the eight excerpts that both answered first
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--batch", "0"), "--batch: expected whole numbers above 0"),
+        (("--batch", "1,many"), "got 'many'"),
+        (("--batch", "1024"), "--batch: expected at most 512 rows a request, got 1024."),
+        (("--concurrency", "-1"), "--concurrency: expected whole numbers above 0"),
+        (("--duration", "-1"), "--duration: expected a number of seconds above 0, got -1."),
+        (("--precision", "int8"), "--precision: expected float32 or bfloat16, or both after a comma, got 'int8'."),
+        (("--input", "none.csv"), "--input: expected a file, got 'none.csv'"),
+        (("--model-repository", "none"), "expected a model repository at none"),
+    ],
+)
+def test_wrong_use_is_one_sentence(dualpath, arguments, message):
+    code, out, err = dualpath("bench", *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.startswith("dualpath: ")
+
+
+def test_a_row_of_two_excerpts_is_refused_before_anything_starts(dualpath, tmp_path):
+    path = tmp_path / "in.json"
+    path.write_text(json.dumps({"data": [{"excerpt": ["one", "two"], "BERT_WEIGHT": [0.5, 0.5]}]}))
+    code, _, err = dualpath("bench", "--input", path)
+    assert code == 2
+    assert "data[0]: expected one excerpt, got 2" in err
+
+
+# Servers
+
+
+def test_no_gpu_is_said_in_two_words(monkeypatch):
+    monkeypatch.setattr(preflight, "gpu_visible", lambda: False)
+    assert bench_servers.why_no_gpu(REPOSITORY) == "no GPU"
+
+
+def test_a_gpu_that_the_server_cannot_use_is_explained(monkeypatch):
+    monkeypatch.setattr(preflight, "gpu_visible", lambda: True)
+    monkeypatch.setattr(bench_servers.installation, "find", partial(bench_servers.installation.find, "embedded"))
+    assert "has no C++ backend pytorch and fil" in bench_servers.why_no_gpu(REPOSITORY)
+
+
+def test_a_gpu_with_the_backends_it_needs_is_used(monkeypatch):
+    monkeypatch.setattr(preflight, "gpu_visible", lambda: True)
+    monkeypatch.setattr(bench_servers.installation, "find", lambda: SimpleNamespace(missing_backends=list))
+    assert bench_servers.why_no_gpu(REPOSITORY) is None
+
+
+def test_a_repository_without_the_model_is_refused(tmp_path):
+    (tmp_path / "cuml").mkdir()
+    (tmp_path / "cuml" / "config.pbtxt").write_text("")
+    refused = bench_servers.served(tmp_path, "orchestrator", "minilm", [], tmp_path, None)
+    with pytest.raises(UserError, match=r"bert-large: expected a model of .*, which has cuml\."), refused:
+        pass
+
+
+# Models
+
+
+def test_other_artifacts_take_the_place_of_the_repository_s_own(tmp_path):
+    built = tmp_path / "built"
+    for file in ("bert-large/1/model.pt", "bert-large/1/tokenizer.json", "cuml/1/checkpoint.tl"):
+        (built / file).parent.mkdir(parents=True, exist_ok=True)
+        (built / file).write_text(f"another {file}")
+    repository = bench_models.with_artifacts(REPOSITORY, built, tmp_path / "scratch")
+    assert (repository / "bert-large/1/model.pt").read_text() == "another bert-large/1/model.pt"
+    assert sorted(path.name for path in (repository / "cuml/1").iterdir()) == ["checkpoint.tl"]
+    for file in ("bert-large/config.pbtxt", "orchestrator/1/model.py", "orchestrator/configs/gpu.pbtxt"):
+        assert (repository / file).read_text() == (REPOSITORY / file).read_text()
+    assert (repository.parent / "backends/pytorch/model.py").is_file()
+
+
+def test_what_a_build_refuses_comes_back_from_its_process(tmp_path):
+    with pytest.raises(UserError, match="precision: expected float32 or bfloat16, found 'int8'"):
+        bench_models.build_encoder(tmp_path, "minilm", "int8", print)
+
+
+def test_a_work_folder_that_cannot_be_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="--work-dir: expected a folder to write to"):
+        bench_models.build_encoder(tmp_path / "file", "minilm", "float32", print)
+
+
+def test_the_work_folder_is_in_the_user_s_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert bench_models.default_work_dir() == tmp_path / "dualpath"

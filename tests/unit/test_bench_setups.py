@@ -1,0 +1,90 @@
+"""The set-ups as contenders: what the client's process computes, and which requests are not sent."""
+
+import asyncio
+
+import numpy as np
+import pytest
+import torch
+import treelite
+from tritonclient.grpc import service_pb2
+
+from dualpath.compare.result import Cell, Load, Measured
+from dualpath.compare.setups import BERT_WEIGHT, InClient, InTriton, batches, too_slow
+from dualpath.readability.contract import BERT, CHUNK_ROWS, FOREST
+from dualpath.readability.samples import SAMPLES
+
+TEXTS = [sample.text.encode() for sample in SAMPLES]
+
+
+@pytest.fixture
+def in_client(model_repository):
+    return InClient.of("client", "nowhere:1", model_repository)
+
+
+def test_the_client_scores_what_the_reference_scores(in_client, reference, model_repository):
+    forest = treelite.Model.deserialize(model_repository / "cuml/1/checkpoint.tl")
+
+    async def infer(model, *inputs):
+        """Answer as Triton would: run the artifact on what was sent."""
+        await asyncio.sleep(0)
+        if model is FOREST:
+            return np.float32(treelite.gtil.predict(forest, *inputs)).reshape(-1, 1)
+        ids, mask = (torch.from_numpy(array).split(CHUNK_ROWS) for array in inputs)
+        with torch.inference_mode():
+            return torch.cat([reference._bert(*chunk) for chunk in zip(ids, mask, strict=True)]).numpy()
+
+    scores = asyncio.run(in_client.score(infer, TEXTS))
+    assert scores.tolist() == reference.score(TEXTS, np.full(len(TEXTS), BERT_WEIGHT, np.float32)).tolist()
+    assert np.ptp(scores) > 0.5
+
+
+def test_both_models_are_called_at_the_same_time(in_client):
+    async def infer(model, *inputs):
+        waiting.append(model)
+        while len(waiting) < 2:
+            await asyncio.sleep(0.001)
+        return np.zeros((1, 1), np.float32)
+
+    waiting = []
+    asyncio.run(asyncio.wait_for(in_client.score(infer, TEXTS[:1]), 5))
+    assert waiting == [BERT, FOREST]
+
+
+def test_a_triton_contender_asks_its_model_for_the_score_alone():
+    contender = InTriton("all", "nowhere:1", "ensemble_all").contender(batches(TEXTS, 4))
+    assert contender.n_rows == 4
+    request = service_pb2.ModelInferRequest.FromString(contender.requests[0])
+    assert request.model_name == "ensemble_all"
+    assert [output.name for output in request.outputs] == ["SCORE"]
+    assert [list(tensor.shape) for tensor in request.inputs] == [[4, 1], [4, 1]]
+    assert np.frombuffer(request.raw_input_contents[1], np.float32).tolist() == [BERT_WEIGHT] * 4
+
+
+def test_batches_go_round_the_excerpts():
+    assert batches([b"a", b"b", b"c"], 2)[:3] == [[b"a", b"b"], [b"c", b"a"], [b"b", b"c"]]
+    assert len(batches([b"a"], 1)) == 256
+    assert [len(batch) for batch in batches([b"a", b"b"], 512)] == [512] * 4
+
+
+def cell(batch, p50_s, concurrency=1, name="a"):
+    latencies = {50: p50_s * 1e3} if p50_s else {}
+    return Cell(Load(batch, concurrency), {name: Measured(1.0, 1, 0, 0, None, latencies)})
+
+
+def test_a_request_is_sent_while_nothing_is_known_of_it():
+    assert too_slow([], "a", Load(512, 1)) is None
+    assert too_slow([cell(256, 20, name="b")], "a", Load(512, 1)) is None
+    assert too_slow([cell(256, None)], "a", Load(512, 1)) is None
+
+
+def test_a_request_is_not_sent_when_twice_the_last_one_is_over_30_s():
+    cells = [cell(1, 1.0), cell(2, 1.5), cell(128, 15.1)]
+    assert too_slow(cells, "a", Load(256, 1)) == "over 30 s a request: about 30.2 s, judged by 15.1 s for 128 rows"
+    assert too_slow(cells, "a", Load(512, 1)) == "over 30 s a request: about 60.4 s, judged by 15.1 s for 128 rows"
+    cells[-1] = cell(128, 14.9)
+    assert too_slow(cells, "a", Load(256, 1)) is None
+
+
+def test_more_clients_make_a_request_longer():
+    assert too_slow([cell(64, 8)], "a", Load(64, 4)) == "over 30 s a request: about 32 s, judged by 8.0 s for 64 rows"
+    assert too_slow([cell(64, 8, concurrency=4)], "a", Load(128, 4)) is None

@@ -1,0 +1,124 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tritonclient.grpc import service_pb2
+from tritonclient.utils import deserialize_bytes_tensor
+
+from dualpath.compare.inputs import Row, read
+from dualpath.compare.requests import N_REQUESTS, check_batch, contender, parse_mix, request, weighted
+from dualpath.compare.target import Pair, Target
+from dualpath.errors import UserError
+from dualpath.readability.contract import EXCERPT, SCORE, WEIGHT, Tensor
+
+PAIR = Pair((EXCERPT, WEIGHT), (SCORE,), 512)
+MODEL = Target("orchestrator", "2", 512, PAIR.inputs, PAIR.outputs)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return read(None).rows(PAIR.inputs)
+
+
+def decoded(raw):
+    it = service_pb2.ModelInferRequest.FromString(raw)
+    excerpts, weights = it.raw_input_contents
+    return it, deserialize_bytes_tensor(excerpts).tolist(), np.frombuffer(weights, np.float32).tolist()
+
+
+def test_a_request_names_version_and_common_outputs_and_has_a_batch_dimension(rows):
+    sent, excerpts, weights = decoded(request(MODEL, PAIR, rows[:3]))
+    assert (sent.model_name, sent.model_version) == ("orchestrator", "2")
+    assert [output.name for output in sent.outputs] == ["SCORE"]
+    assert [(tensor.name, tensor.datatype, list(tensor.shape)) for tensor in sent.inputs] == [
+        ("excerpt", "BYTES", [3, 1]),
+        ("BERT_WEIGHT", "FP32", [3, 1]),
+    ]
+    assert excerpts == [row.tensors["excerpt"][0] for row in rows[:3]]
+    assert weights == [0.5] * 3
+
+
+def test_a_model_without_batching_gets_none(rows):
+    sent, *_ = decoded(request(Target("m", "", 0, PAIR.inputs, PAIR.outputs), PAIR, rows[:1]))
+    assert [list(tensor.shape) for tensor in sent.inputs] == [[1], [1]]
+
+
+def test_every_row_is_asked_in_batches_and_all_models_are_asked_the_same(rows):
+    asked = contender("orchestrator", MODEL, PAIR, rows, batch=3, seed=1)
+    assert asked.n_rows == 3
+    excerpts = [excerpt for raw in asked.requests for excerpt in decoded(raw)[1]]
+    assert {*excerpts} == {row.tensors["excerpt"][0] for row in rows}
+    again = contender("other", MODEL, PAIR, rows, batch=3, seed=1)
+    assert again.requests == asked.requests
+    assert contender("orchestrator", MODEL, PAIR, rows, batch=3, seed=2).requests != asked.requests
+
+
+def test_a_mix_is_one_of_whole_requests_by_their_shares(rows):
+    asked = contender("orchestrator", MODEL, PAIR, rows, 8, {0.0: 0.25, 0.7: 0.75})
+    assert len(asked.requests) == len(asked.groups) == N_REQUESTS
+    assert asked.groups.count("0") == N_REQUESTS / 4
+    for raw, group in zip(asked.requests[:50], asked.groups, strict=False):
+        assert set(decoded(raw)[2]) == {np.float32(group)}
+    # Every stretch has the same work, and its order is random.
+    stretches = [asked.groups[start : start + 20] for start in range(0, N_REQUESTS, 20)]
+    assert {stretch.count("0") for stretch in stretches} == {5}
+    assert len({tuple(stretch) for stretch in stretches}) > 40
+
+
+def test_parity_is_asked_of_every_row_with_every_weight(rows):
+    asked = weighted(rows, {0.0: 0.5, 0.7: 0.5})
+    assert len(asked) == 2 * len(rows)
+    assert asked[0].where == "built-in excerpt 'Nursery rhyme', BERT_WEIGHT 0"
+    assert asked[-1].tensors["BERT_WEIGHT"].tolist() == [np.float32(0.7)]
+    assert weighted(rows, None) == rows
+
+
+def test_a_mix_is_read():
+    assert parse_mix("0:0.5,0.7:0.5") == {0: 0.5, 0.7: 0.5}
+    assert parse_mix("1:1") == {1: 1}
+    assert parse_mix(" 0 : .1, 1 : .9") == {0: 0.1, 1: 0.9}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0:0.5,0.7:0.4", "--mix: expected shares that add up to 1, got 0.9."),
+        ("0:1,0.5:1", "--mix: expected shares that add up to 1, got 2."),
+        ("2:1", "--mix: expected weights from 0 to 1, got 2."),
+        ("nan:1", "--mix: expected weights from 0 to 1, got nan."),
+        ("0:-1,1:2", "--mix: expected shares above 0 and up to 1, got -1 for weight 0."),
+        ("0:0.5,0:0.5", "--mix: expected each weight once, got 0 twice. Add up its shares."),
+        ("half", "--mix: expected WEIGHT:SHARE,…, such as 0:0.5,0.7:0.5, got 'half' in it."),
+        ("0:0.5,", "--mix: expected WEIGHT:SHARE,…, such as 0:0.5,0.7:0.5, got '' in it."),
+        ("0:0.5:1", "--mix: expected WEIGHT:SHARE,…, such as 0:0.5,0.7:0.5, got '0:0.5:1' in it."),
+    ],
+)
+def test_a_bad_mix_is_refused(text, message):
+    with pytest.raises(UserError) as caught:
+        parse_mix(text)
+    assert str(caught.value) == message
+
+
+@given(st.text())
+def test_any_text_is_a_mix_or_is_refused(text):
+    try:
+        mix = parse_mix(text)
+    except UserError:
+        return
+    assert sum(mix.values()) == pytest.approx(1)
+
+
+def test_a_batch_beyond_the_models_is_refused(rows):
+    check_batch(rows, PAIR, 512)
+    with pytest.raises(UserError, match="--batch 513: the models take at most 512 rows a request"):
+        check_batch(rows, PAIR, 513)
+
+
+def test_rows_of_different_shapes_go_alone():
+    pair = Pair((Tensor("X", "TYPE_FP32", (-1,)),), (SCORE,), 8)
+    rows = [Row("a:2", {"X": np.zeros(3)}), Row("a:3", {"X": np.zeros(4)})]
+    check_batch(rows, pair, 1)
+    with pytest.raises(
+        UserError, match=r"--batch 2: expected rows of one shape, got X of \[3\] in a:2 and of \[4\] in a:3\."
+    ):
+        check_batch(rows, pair, 2)
