@@ -62,10 +62,10 @@ class Workload:
 WORKLOADS = (
     Workload("weight 0, 1 client", (0.0,), 1, 1, 0.5, turns=4, ablation=True),
     Workload("weight 0, 16 clients", (0.0,), 16, 1, 2, ablation=True),
-    Workload("weight 0.5, 1 client", (0.5,), 1, 1, 0.5, turns=6, has_limit=True, ablation=True),
-    Workload("weight 0.5, 16 clients", (0.5,), 16, 1, 6, has_limit=True, ablation=True),
-    Workload("half weight 0, 16 clients", (0.0, 0.5), 16, 1, 6, has_limit=True, ablation=True),
-    Workload("weight 0.5, 1 client of 64 rows", (0.5,), 1, 64, 6, has_limit=True),
+    Workload("weight 0.5, 1 client", (0.5,), 1, 1, 0.5, turns=4, has_limit=True, ablation=True),
+    Workload("weight 0.5, 16 clients", (0.5,), 16, 1, 3, has_limit=True, ablation=True),
+    Workload("half weight 0, 16 clients", (0.0, 0.5), 16, 1, 3, has_limit=True, ablation=True),
+    Workload("weight 0.5, 1 client of 64 rows", (0.5,), 1, 64, 3, has_limit=True),
 )
 
 
@@ -102,7 +102,7 @@ def main(
             _null_artifacts(repository)
             with TritonServer(repository, http_port=0, grpc_port=0, metrics_port=0) as server:
                 for concurrency in (1, 16):
-                    workload = Workload(f"null models, {concurrency} client(s)", (0.5,), concurrency, 1, 0.5, turns=4)
+                    workload = Workload(f"null models, {concurrency} client(s)", (0.5,), concurrency, 1, 0.5, turns=3)
                     names = ["ensemble_all", "orchestrator", *STEPS]
                     workloads[workload.name] = _measure(server, workload, names, [b"word"], turns, None)
     if output:
