@@ -17,10 +17,11 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 import numpy as np
 import tritonclient.grpc as grpcclient
@@ -90,14 +91,16 @@ def main(
         repository = _repository(Path(scratch), model_repository)
         chosen = [workload for workload in WORKLOADS if only in workload.name]
         if chosen:
-            with TritonServer(repository, http_port=0, grpc_port=0, metrics_port=0) as server:
-                limits = _Limits(model_repository, excerpts) if any(w.has_limit for w in chosen) else None
+            with TritonServer(repository, http_port=0, grpc_port=0, metrics_port=0) as server, ExitStack() as stack:
+                limits = (
+                    stack.enter_context(_Limits(model_repository, excerpts))
+                    if any(w.has_limit for w in chosen)
+                    else None
+                )
                 report["limit_plans"] = limits.measured if limits else {}
                 for workload in chosen:
                     names = ["ensemble_all", "orchestrator", *(STEPS if ablation and workload.ablation else [])]
                     workloads[workload.name] = _measure(server, workload, names, excerpts, turns, limits)
-                if limits:
-                    limits.close()
         if null:
             _null_artifacts(repository)
             with TritonServer(repository, http_port=0, grpc_port=0, metrics_port=0) as server:
@@ -176,7 +179,8 @@ class _Limits:
 
     def __init__(self, model_repository: Path, excerpts: list[bytes]) -> None:
         self._excerpts = excerpts[:N_REQUESTS]
-        self._limits = {plan: Limit(model_repository, plan) for plan in plans()}
+        self._stack = ExitStack()
+        self._limits = {plan: self._stack.enter_context(Limit(model_repository, plan)) for plan in plans()}
         run = {str(plan): partial(self._run, plan, (0.5,), 16, 3.0) for plan in self._limits}
         with console.status("limit: which plan"):
             speeds = {name: float(np.mean(stats.throughput(turns))) for name, turns in in_turns(run, 4).items()}
@@ -198,9 +202,11 @@ class _Limits:
             for plan in chosen
         }
 
-    def close(self) -> None:
-        for limit in self._limits.values():
-            limit.__exit__()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
 
 
 def _measure(

@@ -80,7 +80,7 @@ def test_each_command_of_the_readme_holds(words, request):
         case [".", ".venv/bin/activate"]:
             assert "-m venv .venv" in MAKEFILE
         case ["dualpath", "build" | "serve" | "compare" | "bench" as name, *options]:
-            # Its server is this session's, its build `make test`'s; the last two take minutes and have tests of their own.
+            # Its server is this session's, its build `make test`'s; the last two have tests of their own.
             typer.main.get_command(app).commands[name].make_context(name, options)
         case ["dualpath", "models"]:
             shown = request.getfixturevalue("run_dualpath")(words)

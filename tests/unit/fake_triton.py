@@ -156,7 +156,9 @@ class InferenceRequest:
             outputs = CHILDREN[self.model_name]({tensor.name(): tensor.as_numpy() for tensor in self.inputs})
         except Exception as error:
             return InferenceResponse(error=TritonError(str(error)))
-        return InferenceResponse([Tensor(name, outputs[name]) for name in self.requested_output_names])
+        return InferenceResponse(
+            [Tensor(name, outputs[name]) for name in self.requested_output_names if name in outputs]
+        )
 
 
 class ReceivedRequest:

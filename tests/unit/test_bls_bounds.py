@@ -80,6 +80,20 @@ def test_close_fails_what_is_not_finished_in_time(monkeypatch):
     assert (code, message) == (TritonError.INTERNAL, "CancelledError: the model is being unloaded.")
 
 
+def test_close_leaves_a_child_that_never_answers(gated, monkeypatch):
+    monkeypatch.setattr("dualpath.bls.loop.DRAIN_S", PAUSE_S)
+    monkeypatch.setattr("dualpath.bls.shared_loop.CALLS_S", PAUSE_S)
+    stuck = asking(1)
+    with serving(passing_on(merging())) as server:
+        server.execute(stuck).result(PATIENCE_S)
+        call = gated.next_call()
+        server.close().result(PATIENCE_S)
+        call.let_through()
+        [finish] = [thread for thread in threading.enumerate() if thread.name == "finish"]
+        finish.join(PATIENCE_S)
+    assert error_of(stuck.answers[0])[1] == "CancelledError: the model is being unloaded."
+
+
 def test_close_ends_the_threads():
     before = set(threading.enumerate())
     loop = Loop(echo)

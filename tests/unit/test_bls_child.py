@@ -79,8 +79,25 @@ def test_a_childs_own_error_names_the_child_and_gives_its_words():
     assert not isinstance(caught.value, ChildUnavailable)
 
 
+@pytest.mark.parametrize("words", ["the word 'unavailable' is not found", "no: Request for unknown model: 'x'"])
+def test_a_childs_own_words_do_not_make_it_unavailable(words):
+    def fail(inputs):
+        raise RuntimeError(words)
+
+    fake_triton.CHILDREN["c"] = fail
+    with pytest.raises(ChildFailed) as caught:
+        call(Child("c", ("y",)), x=np.ones(1))
+    assert not isinstance(caught.value, ChildUnavailable)
+
+
+def test_a_missing_output_names_the_child():
+    fake_triton.CHILDREN["c"] = lambda inputs: {"z": inputs["x"]}
+    with pytest.raises(ChildFailed, match=r"^c: expected an output 'y', got none\.$"):
+        call(Child("c", ("y",)), x=np.ones(1))
+
+
 def test_calls_are_counted_by_child_and_outcome():
-    outcomes = iter([None, None, "out of memory", "is not ready"])
+    outcomes = iter([None, None, "out of memory", "Stub process 'c_0_0' is not healthy."])
 
     def answer(inputs):
         if words := next(outcomes):

@@ -192,7 +192,7 @@ def test_only_rows_that_have_waited_ask_whether_their_caller_is_there(gated, mon
 
 
 @pytest.mark.usefixtures("always_ask")
-def test_a_question_about_the_caller_that_fails_fails_the_chunk_and_frees_the_child(gated):
+def test_a_question_about_the_caller_that_fails_fails_its_request_alone_and_frees_the_child(gated):
     def fail():
         raise fake_triton.TritonModelException("no answer")
 
@@ -200,8 +200,10 @@ def test_a_question_about_the_caller_that_fails_fails_the_chunk_and_frees_the_ch
     request = asking(1)
     request.is_cancelled = fail
     with serving(passing_on(merging())) as server:
-        assert error_of(*server.ask(request)) == (TritonError.INTERNAL, "TritonModelException: no answer")
-        assert answered_values(*server.ask(asking(2))) == [2]
+        failed, answered = server.ask(request, asking(2))
+        assert error_of(failed) == (TritonError.INTERNAL, "TritonModelException: no answer")
+        assert answered_values(answered) == [2]
+        assert answered_values(*server.ask(asking(3))) == [3]
 
 
 @pytest.mark.parametrize("slow", [True, False])

@@ -5,8 +5,10 @@ returned None, and no question to Triton after it.
 """
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 
 import fake_triton
 import pytest
@@ -360,3 +362,40 @@ def test_a_request_that_comes_just_as_the_last_one_ends_is_served(gated, monkeyp
         server.execute(first).result(PATIENCE_S)
         assert answered_values(*server.ask(second)) == [2]
     assert len(overtaken) == 1
+
+
+def test_no_requests_are_no_work():
+    with serving(echo) as server:
+        assert server.execute().result(PATIENCE_S) is None
+
+
+def test_sys_exit_in_a_task_of_the_handler_leaves_the_model_alive():
+    async def leave():
+        raise SystemExit(3)
+
+    async def handle(request):
+        if request.inputs["rows"][0, 0] == 1:
+            await together(leave())
+        return await echo(request)
+
+    with serving(handle) as server:
+        with pytest.raises(SystemExit):
+            server.execute(asking(1)).result(PATIENCE_S)
+        server.requests.clear()  # Triton answers them: execute raised
+        [response] = server.ask(asking(2))
+    assert answered_values(response) == [2]
+
+
+def test_an_answered_request_keeps_no_memory():
+    request = asking(1)
+    with serving(echo) as server:
+        gc.disable()
+        try:
+            server.ask(request)
+            held = weakref.ref(request)
+            del request
+            server.ask(asking(2))  # so that the test's own thread lets go of the first
+            server.requests.clear()
+            assert held() is None
+        finally:
+            gc.enable()

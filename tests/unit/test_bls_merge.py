@@ -378,3 +378,26 @@ def test_chunks_start_with_the_oldest_hold_its_nearest_of_the_window_and_lose_no
         assert all(row in window for row in chunk)
         waiting = [row for row in waiting if row not in chunk]
     assert waiting == []
+
+
+def test_a_row_that_comes_while_another_is_in_a_call_gets_the_idle_instance(gated):
+    with serving(passing_on(merging(in_flight=2))) as server:
+        first, second = asking(1), asking(2)
+        server.execute(first).result(PATIENCE_S)
+        gated.next_call()
+        server.execute(second).result(PATIENCE_S)
+        assert values(gated.next_call()) == [2]
+        gated.open()
+        assert [answered_values(answer_to(request)) for request in (first, second)] == [[1], [2]]
+
+
+def test_many_rows_of_a_fast_child_are_answered_later(gated):
+    gated.open()
+    child = merging(slow=None, chunk_rows=1)
+    with serving(passing_on(child)) as server:
+        server.ask(asking(0))  # measured: fast
+        child._call_s = merge.SLOW_S / 4
+        few, many = asking(1, 2), asking(*range(10))
+        server.ask(few, many)
+    assert not few.has_sender
+    assert many.has_sender

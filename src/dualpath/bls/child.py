@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,17 +14,8 @@ from dualpath.bls.errors import ChildFailed, ChildUnavailable
 from dualpath.bls.metrics import Metrics
 from dualpath.bls.request import Trace
 
-# All of a child's errors arrive as INTERNAL; only their words tell that it is not there.
-_UNAVAILABLE = (
-    "is not found",
-    "no available versions",
-    "not at ready state",
-    "is not ready",
-    "is not healthy",
-    "unhealthy",
-    "unloading",
-    "unavailable",
-)
+# All of a child's errors arrive as INTERNAL; only Triton's own words tell that it is not there.
+_UNAVAILABLE = re.compile(r"^(Failed .{0,80})?(Request for unknown model: |Stub process '[^']*' is not healthy)")
 
 
 class Child:
@@ -59,19 +51,23 @@ class Child:
             inputs=[_wrap(name, array) for name, array in inputs.items()],
             requested_output_names=list(self.outputs),
             preferred_memory=self._memory,
-            **({"trace": trace.raw} if trace else {}),
+            **({"trace": trace.raw} if trace and not trace.closed else {}),
         )
         try:
-            response = await (trace.lend(request.async_exec()) if trace else request.async_exec())
+            call = request.async_exec()
+            response = await (trace.lend(call) if trace and not trace.closed else call)
         except pb_utils.TritonModelException as error:
             raise self._failure(str(error)) from error
         if response.has_error():
             raise self._failure(response.error().message())
+        outputs = {tensor.name(): np.from_dlpack(tensor) for tensor in response.output_tensors()}
+        if missing := [name for name in self.outputs if name not in outputs]:
+            raise self._failure(f"expected an output {missing[0]!r}, got none.")
         self._count("ok")
-        return {tensor.name(): np.from_dlpack(tensor) for tensor in response.output_tensors()}
+        return outputs
 
     def _failure(self, message: str) -> ChildFailed:
-        unavailable = any(words in message for words in _UNAVAILABLE)
+        unavailable = _UNAVAILABLE.search(message) is not None
         self._count("unavailable" if unavailable else "failed")
         return (ChildUnavailable if unavailable else ChildFailed)(f"{self.name}: {message}")
 

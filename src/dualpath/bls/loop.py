@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -59,6 +60,8 @@ class Loop:
 
     def serve(self, requests: Sequence[Any]) -> list[Any]:
         """Return what `execute` must: a response for each request, or None where it is answered later."""
+        if not requests:
+            return []
         batch = _Batch(len(requests))
         answers = [_Answer(raw, batch) for raw in requests]
         self._enter(sum(answer.n_rows for answer in answers))
@@ -66,7 +69,10 @@ class Loop:
         return [answer.response for answer in answers]
 
     def close(self) -> None:
-        """Finish the requests in flight, or fail those that are not finished after a minute; then stop."""
+        """Finish the requests in flight, or fail those that are not finished after a minute; then stop.
+
+        Calls to children that do not come back are left to themselves.
+        """
         with self._rows_changed:
             drained = self._rows_changed.wait_for(lambda: self._rows == 0, DRAIN_S)
         if not drained:
@@ -162,7 +168,8 @@ class _Answer:
     async def give(self, response: Any) -> None:
         """Give the answer to `execute`, or send it where `execute` does not wait for it."""
         if isinstance(self._request, Request):
-            await self._request.close()
+            with suppress(asyncio.CancelledError):  # given up just now: the answer goes out all the same
+                await self._request.close()
         if self._sender is None:
             self.response = response
             self._batch.settle_one()

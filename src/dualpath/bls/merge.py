@@ -42,7 +42,8 @@ class MergingChild(Child):
         name, version, metrics: as for `Child`.
         output: the output to ask for: as many rows as went in.
         collate: turns a chunk's rows into inputs by name, padding them to one length where they need it.
-        in_flight: calls at a time: as many as the child has instances.
+        in_flight: calls at a time: as many as the child has instances, or one more, which waits there so that no
+            instance waits for it.
         chunk_rows: rows in a call, at most.
         slow: whether requests that wait for this child are answered later, so that they do not keep `execute`. None
             means: while its calls take longer than 5 ms.
@@ -82,7 +83,7 @@ class MergingChild(Child):
             raise ValueError(f"{self.name}: expected at least one row, got none.")
         if request.deadline is not None and time.monotonic() >= request.deadline:
             raise self._late()
-        if self._is_slow():
+        if self._is_slow(math.ceil((len(self._waiting) + len(rows)) / (self._chunk_rows * self._in_flight))):
             request.answer_later()
         group = _Group(request, len(rows), asyncio.get_running_loop().create_future())
         self._waiting.extend([_Row(row, index, group) for index, row in enumerate(rows)])
@@ -100,13 +101,13 @@ class MergingChild(Child):
         self._count("late")
         return ChildLate(f"{self.name}: expected an answer within the request's timeout, got none.")
 
-    def _is_slow(self) -> bool:
-        return self._call_s > SLOW_S if self._slow is None else self._slow
+    def _is_slow(self, n_calls: float) -> bool:
+        return self._call_s * n_calls > SLOW_S if self._slow is None else self._slow
 
     def _start_calls(self) -> None:
         """Start callers for the waiting rows. Each takes its first chunk a moment later, when all requests that arrived
         together have brought their rows."""
-        while len(self._callers) < min(self._in_flight, len(self._waiting)):
+        while len(self._callers) < self._in_flight and len(self._callers) - self._n_calling < len(self._waiting):
             self._callers.add(asyncio.get_running_loop().create_task(self._call_while_rows_wait()))
 
     async def _call_while_rows_wait(self) -> None:
@@ -196,8 +197,11 @@ class _Group:
 
     async def drop_if_cancelled(self) -> None:
         """Fail the group if its caller has gone."""
-        if await self.request.is_cancelled():
-            self.fail(CallerGone("the caller cancelled the request."))
+        try:
+            if await self.request.is_cancelled():
+                raise CallerGone("the caller cancelled the request.")
+        except Exception as error:
+            self.fail(error)
 
     def fill(self, index: int, row: Any) -> None:
         self._rows[index] = row

@@ -56,6 +56,7 @@ class Request:
         """Let no question about this request reach Triton any more: after the answer there is nobody to ask."""
         async with self._asking:
             self._closed = True
+        self.answer_later = _do_nothing
         if self.trace:
             await self.trace.wait()
 
@@ -64,10 +65,14 @@ class Trace:
     """A request's trace. A call that carries it is a step of the request, and the answer waits for every such call.
 
     Triton 2.51 frees the trace with the request. A child that gets it later reads freed memory, which hangs the model.
+
+    Attributes:
+        closed: whether the request has its answer, or is about to: no call may carry the trace any more.
     """
 
     def __init__(self, raw: Any) -> None:
         self.raw = raw
+        self.closed = False
         self._calls: set[asyncio.Future[Any]] = set()
 
     async def lend(self, call: Awaitable[T]) -> T:
@@ -77,7 +82,8 @@ class Trace:
         return await asyncio.shield(future)  # whoever gives up waiting does not end it
 
     async def wait(self) -> None:
-        """Wait until no call carries the trace any more."""
+        """Close, and wait until no call carries the trace any more."""
+        self.closed = True
         if self._calls:
             await asyncio.wait(self._calls)
 

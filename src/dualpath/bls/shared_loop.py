@@ -11,6 +11,9 @@ from typing import Any
 
 Done = Callable[[], None]
 
+CALLS_S = 10.0
+"""How long `close` waits for blocking calls: children whose process has died may never answer."""
+
 
 class SharedLoop:
     """Runs an asyncio loop in the thread that waits for it, which saves two changes of threads for each `run`.
@@ -27,7 +30,8 @@ class SharedLoop:
         self._is_busy = is_busy
         self._loop = asyncio.new_event_loop()
         # Where pb_utils' async_exec runs.
-        self._loop.set_default_executor(ThreadPoolExecutor(n_threads, thread_name_prefix="child"))
+        self._blocking = ThreadPoolExecutor(n_threads, thread_name_prefix="child")
+        self._loop.set_default_executor(self._blocking)
         self._idle = asyncio.Event()
         self._changed = threading.Condition()
         self._is_driven = False
@@ -44,10 +48,12 @@ class SharedLoop:
             self._is_driven = True
             self._n_arriving += 1
         if drives:
-            done = self._loop.create_future()
-            self._arrive(begin, partial(done.set_result, None))
-            self._loop.run_until_complete(done)
-            self._release_or_hand_over()
+            try:
+                done = self._loop.create_future()
+                self._arrive(begin, partial(done.set_result, None))
+                self._loop.run_until_complete(done)
+            finally:  # a task that calls sys.exit() leaves the loop without an end
+                self._release_or_hand_over()
         else:
             finished = threading.Event()
             self._loop.call_soon_threadsafe(self._arrive, begin, finished.set)
@@ -62,18 +68,33 @@ class SharedLoop:
         self._idle.set()
 
     def close(self) -> None:
-        """Stop, once no `run` is under way and no work is going on; wait for blocking calls that are still out."""
+        """Stop, once no `run` is under way and no work is going on; leave blocking calls that do not return in time."""
         with self._changed:
             self._closed = True
             self._changed.notify()
         self._thread.join()
-        self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        finish = threading.Thread(target=self._finish, name="finish", daemon=True)
+        finish.start()
+        finish.join(CALLS_S)
+
+    def _finish(self) -> None:
+        self._blocking.shutdown()  # once all calls have come back, each of which needs the loop
+        self._loop.run_until_complete(self._cancel_all())
         self._loop.close()
+
+    @staticmethod
+    async def _cancel_all() -> None:
+        left_over = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left_over:
+            task.cancel()
+        await asyncio.gather(*left_over, return_exceptions=True)
 
     def _arrive(self, begin: Callable[[Done], None], done: Done) -> None:
         with self._changed:
             self._n_arriving -= 1
         begin(done)
+        if not self._is_busy():
+            self.note_idle()
 
     def _release(self) -> bool:
         """Stop driving, unless there is work."""

@@ -18,7 +18,7 @@ class TritonPythonModel:
         self.features = FeatureCounter(WordLists.load(config.path("word_lists")))
         self.bert = bls.Child("bert-large", ("OUTPUT__0",))
         self.forest = bls.Child("cuml", ("output__0",))
-        self.loop = bls.Loop(self.score, faults=(InvalidInput,))
+        self.loop = bls.Loop(self.score, faults=(InvalidInput,), n_threads=32)
 
     def execute(self, requests):
         return self.loop.serve(requests)

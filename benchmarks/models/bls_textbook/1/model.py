@@ -13,7 +13,7 @@ class TritonPythonModel:
         self.bert = bls.Child("bert-large", ("OUTPUT__0",))
         self.forest = bls.Child("cuml", ("output__0",))
         self.postprocess = bls.Child("postprocess", ("OUTPUT0",))
-        self.loop = bls.Loop(self.score)
+        self.loop = bls.Loop(self.score, n_threads=32)
 
     def execute(self, requests):
         return self.loop.serve(requests)
