@@ -143,6 +143,20 @@ def test_report_names_the_failure_the_rows_and_what_was_not_measured(show):
     assert [cell.strip() for cell in row] == ["everything in Triton, GPU", "no GPU", "every load"]
 
 
+def test_verdict_on_top_is_one_sentence(show):
+    page = show("failed").page
+    assert page.locator(".verdict").inner_text() == "Scores differ: 1 of 512 rows is beyond the tolerance of 2e-5."
+    assert page.locator(".more").inner_text() == "The server died in the second load."
+    assert page.locator(".verdict").bounding_box()["y"] < 100
+
+
+def test_output_of_which_no_row_was_answered_is_not_called_equal(show):
+    page = show("bench").page
+    assert page.locator("#parity td").last.inner_text() == "not compared"
+    assert "NaN" not in page.locator("#parity").inner_text()
+    assert "equal" not in page.locator("#summary").inner_text()
+
+
 def test_markup_in_names_stays_text(show):
     opened = show("hostile")
     assert "<script>alert(1)</script>" in opened.page.locator(".verdict").inner_text()

@@ -63,9 +63,8 @@ def _render(result: Result, drawn: dict[str, Any]) -> str:
         light=LIGHT,
         dark=DARK,
         title=clean(result.title),
-        verdict=clean(result.verdict).replace(" %", "\u00a0%") or NO_VERDICT,
+        verdict=_verdict(result),
         failed=result.failed,
-        baseline=clean(result.contenders[0]) if result.contenders else "",
         notes=[clean(note) for note in result.notes],
         summary=tables.summary(result),
         parity=tables.parity(result),
@@ -81,6 +80,12 @@ def _render(result: Result, drawn: dict[str, Any]) -> str:
         environment=[(clean(name), clean(value)) for name, value in result.environment.items()],
         **drawn,
     )
+
+
+def _verdict(result: Result) -> tuple[str, str]:
+    """Return the sentence that stands on top, and what follows it."""
+    first, stop, more = clean(result.verdict).replace(" %", "\u00a0%").partition(". ")
+    return (first + stop.rstrip() or NO_VERDICT), more
 
 
 def _ratio(ratio: tuple[str, str]) -> Markup:

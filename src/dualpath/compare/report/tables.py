@@ -50,7 +50,7 @@ def summary(result: Result) -> list[dict[str, Any]]:
             {
                 "place": place,
                 "name": clean(name),
-                "agreement": _agreement([parity for parity in result.parity if parity.other == name]),
+                "agreement": _agreement([parity for parity in result.parity if parity.other == name and parity.n_rows]),
                 "ratios": [
                     _range([c.throughput for load, c in compared if load.rate is None]),
                     _range([c.p50 for _, c in compared]),
@@ -87,15 +87,14 @@ def parity(result: Result) -> list[dict[str, Any]]:
     """Return a row for each output of each contender."""
     return [
         {
-            "ok": parity.ok,
+            "agrees": "not compared" if not parity.n_rows else "yes" if parity.ok else "no",
             "place": result.contenders.index(parity.other),
             "cells": [
                 clean(parity.other),
                 clean(parity.output),
                 f"{parity.n_rows:,}",
                 f"{parity.n_equal:,}",
-                difference(parity.largest),
-                difference(parity.mean),
+                *(difference(value) if parity.n_rows else NOTHING for value in (parity.largest, parity.mean)),
                 difference(parity.atol),
             ],
         }
