@@ -67,7 +67,7 @@ def test_figures_that_say_less_than_they_seem_to_are_noted(server):
             server.count(model, 1)
             server.count("bert", 1)
     assert {(step.contender, step.model): step.note for step in recorder.steps()} == {
-        ("A", "ensemble"): "all of its steps together",
+        ("A", "ensemble"): "all of its steps together; what requests shared counts for each",
         ("A", "bert"): "",
         ("B", "bls"): "until `execute` returned; what it answered later is in its stages",
         ("B", "bert"): "",

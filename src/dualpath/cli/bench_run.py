@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shlex
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -17,10 +18,10 @@ import numpy as np
 from dualpath.cli.bench_servers import Place
 from dualpath.cli.compare_view import View, live
 from dualpath.cli.comparison import Server
-from dualpath.compare import breakdown, environment, parity
+from dualpath.compare import breakdown, environment, parity, verdict
 from dualpath.compare.inputs import Row
 from dualpath.compare.load import Contender, Turn
-from dualpath.compare.result import Load, Result
+from dualpath.compare.result import Load, Process, Result
 from dualpath.compare.run import Order, Plan, measure, on_server
 from dualpath.compare.setups import BERT_WEIGHT, InClient, InTriton, Score, Setup, batches, headline, too_slow
 from dualpath.errors import UserError
@@ -63,11 +64,12 @@ class Bench:
         self._excerpts = [_excerpt(row) for row in asked.rows]
         self._setups: dict[str, Setup] = {}
         self._absent: dict[str, str] = {}
-        self._families: list[list[str]] = []
+        self._families: list[list[str]] = []  # names of each place's set-ups
         for place in places:
             self._add(place, f", {place.precision}" if len(places) > 1 else "")
         self._now = breakdown.Asked()  # the rows of the turn that runs
-        self._recorders = {server.url: self._recorder(server) for server in self._servers()}
+        self._servers = [server for place in places for server in (place.cpu, place.gpu) if server]
+        self._recorders = {server.url: self._recorder(server) for server in self._servers}
         self.result = Result(
             title=f"Set-ups of the pipeline, {places[0].encoder}",
             contenders=[*self._setups, *self._absent],
@@ -84,13 +86,14 @@ class Bench:
         """
         try:
             with live(console) as view:
-                if all(self._compare_answers(family, view) for family in self._families):
+                families = zip(self._places, self._families, strict=True)
+                if all(self._compare_answers(place, family, view) for place, family in families):
                     self._measure(view)
         except KeyboardInterrupt:
             self._break_down()
             raise
         finally:
-            self.result.verdict = " ".join(filter(None, (headline(self.result), self.result.verdict)))
+            self.result.verdict = f"{headline(self.result)} {verdict.sentence(self.result)}".strip()
         self._break_down()
         if not self._gone():
             self._trace()
@@ -110,9 +113,8 @@ class Bench:
             self._absent[all_gpu] = place.why_no_gpu
         self._families.append(family)
 
-    def _compare_answers(self, family: Sequence[str], view: View) -> bool:
+    def _compare_answers(self, place: Place, family: Sequence[str], view: View) -> bool:
         """Hold the set-ups of one encoder against its first; say whether the servers are still there."""
-        place = self._places[self._families.index(list(family))]
         atol = TOLERANCES.get(place.precision, max(TOLERANCES.values()))
         rows = self._asked.rows[:N_COMPARED]
         baseline, *others = family
@@ -180,11 +182,26 @@ class Bench:
         return breakdown.Recorder(server.url, models, server.own.metrics_url, server.own.pid)
 
     def _break_down(self) -> None:
-        for recorder in self._recorders.values():
+        client = Process("client", os.getpid(), 0.0, 0.0)
+        for server in self._servers:
+            recorder = self._recorders[server.url]
             self.result.steps += recorder.steps()
             self.result.stages += recorder.stages()
-            self.result.processes += recorder.processes()
             self.result.notes += recorder.notes
+            for process in recorder.processes():
+                if process.pid == client.pid:  # each recorder has its part
+                    cpu_s, rss_mb = client.cpu_s + process.cpu_s, max(client.rss_mb, process.rss_mb)
+                    client = replace(client, cpu_s=cpu_s, rss_mb=rss_mb)
+                else:
+                    self.result.processes.append(replace(process, name=f"{process.name}{self._label(server)}"))
+        self.result.processes.append(client)
+
+    def _label(self, server: Server) -> str:
+        """Tell the processes of several servers apart."""
+        if len(self._servers) == 1:
+            return ""
+        device = " on the GPU" if server in [place.gpu for place in self._places] else ""
+        return f" ({server.precision}{device})"
 
     def _trace(self) -> None:
         for name, setup in self._setups.items():
@@ -194,11 +211,8 @@ class Bench:
                 self.result.timelines += spans
                 self.result.notes += notes
 
-    def _servers(self) -> list[Server]:
-        return [server for place in self._places for server in (place.cpu, place.gpu) if server]
-
     def _gone(self) -> str | None:
-        return next(filter(None, (server.gone() for server in self._servers())), None)
+        return next(filter(None, (server.gone() for server in self._servers)), None)
 
     def _environment(self) -> dict[str, str]:
         asked, place = self._asked, self._places[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isfinite
+
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -47,7 +49,8 @@ def _add(table: Table, cell: Cell, rows: str, names: list[str]) -> None:
 
 
 def _ratio(ratio: Ratio) -> str:
-    return f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
+    interval = f" [{ratio.low:.2f}, {ratio.high:.2f}]" if isfinite(ratio.high) else ""  # of one turn there is none
+    return f"{ratio.value:.2f}{interval}"
 
 
 def _not_measured(result: Result) -> list[str]:

@@ -17,7 +17,7 @@ PAUSE_S = 0.02
 """An answer can reach its caller this long before it is counted."""
 PATIENCE_S = 1.0
 
-ENSEMBLE_NOTE = "all of its steps together"
+ENSEMBLE_NOTE = "all of its steps together; what requests shared counts for each"
 CALLER_NOTE = "until `execute` returned; what it answered later is in its stages"
 
 Key = tuple[str, str]
