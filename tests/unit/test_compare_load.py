@@ -31,12 +31,20 @@ def sleeper(seconds):
     return lambda request: asyncio.sleep(seconds)
 
 
-def test_closed_loop_counts_rows_until_the_last_answer(run):
+def test_closed_loop_counts_rows_until_each_clients_last_answer(run):
     turn = run(run_turn("", contender(sleeper(0.4), n_rows=8), concurrency=3, duration_s=1))
     assert turn.n_rows == 3 * 3 * 8  # each client starts at 0, 0.4 and 0.8 s
     assert turn.elapsed_s == pytest.approx(1.2)
     assert turn.all_ms() == pytest.approx([400] * 9)
     assert (turn.n_errors, turn.n_timeouts, turn.first_error) == (0, 0, None)
+
+
+def test_long_tails_do_not_look_slow_in_short_turns(run):
+    rng = np.random.default_rng(0)
+    for seconds in (lambda: 0.3, lambda: rng.exponential(0.3), lambda: rng.choice([0.008, 0.592])):
+        send = lambda request, seconds=seconds: asyncio.sleep(seconds())  # noqa: E731
+        turns = [run(run_turn("", contender(send), concurrency=16, duration_s=2)) for _ in range(60)]
+        assert np.mean([turn.rows_per_s for turn in turns]) == pytest.approx(16 / 0.3, rel=0.03)
 
 
 def test_requests_go_round_from_the_one_to_start_with_and_latencies_are_kept_by_group(run):

@@ -81,7 +81,7 @@ def test_models_with_different_inputs_are_refused():
     other = Tensor("BERT_WEIGHT", "TYPE_FP64", (-1,))
     message = refused(pair, model(), model("b", inputs=(EXCERPT, other)))
     assert message.startswith(
-        "BERT_WEIGHT: expected an input of the same type and shape in both, got TYPE_FP32 [-1] of a and TYPE_FP64 [-1] of "
+        "BERT_WEIGHT: expected an input of the same type and shape in both, got TYPE_FP32 [-1] of a and TYPE_FP64 [-1]"
     )
     assert "[-1, 1] of b" in refused(
         pair, model(), model("b", inputs=(EXCERPT, Tensor("BERT_WEIGHT", "TYPE_FP32", (-1, 1))))

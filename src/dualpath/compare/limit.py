@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
-from dualpath.compare.load import Turn
+from dualpath.compare.load import Turn, mean_elapsed_s
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,12 @@ class Plan:
 
     def __str__(self) -> str:
         return f"{self.processes} x {self.threads} threads, chunks of {self.chunk_rows}"
+
+
+class _Row(NamedTuple):
+    index: int  # of its excerpt
+    since: float
+    slot: int
 
 
 class Limit:
@@ -66,18 +72,17 @@ class Limit:
         numbers = itertools.count(skip)
         turn = Turn(0.0, 0, 0, {str(weight): [] for weight in weights})
         started = time.perf_counter()
-        visible: list[tuple[int, float]] = []  # index, since when
-        idle, busy = list(self._workers), dict[Connection, list[tuple[int, float]]]()
-        n_visible = 0
+        slots = [(0, 0.0)] * visible_rows  # rows answered, and when the last one was
+        free, visible = list(range(visible_rows)), list[_Row]()
+        idle, busy = list(self._workers), dict[Connection, list[_Row]]()
         while True:
             now = time.perf_counter()
-            while n_visible < visible_rows and now - started < duration_s:
-                visible.append((next(numbers) % len(excerpts), now))
-                n_visible += 1
+            while free and now - started < duration_s:
+                visible.append(_Row(next(numbers) % len(excerpts), now, free.pop()))
             while idle and visible:
                 chunk = self._choose(visible, excerpts, weights)
                 worker = idle.pop()
-                worker.send([(excerpts[index], weights[index % len(weights)]) for index, _ in chunk])
+                worker.send([(excerpts[row.index], weights[row.index % len(weights)]) for row in chunk])
                 busy[worker] = chunk
             if not busy:
                 break
@@ -85,21 +90,22 @@ class Limit:
             for worker in [worker for worker in busy if worker in ready]:
                 worker.recv()
                 now = time.perf_counter()
-                for index, since in busy.pop(worker):
-                    turn.latencies_ms[str(weights[index % len(weights)])].append((now - since) * 1e3)
+                for row in busy.pop(worker):
+                    turn.latencies_ms[str(weights[row.index % len(weights)])].append((now - row.since) * 1e3)
                     turn.n_rows += 1
-                    n_visible -= 1
+                    slots[row.slot] = slots[row.slot][0] + 1, now - started
+                    free.append(row.slot)
                 idle.append(worker)
-        turn.elapsed_s = time.perf_counter() - started
+        turn.elapsed_s = mean_elapsed_s(slots)
         return turn
 
-    def _choose(
-        self, visible: list[tuple[int, float]], excerpts: Sequence[bytes], weights: Sequence[float]
-    ) -> list[tuple[int, float]]:
+    def _choose(self, visible: list[_Row], excerpts: Sequence[bytes], weights: Sequence[float]) -> list[_Row]:
         """Take rows without BERT all at once; else the oldest row and those nearest to it in length."""
-        light = [row for row in visible if weights[row[0] % len(weights)] == 0]
-        oldest = len(excerpts[visible[0][0]])
-        chunk = light or sorted(visible, key=lambda row: abs(len(excerpts[row[0]]) - oldest))[: self._plan.chunk_rows]
+        light = [row for row in visible if weights[row.index % len(weights)] == 0]
+        oldest = len(excerpts[visible[0].index])
+        chunk = (
+            light or sorted(visible, key=lambda row: abs(len(excerpts[row.index]) - oldest))[: self._plan.chunk_rows]
+        )
         for row in chunk:
             visible.remove(row)
         return chunk

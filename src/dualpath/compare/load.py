@@ -73,7 +73,7 @@ class Turn:
     """What one turn measured.
 
     Attributes:
-        elapsed_s: until the last answer.
+        elapsed_s: until the last answer; of a closed loop the mean of its clients (`mean_elapsed_s`).
         n_rows: rows answered.
         n_errors: requests that failed, time-outs not among them.
         latencies_ms: of the answers, by group.
@@ -136,17 +136,35 @@ async def run_turn(
     meter = _Meter(contender, timeout_s)
     numbers = itertools.count(skip)
 
-    async def client(send: Send) -> None:
+    async def client(send: Send) -> tuple[int, float]:
+        n_answers = 0
         while (sent := time.perf_counter()) - meter.started < duration_s:
-            if not await meter.send(send, next(numbers), sent):
+            if await meter.send(send, next(numbers), sent):
+                n_answers += 1
+            else:
                 await asyncio.sleep(PAUSE_S)
+        return n_answers, time.perf_counter() - meter.started
 
     async with _connections(url, contender, concurrency) as sends:
         if warm_up:
             await asyncio.gather(*(meter.send(send, next(numbers)) for send in sends))
         async with meter:
-            await asyncio.gather(*map(client, sends))
+            clients = await asyncio.gather(*map(client, sends))
+    meter.turn.elapsed_s = mean_elapsed_s(clients) or meter.turn.elapsed_s
     return meter.turn
+
+
+def mean_elapsed_s(clients: Sequence[tuple[int, float]]) -> float:
+    """Return the time in which all clients' answers make the sum of each client's rate; 0 where nobody was answered.
+
+    When no more requests start, clients end one by one. Measured until the very last answer, while fewer and fewer are
+    at work, long tails would look like slowness, the more so the shorter the turn.
+
+    Args:
+        clients: of each its number of answers, and the seconds until its last.
+    """
+    rate = sum(n_answers / elapsed_s for n_answers, elapsed_s in clients if n_answers)
+    return sum(n_answers for n_answers, _ in clients) / rate if rate else 0.0
 
 
 async def run_open_turn(
