@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
 from dualpath.bls.errors import ChildFailed, ChildUnavailable
 from dualpath.bls.metrics import Metrics
+from dualpath.bls.tensors import Array, to_array, to_tensor
 
 # All of a child's errors arrive as INTERNAL; only their words tell that it is not there.
 _UNAVAILABLE = (
@@ -30,23 +29,33 @@ class Child:
 
     Args:
         name: the model's name on this server.
-        outputs: the outputs to ask for. They arrive on the CPU wherever the child runs: small answers only.
+        outputs: the outputs to ask for.
         version: a version of the model; -1 lets Triton's version policy choose.
         metrics: where calls are counted.
+        gpu: the GPU that the outputs arrive on; None brings them to the CPU, wherever the child runs.
     """
 
-    def __init__(self, name: str, outputs: tuple[str, ...], version: int = -1, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        outputs: tuple[str, ...],
+        version: int = -1,
+        metrics: Metrics | None = None,
+        gpu: int | None = None,
+    ) -> None:
         self.name = name
         self.outputs = outputs
         self._version = version
         self._metrics = metrics
-        self._memory = pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0)
+        kind = pb_utils.TRITONSERVER_MEMORY_CPU if gpu is None else pb_utils.TRITONSERVER_MEMORY_GPU
+        self._memory = pb_utils.PreferredMemory(kind, gpu or 0)
 
-    async def call(self, inputs: Mapping[str, Any], trace: Any = None) -> dict[str, npt.NDArray[Any]]:
+    async def call(self, inputs: Mapping[str, Any], trace: Any = None) -> dict[str, Array]:
         """Run the child once and return its outputs by name.
 
         Args:
-            inputs: arrays by input name, on any device, passed without a copy here.
+            inputs: arrays by input name, on any device, passed without a copy here. Triton copies those on a GPU from
+                device to device as it hands them on.
             trace: a `Request.trace`, which makes the call a step of it.
         Raises:
             ChildUnavailable: the child is not there.
@@ -55,7 +64,7 @@ class Child:
         request = pb_utils.InferenceRequest(
             model_name=self.name,
             model_version=self._version,
-            inputs=[_wrap(name, array) for name, array in inputs.items()],
+            inputs=[to_tensor(name, array) for name, array in inputs.items()],
             requested_output_names=list(self.outputs),
             preferred_memory=self._memory,
             trace=trace,
@@ -67,7 +76,7 @@ class Child:
         if response.has_error():
             raise self._failure(response.error().message())
         self._count("ok")
-        return {tensor.name(): np.from_dlpack(tensor) for tensor in response.output_tensors()}
+        return {tensor.name(): to_array(tensor) for tensor in response.output_tensors()}
 
     def _failure(self, message: str) -> ChildFailed:
         unavailable = any(words in message for words in _UNAVAILABLE)
@@ -77,14 +86,3 @@ class Child:
     def _count(self, outcome: str) -> None:
         if self._metrics:
             self._metrics.count("calls", child=self.name, outcome=outcome)
-
-
-def _wrap(name: str, array: Any) -> Any:
-    """Make a Triton tensor of an array on any device, without a copy.
-
-    NumPy arrays are shared by reference: release 24.10 would copy the memory that a CPU capsule points to, and Python
-    would log an error for every capsule, since Triton gives them a name that NumPy does not know.
-    """
-    if isinstance(array, np.ndarray):
-        return pb_utils.Tensor(name, array)
-    return pb_utils.Tensor.from_dlpack(name, array)
