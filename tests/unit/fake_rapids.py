@@ -1,7 +1,7 @@
 """RAPIDS for machines without a GPU: pandas as cuDF, NumPy as CuPy, and a double of cuDF's WordPiece.
 
-`FakeDevice` is as strict as a GPU: an array that lies on it does not turn into a NumPy array by itself, and does not mix
-with one. It notes every call, so that these can be held against the real libraries' signatures.
+`FakeDevice` is as strict as a GPU: an array that lies on it does not turn into a NumPy array by itself, and does not
+mix with one. It notes every call, so that these can be held against the real libraries' signatures.
 """
 
 from __future__ import annotations
@@ -98,10 +98,6 @@ class WordPieceVocabulary:
         return tuple(pieces)
 
 
-PLAIN = Rapids(pd, np, CharacterNormalizer, WordPieceVocabulary)
-"""pandas and NumPy as they are."""
-
-
 @dataclass(frozen=True)
 class Call:
     """A call that the device code made, by the real libraries' names.
@@ -142,7 +138,8 @@ class FakeDevice:
 
     def rapids(self) -> Rapids:
         normalizer, vocabulary = (
-            functools.partial(self.call, "cudf", cls.__name__, cls) for cls in (CharacterNormalizer, WordPieceVocabulary)
+            functools.partial(self.call, "cudf", cls.__name__, cls)
+            for cls in (CharacterNormalizer, WordPieceVocabulary)
         )
         return Rapids(FakeModule(self, "cudf", pd), FakeModule(self, "cupy", np), normalizer, vocabulary)
 
@@ -203,7 +200,24 @@ def _operator(name: str) -> Callable[..., Any]:
     return apply
 
 
-for _name in ("getitem", "setitem", "add", "sub", "mul", "truediv", "eq", "ne", "lt", "le", "gt", "ge", "and", "invert"):
+for _name in (
+    "getitem",
+    "setitem",
+    "add",
+    "sub",
+    "mul",
+    "truediv",
+    "floordiv",
+    "mod",
+    "eq",
+    "ne",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+    "and",
+    "invert",
+):
     setattr(_Wrapped, f"__{_name}__", _operator(f"__{_name}__"))
 
 

@@ -9,17 +9,30 @@ import unicodedata
 from dualpath.readability.features import LOOK_ALIKES, holds_word
 from dualpath.readability.stop_words import STOP_WORDS
 
-_PROSE = (
-    "the cat sat on mat and then it ran away quickly because dog barked loudly at night naïve café Zürich "
-    "unbelievable institutionalization antidisestablishmentarianism don't won't well-known e.g. U.S.A. 3.14 1,000 "
-    "2nd O'Neill's rock'n'roll ÉCOLE straße ΣΊΣΥΦΟΣ İstanbul dž ﬁne x² ½"
-).split()
+_PROSE = """
+the cat sat on mat and then it ran away quickly because dog barked loudly at night naïve café Zürich unbelievable
+institutionalization antidisestablishmentarianism don't won't well-known e.g. U.S.A. 3.14 1,000 2nd O'Neill's
+rock'n'roll ÉCOLE straße ΣΊΣΥΦΟΣ İstanbul dž ﬁne x² ½
+"""
+_FOREIGN = "مرحبا بالعالم שלום עולם привет мир 你好 世界 こんにちは 안녕하세요 नमस्ते สวัสดี 𝔘𝔫𝔦 ﷺ"
 _MARKS = (*string.punctuation, "...", "?!", '."', ".')", "--", "((", "[.]", ". ", "! ", "? ", '" ', ".’ ", "…” ")
 _SPACES = (" ", " ", " ", " ", "  ", "\n", "\n\n", "\r\n", "\t", "\u00a0", "\u2003", "\u2028", "\u3000")
-_FOREIGN = tuple("مرحبا بالعالم שלום עולם привет мир 你好 世界 こんにちは 안녕하세요 नमस्ते สวัสดี 𝔘𝔫𝔦 ﷺ".split())
 _EMOJI = ("😀", "👍🏽", "👩‍👩‍👧", "🇩🇪", "❤️", "☕", "©")
 _COMBINING = ("e\u0301", "a\u0308\u0323", "\u0301", "n\u0303o", "\u1100\u1161\u11a8", "i\u0307")
-_UNSEEN = ("\u200b", "\u200d", "\u200f", "\u202e", "\u2066", "\ufeff", "\u00ad", "\x00", "\x07", "\x1b", "\x7f", "\ufffd")
+_UNSEEN = (
+    "\u200b",
+    "\u200d",
+    "\u200f",
+    "\u202e",
+    "\u2066",
+    "\ufeff",
+    "\u00ad",
+    "\x00",
+    "\x07",
+    "\x1b",
+    "\x7f",
+    "\ufffd",
+)
 _LONG = ("a" * 99, "b" * 100, "c" * 101, "d" * 199, "Ab1" * 80, "é" * 99, "-" * 60, "." * 60)
 _SPECIAL = ("[SEP]", "[CLS]", "[MASK]", "[PAD]", "[UNK]", "[sepia]", "[ ]", "##ing")
 
@@ -32,14 +45,14 @@ def random_texts(n_texts: int, seed: int, listed: tuple[str, ...] = (), any_char
         any_character: with characters from all of Unicode, else only such that every version of it agrees on.
     """
     draw = random.Random(seed)
-    look_alikes = "".join(LOOK_ALIKES.values())
+    prose = _PROSE.split()
     pools = [
-        *[_PROSE] * 5,
+        *[prose] * 5,
         *[sorted(STOP_WORDS)] * 2,
-        listed or _PROSE,
+        listed or prose,
         *[_MARKS] * 3,
-        look_alikes,
-        _FOREIGN,
+        "".join(LOOK_ALIKES.values()),
+        _FOREIGN.split(),
         _EMOJI,
         _COMBINING,
         _UNSEEN,
@@ -49,7 +62,7 @@ def random_texts(n_texts: int, seed: int, listed: tuple[str, ...] = (), any_char
 
     def piece() -> str:
         if any_character and draw.random() < 0.1:
-            return "".join(map(chr, (draw.choice((draw.randrange(0xD800), draw.randrange(0xE000, 0x110000))),)))
+            return chr(draw.choice((draw.randrange(0xD800), draw.randrange(0xE000, 0x110000))))
         if draw.random() < 0.1:
             return draw.choice(_settled())
         chosen = str(draw.choice(draw.choice(pools)))

@@ -29,7 +29,6 @@ class TritonPythonModel:
             chunk_rows=config.integer("bert_chunk_rows"),
             version=1,
             metrics=self.metrics,
-            gpu=config.gpu,
         )
         self.forest = bls.MergingChild(
             "cuml",
@@ -40,7 +39,6 @@ class TritonPythonModel:
             slow=False,
             version=1,
             metrics=self.metrics,
-            gpu=config.gpu,
         )
         self.loop = bls.Loop(self.score, faults=(InvalidInput,), metrics=self.metrics)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
 from dualpath.bls.errors import ChildFailed, ChildUnavailable
 from dualpath.bls.metrics import Metrics
-from dualpath.bls.tensors import Array, to_array, to_tensor
+from dualpath.bls.tensors import to_tensor
 
 # All of a child's errors arrive as INTERNAL; only their words tell that it is not there.
 _UNAVAILABLE = (
@@ -29,28 +31,19 @@ class Child:
 
     Args:
         name: the model's name on this server.
-        outputs: the outputs to ask for.
+        outputs: the outputs to ask for. They arrive on the CPU wherever the child runs: small answers only.
         version: a version of the model; -1 lets Triton's version policy choose.
         metrics: where calls are counted.
-        gpu: the GPU that the outputs arrive on; None brings them to the CPU, wherever the child runs.
     """
 
-    def __init__(
-        self,
-        name: str,
-        outputs: tuple[str, ...],
-        version: int = -1,
-        metrics: Metrics | None = None,
-        gpu: int | None = None,
-    ) -> None:
+    def __init__(self, name: str, outputs: tuple[str, ...], version: int = -1, metrics: Metrics | None = None) -> None:
         self.name = name
         self.outputs = outputs
         self._version = version
         self._metrics = metrics
-        kind = pb_utils.TRITONSERVER_MEMORY_CPU if gpu is None else pb_utils.TRITONSERVER_MEMORY_GPU
-        self._memory = pb_utils.PreferredMemory(kind, gpu or 0)
+        self._memory = pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0)
 
-    async def call(self, inputs: Mapping[str, Any], trace: Any = None) -> dict[str, Array]:
+    async def call(self, inputs: Mapping[str, Any], trace: Any = None) -> dict[str, npt.NDArray[Any]]:
         """Run the child once and return its outputs by name.
 
         Args:
@@ -76,7 +69,7 @@ class Child:
         if response.has_error():
             raise self._failure(response.error().message())
         self._count("ok")
-        return {tensor.name(): to_array(tensor) for tensor in response.output_tensors()}
+        return {tensor.name(): np.from_dlpack(tensor) for tensor in response.output_tensors()}
 
     def _failure(self, message: str) -> ChildFailed:
         unavailable = any(words in message for words in _UNAVAILABLE)

@@ -39,7 +39,7 @@ class MergingChild(Child):
     All of it runs on the event loop's thread, so there are no locks.
 
     Args:
-        name, version, metrics, gpu: as for `Child`.
+        name, version, metrics: as for `Child`.
         output: the output to ask for: as many rows as went in.
         collate: turns a chunk's rows into inputs by name, padding them to one length where they need it.
         in_flight: calls at a time: as many as the child has instances.
@@ -59,9 +59,8 @@ class MergingChild(Child):
         slow: bool | None = None,
         version: int = -1,
         metrics: Metrics | None = None,
-        gpu: int | None = None,
     ) -> None:
-        super().__init__(name, (output,), version, metrics, gpu)
+        super().__init__(name, (output,), version, metrics)
         self._collate = collate
         self._in_flight = in_flight
         self._chunk_rows = chunk_rows

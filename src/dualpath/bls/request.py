@@ -56,7 +56,7 @@ class Request:
 
 def read_inputs(raw: Any) -> Arrays:
     """Return a request's inputs by name, for use inside `execute`, each on the device where it arrived."""
-    return {tensor.name(): tensor.as_numpy() if tensor.is_cpu() else to_array(tensor) for tensor in raw.inputs()}
+    return {tensor.name(): to_array(tensor) for tensor in raw.inputs()}
 
 
 def respond(outputs: Arrays) -> Any:

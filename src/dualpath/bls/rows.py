@@ -25,7 +25,7 @@ async def route(
     Args:
         rows: the request's rows.
         mask: bool [rows].
-        ask: gets the chosen rows, returns float32 [chosen rows]; the answers stay on its device.
+        ask: gets the chosen rows, returns float32 [chosen rows].
     """
     answers = np.full(len(rows), np.nan, np.float32)
     if mask.any():
@@ -33,8 +33,7 @@ async def route(
         given = await ask(chosen)
         if len(given) != len(chosen):  # NumPy would spread one answer over all
             raise ValueError(f"expected {len(chosen)} rows in the answer, got {len(given)}.")
-        answers = np.asarray(answers, like=given)
-        answers[np.asarray(np.flatnonzero(mask), like=given)] = given
+        answers[mask] = given
     return answers
 
 

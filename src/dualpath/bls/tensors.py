@@ -13,13 +13,14 @@ Array = npt.NDArray[Any]
 
 
 def to_array(tensor: Any) -> Array:
-    """Return the array of a tensor of numbers, by DLPack."""
+    """Return the array of a request's tensor, on the device where it lies."""
     if tensor.is_cpu():
-        return np.from_dlpack(tensor)
+        array: Array = tensor.as_numpy()
+        return array
     import cupy
 
-    array: Array = cupy.from_dlpack(tensor)
-    return array
+    on_gpu: Array = cupy.from_dlpack(tensor)
+    return on_gpu
 
 
 def to_tensor(name: str, array: Any) -> Any:

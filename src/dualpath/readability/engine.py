@@ -20,6 +20,7 @@ class TextEngine:
 
     Attributes:
         tokens: UTF-8 excerpts to rows of token ids, int64 [tokens] each.
+        windows: the same for all of each excerpt, in windows of 512 tokens.
         pad: rows of token ids to BERT's inputs, ids and attention mask, int64 [rows, bucket] both.
         features: UTF-8 excerpts with a word each to the forest's input, float32 [rows, 207].
         slice_rows: how many excerpts to give it at a time where other requests wait: a few ms of work on the CPU, a
@@ -27,6 +28,7 @@ class TextEngine:
     """
 
     tokens: Callable[[Sequence[bytes]], Sequence[Any]]
+    windows: Callable[[Sequence[bytes]], Sequence[Sequence[Any]]]
     pad: Callable[[Sequence[Any]], tuple[Any, Any]]
     features: Callable[[Sequence[bytes]], Any]
     slice_rows: int
@@ -41,9 +43,11 @@ def text_engine(gpu: int | None, tokenizer: Path, word_lists: Path) -> TextEngin
     """
     lists = WordLists.load(word_lists)
     if gpu is None:
-        return TextEngine(TokenEncoder(tokenizer).encode, pad, FeatureCounter(lists).features, HOST_SLICE_ROWS)
+        encoder = TokenEncoder(tokenizer)
+        return TextEngine(encoder.encode, encoder.windows, pad, FeatureCounter(lists).features, HOST_SLICE_ROWS)
     from dualpath.readability.device import DeviceFeatureCounter, DeviceTokenEncoder, load_rapids
 
     rapids = load_rapids()
-    encoder = DeviceTokenEncoder(tokenizer, rapids)
-    return TextEngine(encoder.encode, encoder.pad, DeviceFeatureCounter(lists, rapids).features, MAX_BATCH_SIZE)
+    on_gpu = DeviceTokenEncoder(tokenizer, rapids)
+    counter = DeviceFeatureCounter(lists, rapids)
+    return TextEngine(on_gpu.encode, on_gpu.windows, on_gpu.pad, counter.features, MAX_BATCH_SIZE)

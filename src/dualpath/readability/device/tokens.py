@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,28 +40,44 @@ class DeviceTokenEncoder:
         self._pieces = rapids.WordPieceVocabulary(rapids.xdf.Series(words))
 
     def encode(self, excerpts: Sequence[bytes]) -> list[Any]:
-        """Return each UTF-8 excerpt's token ids, int64 [tokens] on the device, [CLS] and [SEP] included.
+        """Return each UTF-8 excerpt's token ids, int64 [tokens] on the device, [CLS] and [SEP] included."""
+        ids, row, place, _ = self._tokenize(excerpts)
+        kept = place < N_PIECES
+        return self._framed(ids[kept], row[kept], place[kept], len(excerpts))
 
-        The rows' lengths are the only thing that is copied to the host.
-        """
+    def windows(self, excerpts: Sequence[bytes]) -> list[list[Any]]:
+        """Return all of each excerpt: one window after the other, each like a row of `encode`, which is the first."""
+        ids, row, place, n_pieces = self._tokenize(excerpts)
+        n_windows = self._rapids.xp.maximum((n_pieces + N_PIECES - 1) // N_PIECES, 1)
+        window = self._starts(n_windows)[row] + place // N_PIECES
+        counts = n_windows.tolist()
+        framed = iter(self._framed(ids, window, place % N_PIECES, sum(counts)))
+        return [list(islice(framed, count)) for count in counts]
+
+    def _tokenize(self, excerpts: Sequence[bytes]) -> tuple[Any, Any, Any, Any]:
+        """Return each piece's id, the row that it belongs to, its place there, and the number of pieces per row."""
         xp = self._rapids.xp
         words = self._rapids.words(self._normalizer.normalize(self._rapids.strings(excerpts)))
         short = words["word"].where(words["word"].str.len() <= self._max_word_length, self._unknown)
         # Word by word, not text by text: cuDF 26.10 loses words at its limit of words per row.
         pieces = self._pieces.tokenize(short).explode()
         row = words["row"].values[pieces.index.values]
-
         n_pieces = xp.bincount(row, minlength=len(excerpts))
-        place = xp.arange(len(row)) - (xp.cumsum(n_pieces) - n_pieces)[row]
-        kept = place < N_PIECES
-        lengths = xp.minimum(n_pieces, N_PIECES) + 2
-        ends = xp.cumsum(lengths)
-        starts = ends - lengths
-        host_ends = ends.tolist()
-        ids = xp.full(host_ends[-1], self._sep, dtype="int64")
-        ids[starts] = self._cls
-        ids[(starts[row] + 1 + place)[kept]] = pieces.values.astype("int64")[kept]
-        return [ids[start:end] for start, end in zip([0, *host_ends], host_ends, strict=False)]
+        return pieces.values.astype("int64"), row, xp.arange(len(row)) - self._starts(n_pieces)[row], n_pieces
+
+    def _framed(self, ids: Any, row: Any, place: Any, n_rows: int) -> list[Any]:
+        """Cut ids into rows between [CLS] and [SEP]. Nothing but the rows' lengths is copied to the host."""
+        xp = self._rapids.xp
+        lengths = xp.bincount(row, minlength=n_rows) + 2
+        starts = self._starts(lengths)
+        bounds: list[int] = [*starts.tolist(), len(ids) + 2 * n_rows]
+        framed = xp.full(bounds[-1], self._sep, dtype="int64")
+        framed[starts] = self._cls
+        framed[starts[row] + 1 + place] = ids
+        return [framed[begin:end] for begin, end in pairwise(bounds)]
+
+    def _starts(self, lengths: Any) -> Any:
+        return self._rapids.xp.cumsum(lengths) - lengths
 
     def pad(self, rows: Sequence[Any]) -> tuple[Any, Any]:
         """Pad rows of token ids to the bucket of the longest, as `dualpath.readability.tokens.pad` does."""
