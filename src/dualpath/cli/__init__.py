@@ -7,7 +7,7 @@ import sys
 import typer
 
 from dualpath import __version__
-from dualpath.cli import build, demo, models, score, serve
+from dualpath.cli import build, demo, env, models, score, serve
 from dualpath.errors import UserError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command()(serve.serve)
 app.command()(score.score)
 app.command()(models.models)
 app.command()(demo.demo)
+app.add_typer(env.app, name="env")
 
 
 def _version(wanted: bool) -> None:
