@@ -88,7 +88,8 @@ def test_attaching_again_changes_what_is_said_and_nothing_is_said_twice(models, 
     assert environment.attach(models, archive(tmp_path / "third.tar.gz"), None, output) == output
     for model in models:
         assert list(values(model)) == [str(output), str(output)]
-        assert not (model / STUB).exists()  # of the environment before
+        assert not (model / STUB).exists()  # of the environment before, as was the archive
+        assert not (model / "environment.tar.gz").exists()
 
 
 def test_detaching_restores_every_byte(models, stub, tmp_path):
@@ -123,7 +124,7 @@ def test_a_folder_that_is_none_is_refused(models, tmp_path):
 
 def test_a_failure_leaves_configs_and_folders_as_they_were(models, tmp_path):
     before = texts(models)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(UserError, match=rf"postprocess/{STUB} could not be written: No such file"):
         environment.attach(models, archive(tmp_path / "packed.tar.gz"), tmp_path / "no_stub")
     assert texts(models) == before
     assert not [path for model in models for path in model.glob(".*")]

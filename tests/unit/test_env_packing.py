@@ -122,6 +122,15 @@ def test_another_python_without_a_stub_for_it_is_refused(models, an_environment,
         packing.pack(models, folder=folder, stub=tmp_path / "nowhere")
 
 
+def test_another_python_without_its_shared_library_is_refused(models, an_environment, tmp_path):
+    folder = an_environment("pyvenv.cfg", OTHER)
+    (tmp_path / f"libpython{OTHER}.so.1.0").rename(tmp_path / STUB)
+    with pytest.raises(
+        UserError, match=rf"expected its shared library .*, found none; .* `apt install libpython{OTHER}`"
+    ):
+        packing.pack(models, folder=folder, stub=tmp_path / STUB)
+
+
 def test_a_missing_packer_is_named_with_its_command(models, an_environment, monkeypatch):
     monkeypatch.setitem(sys.modules, "venv_pack", None)
     monkeypatch.setitem(sys.modules, "conda_pack", None)

@@ -133,6 +133,8 @@ def attach(models: list[Path], archive: Path, stub: Path | None, output: Path | 
         else:
             _put(model / STUB, partial(shutil.copyfile, stub), mode=0o755)
         _write_parameter(model, str(places[0]) if output else f"{_HERE}/{ARCHIVE}")
+        if model / ARCHIVE not in places:
+            (model / ARCHIVE).unlink(missing_ok=True)  # of an environment before
     return places[0]
 
 
@@ -175,11 +177,14 @@ def _write_parameter(model: Path, value: str | None) -> None:
 
 def _put(place: Path, write: Callable[[Path], object], mode: int = 0o644) -> None:
     """Let `write` make a file beside its place, then move it there."""
-    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".") as folder:
-        target = Path(folder) / place.name
-        write(target)
-        target.chmod(mode)
-        target.replace(place)
+    try:
+        with tempfile.TemporaryDirectory(dir=place.parent, prefix=".") as folder:
+            target = Path(folder) / place.name
+            write(target)
+            target.chmod(mode)
+            target.replace(place)
+    except OSError as error:
+        raise UserError(f"{place} could not be written: {error.strerror}; make room or rights there") from None
 
 
 def _link(source: Path, target: Path) -> None:

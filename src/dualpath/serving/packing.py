@@ -101,6 +101,11 @@ def pack(
     stub = stub or _stub(server, chosen.minor)
     if stub is not None and not stub.is_file():
         raise UserError(f"--stub {stub}: expected Triton's {STUB}, found no such file")
+    if stub is not None and not conda and not chosen.library.is_file():
+        raise UserError(
+            f"Python {chosen.version}: expected its shared library {chosen.library}, which Triton's stub needs, found "
+            f"none; on Debian or Ubuntu `apt install libpython{chosen.minor}`, elsewhere use one built --enable-shared"
+        )
     with tempfile.TemporaryDirectory() as scratch:
         if folder is None:
             folder = Path(scratch, "environment")
