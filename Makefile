@@ -31,10 +31,11 @@ serve: build  ## Serve both models until Ctrl-C
 test: build  ## Run the unit tests, then the tests against a real Triton
 	$(BIN)/python -m pytest
 
-lint: setup  ## Check style and types
+lint: setup  ## Check style and types, and the Dockerfile
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/hadolint deploy/Dockerfile
 
 bench: build  ## Measure the orchestrator against the ensemble, about 20 minutes on an idle machine
 	$(BIN)/python benchmarks/orchestrator.py $(if $(INPUT),--input $(INPUT))

@@ -17,7 +17,7 @@ from dualpath.serving.server import TritonServer
 from paths import ROOT
 
 DOCUMENT = ROOT / "docs" / "extending.md"
-CHANGES = {"cascade": "THRESHOLD", "windows": "tokens.windows"}
+CHANGES = {"cascade": "THRESHOLD", "windows": "engine.windows"}
 """Each change's name here, and a word that tells its diff from the others."""
 
 TEXTS = [sample.text[:length] for sample in SAMPLES for length in (200, 400, None)]

@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 TRITONSERVER_MEMORY_CPU = 0
+TRITONSERVER_MEMORY_GPU = 2
 TRITONSERVER_RESPONSE_COMPLETE_FINAL = 1
+
+DLPACK_CPU = 1
 
 LOGGED: list[tuple[str, str]] = []
 """What was logged: (level, text)."""
@@ -102,12 +105,22 @@ class Tensor:
 
     @classmethod
     def from_dlpack(cls, name, array):
-        return cls(name, np.from_dlpack(array))
+        on_cpu = array.__dlpack_device__()[0] == DLPACK_CPU
+        return cls(name, np.from_dlpack(array) if on_cpu else array.__dlpack__())
 
     def name(self):
         return self._name
 
+    def is_cpu(self):
+        return isinstance(self._array, np.ndarray)
+
     def as_numpy(self):
+        if not self.is_cpu():
+            raise TritonModelException("Tensor is stored in GPU and cannot be converted to NumPy.")
+        return self._array
+
+    def array(self):
+        """What the tensor holds, as a test's own doing."""
         return self._array
 
     def __dlpack__(self, **options):
@@ -131,7 +144,7 @@ class InferenceResponse:
         return self._tensors
 
     def arrays(self):
-        return {tensor.name(): tensor.as_numpy() for tensor in self._tensors}
+        return {tensor.name(): tensor.array() for tensor in self._tensors}
 
 
 @dataclass
@@ -153,7 +166,7 @@ class InferenceRequest:
             raise TritonModelException(f"Request for unknown model: '{self.model_name}' is not found")
         CALLS.append(self)
         try:
-            outputs = CHILDREN[self.model_name]({tensor.name(): tensor.as_numpy() for tensor in self.inputs})
+            outputs = CHILDREN[self.model_name]({tensor.name(): tensor.array() for tensor in self.inputs})
         except Exception as error:
             return InferenceResponse(error=TritonError(str(error)))
         return InferenceResponse(
@@ -172,7 +185,9 @@ class ReceivedRequest:
     """
 
     def __init__(self, inputs, parameters=None, timeout_us=0, trace=None):
-        self.arrays = {name: np.asarray(array) for name, array in inputs.items()}
+        self.arrays = {
+            name: array if hasattr(array, "__dlpack_device__") else np.asarray(array) for name, array in inputs.items()
+        }
         self.answers: list[InferenceResponse] = []
         self.flags: list[int] = []  # of the answers that went through the sender
         self.violations: list[str] = []  # of Triton's rules

@@ -183,6 +183,13 @@ def test_embedded_server_refuses_an_unsupported_python(monkeypatch):
         installation.find("embedded")
 
 
+def test_embedded_server_refuses_numpy_2(monkeypatch):
+    pytest.importorskip("pytriton", reason="needs dualpath[embedded]")
+    monkeypatch.setattr(installation.importlib.metadata, "version", lambda name: "2.4.6")
+    with pytest.raises(UserError, match=r"needs NumPy 1, found 2\.4\.6; give RAPIDS .* an environment of its own"):
+        installation.find("embedded")
+
+
 def test_server_that_ends_at_once_is_reported_with_its_last_words(a_repository, tmp_path):
     binary = install(tmp_path / "triton", "python", "pytorch", "fil")
     binary.write_text("#!/bin/sh\necho 'tritonserver: error while loading shared libraries: libb64.so.0d'\nexit 127\n")

@@ -10,11 +10,8 @@ import numpy as np
 
 from dualpath import bls
 from dualpath.readability.combine import combine
+from dualpath.readability.engine import text_engine
 from dualpath.readability.excerpts import InvalidInput, decode_excerpts, decode_weights
-from dualpath.readability.features import FeatureCounter, WordLists
-from dualpath.readability.tokens import TokenEncoder, pad
-
-SLICE_ROWS = 8  # preprocessed at a time, in a few ms, before other requests get their turn
 
 
 class TritonPythonModel:
@@ -22,13 +19,12 @@ class TritonPythonModel:
         config = bls.ModelConfig(args)
         self.on_bert_error = config.setting("on_bert_error", ("fail", "fallback"))
         self.on_bert_late = config.setting("on_bert_late", ("fail", "fallback"))
-        self.tokens = TokenEncoder(config.path("tokenizer"))
-        self.features = FeatureCounter(WordLists.load(config.path("word_lists")))
+        self.engine = text_engine(config.gpu, config.path("tokenizer"), config.path("word_lists"))
         self.metrics = bls.Metrics(config.name)
         self.bert = bls.MergingChild(
             "bert-large",
             "OUTPUT__0",
-            lambda rows: dict(zip(("INPUT__0", "INPUT__1"), pad(rows), strict=True)),
+            lambda rows: dict(zip(("INPUT__0", "INPUT__1"), self.engine.pad(rows), strict=True)),
             in_flight=config.integer("bert_in_flight"),
             chunk_rows=config.integer("bert_chunk_rows"),
             version=1,
@@ -73,10 +69,10 @@ class TritonPythonModel:
 
     async def ask_bert(self, request, excerpts):
         with self.metrics.stage("tokens"):
-            tokens = await bls.in_slices(self.tokens.encode, excerpts, SLICE_ROWS)
+            tokens = await bls.in_slices(self.engine.tokens, excerpts, self.engine.slice_rows)
         return (await self.bert.rows(request, tokens))[:, 0]
 
     async def ask_forest(self, request, excerpts):
         with self.metrics.stage("features"):
-            features = await bls.in_slices(self.features.features, excerpts, SLICE_ROWS)
+            features = await bls.in_slices(self.engine.features, excerpts, self.engine.slice_rows)
         return (await self.forest.rows(request, features))[:, 0]

@@ -1,21 +1,19 @@
-"""Excerpts to token ids, attention mask and features."""
+"""Excerpts to token ids, attention mask and features, on the device that the instance runs on."""
 
 from dualpath import bls
+from dualpath.readability.engine import text_engine
 from dualpath.readability.excerpts import InvalidInput, decode_excerpts
-from dualpath.readability.features import FeatureCounter, WordLists
-from dualpath.readability.tokens import TokenEncoder, pad
 
 
 class TritonPythonModel:
     def initialize(self, args):
         config = bls.ModelConfig(args)
-        self.tokens = TokenEncoder(config.path("tokenizer"))
-        self.features = FeatureCounter(WordLists.load(config.path("word_lists")))
+        self.engine = text_engine(config.gpu, config.path("tokenizer"), config.path("word_lists"))
 
     def execute(self, requests):
         return bls.answer_each(requests, self.preprocess, faults=(InvalidInput,))
 
     def preprocess(self, inputs):
         excerpts = decode_excerpts(inputs["INPUT0"])
-        input_ids, attention_mask = pad(self.tokens.encode(excerpts))
-        return {"BERT_IDS": input_ids, "BERT_AM": attention_mask, "TREE_FEATS": self.features.features(excerpts)}
+        input_ids, attention_mask = self.engine.pad(self.engine.tokens(excerpts))
+        return {"BERT_IDS": input_ids, "BERT_AM": attention_mask, "TREE_FEATS": self.engine.features(excerpts)}

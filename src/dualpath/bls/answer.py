@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from dualpath.bls.request import Array, Arrays, Faults, read_inputs, respond, respond_error
+from dualpath.bls.request import Arrays, Faults, read_inputs, respond, respond_error
+from dualpath.bls.tensors import Array
 
 
 def answer_each(requests: Sequence[Any], handle: Callable[[Arrays], Arrays], faults: Faults = ()) -> list[Any]:

@@ -13,6 +13,7 @@ import triton_python_backend_utils as pb_utils
 from dualpath.bls.errors import ChildFailed, ChildUnavailable
 from dualpath.bls.metrics import Metrics
 from dualpath.bls.request import Trace
+from dualpath.bls.tensors import to_tensor
 
 # All of a child's errors arrive as INTERNAL; only Triton's own words tell that it is not there.
 _UNAVAILABLE = re.compile(r"^(Failed .{0,80})?(Request for unknown model: |Stub process '[^']*' is not healthy)")
@@ -39,7 +40,8 @@ class Child:
         """Run the child once and return its outputs by name.
 
         Args:
-            inputs: arrays by input name, on any device, passed without a copy here.
+            inputs: arrays by input name, on any device, passed without a copy here. Triton copies those on a GPU from
+                device to device as it hands them on.
             trace: a `Request.trace`, which makes the call a step of it.
         Raises:
             ChildUnavailable: the child is not there.
@@ -48,7 +50,7 @@ class Child:
         request = pb_utils.InferenceRequest(
             model_name=self.name,
             model_version=self._version,
-            inputs=[_wrap(name, array) for name, array in inputs.items()],
+            inputs=[to_tensor(name, array) for name, array in inputs.items()],
             requested_output_names=list(self.outputs),
             preferred_memory=self._memory,
             **({"trace": trace.raw} if trace and not trace.closed else {}),
@@ -74,14 +76,3 @@ class Child:
     def _count(self, outcome: str) -> None:
         if self._metrics:
             self._metrics.count("calls", child=self.name, outcome=outcome)
-
-
-def _wrap(name: str, array: Any) -> Any:
-    """Make a Triton tensor of an array on any device, without a copy.
-
-    NumPy arrays are shared by reference: release 24.10 would copy the memory that a CPU capsule points to, and Python
-    would log an error for every capsule, since Triton gives them a name that NumPy does not know.
-    """
-    if isinstance(array, np.ndarray):
-        return pb_utils.Tensor(name, array)
-    return pb_utils.Tensor.from_dlpack(name, array)

@@ -42,6 +42,7 @@ class ModelConfig:
         self.raw: dict[str, Any] = json.loads(args["model_config"])
         self.name = args["model_name"]
         self.kind = args["model_instance_kind"]
+        self._args = args
         self.directory = Path(args["model_repository"])
         self.version_directory = self.directory / args["model_version"]
         self.parameters: dict[str, str] = {
@@ -49,6 +50,23 @@ class ModelConfig:
         }
         self.inputs: list[dict[str, Any]] = self.raw["input"]
         self.outputs: list[dict[str, Any]] = self.raw["output"]
+
+    @property
+    def gpu(self) -> int | None:
+        """The GPU that the instance runs on; None on the CPU.
+
+        Raises:
+            ConfigError: it is not the first that this process sees, the one where CuPy and cuDF compute.
+        """
+        if self.kind == "CPU":
+            return None
+        device_id = self._args["model_instance_device_id"]
+        if device_id != "0":
+            raise ConfigError(
+                f"{self.name}: expected an instance on GPU 0, got one on GPU {device_id}. Say `gpus: [ 0 ]` in "
+                "its instance_group, and choose the server's GPU with CUDA_VISIBLE_DEVICES."
+            )
+        return 0
 
     def path(self, parameter: str) -> Path:
         """Return the existing file that a parameter names, relative to the model's folder.

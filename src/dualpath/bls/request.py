@@ -9,13 +9,11 @@ import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
-import numpy as np
-import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
 from dualpath.bls.errors import BadParameter, CallerGone, ChildFailed, ChildLate, ChildUnavailable
+from dualpath.bls.tensors import Array, keep, to_array, to_tensor
 
-Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
 T = TypeVar("T")
 Faults = tuple[type[Exception], ...]
@@ -25,7 +23,7 @@ class Request:
     """What a caller sent, in arrays that outlive `execute`.
 
     Attributes:
-        inputs: arrays by name.
+        inputs: arrays by name, each on the device where it arrived.
         n_rows: rows of the request.
         parameters: the request's own parameters by name.
         deadline: when the caller's timeout ends, in seconds of `time.monotonic()`; None where there is none.
@@ -33,7 +31,7 @@ class Request:
     """
 
     def __init__(self, raw: Any, answer_later: Callable[[], None]) -> None:
-        self.inputs: Arrays = {name: _copy(array) for name, array in read_inputs(raw).items()}
+        self.inputs: Arrays = {name: keep(array) for name, array in read_inputs(raw).items()}
         self.n_rows = len(next(iter(self.inputs.values())))
         self.parameters: dict[str, Any] = json.loads(raw.parameters() or "{}")
         self.trace = Trace(raw.trace()) if self.parameters.get("trace_children") is True else None
@@ -89,13 +87,13 @@ class Trace:
 
 
 def read_inputs(raw: Any) -> Arrays:
-    """Return a request's inputs by name, for use inside `execute`."""
-    return {tensor.name(): tensor.as_numpy() for tensor in raw.inputs()}
+    """Return a request's inputs by name, for use inside `execute`, each on the device where it arrived."""
+    return {tensor.name(): to_array(tensor) for tensor in raw.inputs()}
 
 
 def respond(outputs: Arrays) -> Any:
     """Make the response that carries these outputs."""
-    return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in outputs.items()])
+    return pb_utils.InferenceResponse([to_tensor(name, array) for name, array in outputs.items()])
 
 
 def respond_error(error: BaseException, faults: Faults = ()) -> Any:
@@ -119,8 +117,3 @@ def respond_error(error: BaseException, faults: Faults = ()) -> Any:
 
 def _do_nothing() -> None:
     pass
-
-
-def _copy(array: Array) -> Array:
-    # Strings are already Python objects; numbers may still lie in the request's shared memory.
-    return array if array.dtype == np.object_ else array.copy()

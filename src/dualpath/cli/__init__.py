@@ -7,7 +7,7 @@ import sys
 import typer
 
 from dualpath import __version__
-from dualpath.cli import bench, build, compare, demo, models, score, serve
+from dualpath.cli import bench, build, compare, demo, env, models, score, serve
 from dualpath.errors import UserError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command()(models.models)
 app.command()(demo.demo)
 app.command()(compare.compare)
 app.command()(bench.bench)
+app.add_typer(env.app, name="env")
 
 
 def _version(wanted: bool) -> None:

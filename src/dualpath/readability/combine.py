@@ -15,8 +15,11 @@ def combine(weights: Scores, bert: Scores, forest: Scores) -> Scores:
     be NaN or infinite.
 
     Args:
-        weights, bert, forest: float32 [rows].
+        weights, bert, forest: float32 [rows]. If a score lies on a GPU, CuPy combines them there.
     """
+    for scores in (bert, forest):
+        if not isinstance(scores, np.ndarray):
+            weights, bert, forest = (np.asarray(array, like=scores) for array in (weights, bert, forest))
     one = np.float32(1)
     with np.errstate(invalid="ignore"):  # 0 * inf, in a row that the next line overrides
         blend = weights * bert + (one - weights) * forest

@@ -48,12 +48,16 @@ def check_excerpt(excerpt: bytes, where: str) -> None:
 
 
 def decode_weights(array: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Check weights as Triton gives them: float32 [rows, 1] -> float32 [rows], each within [0, 1].
+    """Check weights as Triton gives them: float32 [rows, 1] -> float32 [rows] on the host, each within [0, 1].
+
+    Args:
+        array: NumPy's, or CuPy's where a caller sent the weights in a GPU's memory.
 
     Raises:
         InvalidInput: a row holds no weight or several, or one that is NaN, infinite or outside [0, 1].
     """
-    weights: npt.NDArray[np.float32] = _one_per_row(array, WEIGHT.name, "weight")
+    on_host = array if isinstance(array, np.ndarray) else array.get()
+    weights: npt.NDArray[np.float32] = _one_per_row(on_host, WEIGHT.name, "weight")
     bad = ~((weights >= 0) & (weights <= 1))  # NaN fails both comparisons
     if bad.any():
         row = int(bad.argmax())

@@ -55,6 +55,9 @@ LOOK_ALIKES = {
 }
 """Characters beyond ASCII that step 1 replaces, by what replaces them."""
 
+CLOSING_MARKS = "\"')]}"
+"""What may stand between a sentence's last mark and the space after it, in the canonical text."""
+
 # The hot path works on UTF-8 bytes: `bytes.translate` handles a whole excerpt in a microsecond, and UTF-8's
 # structure makes a replacement of byte sequences the same as one of characters.
 _REPLACEMENT = {
@@ -71,7 +74,7 @@ _TO_WORDS = bytes.maketrans(
     _MARKS + string.ascii_uppercase.encode(), b" " * len(_MARKS) + string.ascii_lowercase.encode()
 )
 # One mark, not a run of them: a search that restarts inside a run would be quadratic in its length.
-_SENTENCE_END = re.compile(rb"[.!?][\"')\]}]* ")
+_SENTENCE_END = re.compile(rb"[.!?][%b]* " % re.escape(CLOSING_MARKS.encode()))
 _ASCII_WORD = re.compile(rb"[0-9A-Za-z]")
 _STOP_WORDS = frozenset(word.encode() for word in STOP_WORDS)
 

@@ -6,6 +6,7 @@ that lies beside the model repository takes its place.
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 import re
@@ -116,10 +117,10 @@ def _installed(binary: Path) -> Installation:
             f"{binary}: expected the Python backend at {stub.parent}, found none; "
             "install Triton with its Python backend, or pass --server embedded"
         )
-    wanted = re.search(rb"libpython(3\.\d+)", stub.read_bytes())
-    if wanted and wanted[1].decode() != PYTHON:
+    wanted = python_of(stub)
+    if wanted and wanted != PYTHON:
         raise UserError(
-            f"{binary}: its Python backend is built for Python {wanted[1].decode()}, this is Python {PYTHON}; "
+            f"{binary}: its Python backend is built for Python {wanted}, this is Python {PYTHON}; "
             "install Dualpath with the server's Python, or pass --server embedded"
         )
     return Installation(binary.absolute(), backends, stub)
@@ -139,8 +140,22 @@ def _embedded() -> Installation:
             f"the embedded Triton server has no Python backend for Python {PYTHON}, "
             f"only for {', '.join(has) or 'none'}; use Python 3.11 or 3.12"
         )
+    if not (numpy := importlib.metadata.version("numpy")).startswith("1."):
+        raise UserError(
+            f"the embedded Triton server needs NumPy 1, found {numpy}; give RAPIDS and whatever else needs NumPy 2 an "
+            "environment of its own, or use NVIDIA's Triton container"
+        )
     libraries = (package.parent / "nvidia_pytriton.libs", libpython_folder())
     return Installation(server / "bin" / "tritonserver", server / "backends", stub, libraries, embedded=True)
+
+
+def python_of(stub: Path) -> str | None:
+    """Return the Python version that a stub is built for, such as "3.12"; None where it does not say."""
+    try:
+        wanted = re.search(rb"libpython(3\.\d+)", stub.read_bytes())
+    except PermissionError:  # Triton 24.10 takes all rights but the owner's execution from a model's own stub
+        return None
+    return wanted[1].decode() if wanted else None
 
 
 def libpython_folder() -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import random
-import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,8 +22,7 @@ def check_artifacts(models: list[Path]) -> None:
             if not _in_any_version(model, file):
                 raise UserError(f"{model.name}: expected {model / '1' / file}, found none; run `dualpath build`")
         # Triton 2.51 waits for ever for a Python model whose code is missing.
-        is_python = re.search(r'backend\s*:\s*"python"', repository.config_text(model))
-        if is_python and "default_model_filename" not in repository.config_text(model):
+        if repository.is_python(model) and "default_model_filename" not in repository.config_text(model):
             newest = next(iter(repository.versions(model)), model / "1")
             if not (newest / "model.py").is_file():
                 raise UserError(f"{model.name}: expected {newest / 'model.py'}, found none; restore it")

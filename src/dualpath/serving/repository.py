@@ -33,6 +33,11 @@ def versions(model: Path) -> list[Path]:
     return sorted(folders, key=lambda path: int(path.name), reverse=True)
 
 
+def is_python(model: Path) -> bool:
+    """Say whether a model is served by the Python backend."""
+    return bool(re.search(r'backend\s*:\s*"python"', config_text(model)))
+
+
 def config_text(model: Path, config_name: str | None = None) -> str:
     """Return the text of the config that Triton would load, without its comments."""
     named = model / "configs" / f"{config_name}.pbtxt"

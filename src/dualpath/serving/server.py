@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from dualpath.serving import installation, log, preflight, repository, supervise
+from dualpath.serving import environment, installation, log, preflight, repository, supervise
 from dualpath.serving.installation import Installation
 
 EXIT_TIMEOUT_S = 10
@@ -139,6 +139,7 @@ class TritonServer:
         models = repository.models(self.model_repository)
         found = installation.find(self._server)
         preflight.check_artifacts(models)
+        environment.check_attached(models, self._config_name, found.stub)
         preflight.check_config_name(models, self._config_name)
         preflight.check_devices(models, self._config_name, found)
         self._address = preflight.resolve(self.host)

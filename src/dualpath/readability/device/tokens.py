@@ -1,0 +1,91 @@
+"""Excerpts to padded token ids, by cuDF's normalizer and WordPiece on a whole batch.
+
+cuDF splits words into pieces; what else BERT's tokenizer does is done here: long words are unknown, long excerpts are
+cut, [CLS] and [SEP] frame each row. docs/gpu.md names the texts for which cuDF's pieces differ.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any
+
+from dualpath.readability.contract import MAX_TOKENS, bucket
+from dualpath.readability.device.rapids import Rapids
+
+N_PIECES = MAX_TOKENS - 2
+"""Tokens of an excerpt between [CLS] and [SEP], at most."""
+
+
+class DeviceTokenEncoder:
+    """Encode excerpts on a GPU by the WordPiece vocabulary of a Hugging Face `tokenizer.json`, cut at 512 tokens."""
+
+    def __init__(self, tokenizer_json: Path, rapids: Rapids) -> None:
+        tokenizer = json.loads(tokenizer_json.read_text(encoding="utf-8"))
+        kinds = [tokenizer[part]["type"] for part in ("normalizer", "pre_tokenizer", "model")]
+        if kinds != ["BertNormalizer", "BertPreTokenizer", "WordPiece"]:
+            raise ValueError(f"{tokenizer_json}: expected BERT's WordPiece tokenizer, got {', '.join(kinds)}.")
+        vocabulary: dict[str, int] = tokenizer["model"]["vocab"]
+        words = sorted(vocabulary, key=vocabulary.__getitem__)
+        if [vocabulary[word] for word in words] != list(range(len(words))):
+            raise ValueError(f"{tokenizer_json}: expected ids from 0 without a gap, which cuDF takes for granted.")
+        self._rapids = rapids
+        self._cls, self._sep = vocabulary["[CLS]"], vocabulary["[SEP]"]
+        self._unknown = tokenizer["model"]["unk_token"]
+        self._max_word_length = tokenizer["model"]["max_input_chars_per_word"]
+        special = rapids.xdf.Series([token["content"] for token in tokenizer["added_tokens"]])
+        self._normalizer = rapids.CharacterNormalizer(tokenizer["normalizer"]["lowercase"], special_tokens=special)
+        self._pieces = rapids.WordPieceVocabulary(rapids.xdf.Series(words))
+
+    def encode(self, excerpts: Sequence[bytes]) -> list[Any]:
+        """Return each UTF-8 excerpt's token ids, int64 [tokens] on the device, [CLS] and [SEP] included."""
+        ids, row, place, _ = self._tokenize(excerpts)
+        kept = place < N_PIECES
+        return self._framed(ids[kept], row[kept], place[kept], len(excerpts))
+
+    def windows(self, excerpts: Sequence[bytes]) -> list[list[Any]]:
+        """Return all of each excerpt: one window after the other, each like a row of `encode`, which is the first."""
+        ids, row, place, n_pieces = self._tokenize(excerpts)
+        n_windows = self._rapids.xp.maximum((n_pieces + N_PIECES - 1) // N_PIECES, 1)
+        window = self._starts(n_windows)[row] + place // N_PIECES
+        counts = n_windows.tolist()
+        framed = iter(self._framed(ids, window, place % N_PIECES, sum(counts)))
+        return [list(islice(framed, count)) for count in counts]
+
+    def _tokenize(self, excerpts: Sequence[bytes]) -> tuple[Any, Any, Any, Any]:
+        """Return each piece's id, the row that it belongs to, its place there, and the number of pieces per row."""
+        xp = self._rapids.xp
+        words = self._rapids.words(self._normalizer.normalize(self._rapids.strings(excerpts)))
+        short = words["word"].where(words["word"].str.len() <= self._max_word_length, self._unknown)
+        # Word by word, not text by text: cuDF 26.10 loses words at its limit of words per row.
+        pieces = self._pieces.tokenize(short).explode()
+        row = words["row"].values[pieces.index.values]
+        n_pieces = xp.bincount(row, minlength=len(excerpts))
+        return pieces.values.astype("int64"), row, xp.arange(len(row)) - self._starts(n_pieces)[row], n_pieces
+
+    def _framed(self, ids: Any, row: Any, place: Any, n_rows: int) -> list[Any]:
+        """Cut ids into rows between [CLS] and [SEP]. Nothing but the rows' lengths is copied to the host."""
+        xp = self._rapids.xp
+        lengths = xp.bincount(row, minlength=n_rows) + 2
+        starts = self._starts(lengths)
+        bounds: list[int] = [*starts.tolist(), len(ids) + 2 * n_rows]
+        framed = xp.full(bounds[-1], self._sep, dtype="int64")
+        framed[starts] = self._cls
+        framed[starts[row] + 1 + place] = ids
+        return [framed[begin:end] for begin, end in pairwise(bounds)]
+
+    def _starts(self, lengths: Any) -> Any:
+        return self._rapids.xp.cumsum(lengths) - lengths
+
+    def pad(self, rows: Sequence[Any]) -> tuple[Any, Any]:
+        """Pad rows of token ids to the bucket of the longest, as `dualpath.readability.tokens.pad` does."""
+        xp = self._rapids.xp
+        host_lengths = [len(row) for row in rows]
+        lengths = xp.asarray(host_lengths)[:, None]
+        column = xp.arange(bucket(max(host_lengths)))[None, :]
+        mask = column < lengths
+        ids = xp.concatenate(rows)
+        index = xp.cumsum(lengths, axis=0) - lengths + column
+        return xp.where(mask, ids[xp.minimum(index, len(ids) - 1)], 0), mask.astype("int64")

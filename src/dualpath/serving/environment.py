@@ -1,0 +1,194 @@
+"""Give Python models an execution environment: the archive, the stub, and the parameter that names them.
+
+Triton unpacks the archive that a Python model's `EXECUTION_ENV_PATH` names and runs the model with the Python in it.
+Where that Python is of another version than the server's, a stub for it must lie in the model's folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterable
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+from dualpath.errors import UserError
+from dualpath.serving import repository
+from dualpath.serving.installation import STUB, python_of
+
+ARCHIVE = "environment.tar.gz"
+"""The archive's name in a model's folder."""
+
+_PARAMETER = "EXECUTION_ENV_PATH"
+_HERE = "$$TRITON_MODEL_DIRECTORY"
+_ANY = re.compile(rf'"{_PARAMETER}"\s*,?\s*value\s*:?\s*{{\s*string_value\s*:\s*"([^"]*)"')
+_LINE = re.compile(rf'^parameters {{ key: "{_PARAMETER}" value {{ string_value: (".*") }} }}\n', re.MULTILINE)
+
+
+def python_models(model_repository: Path, names: list[str]) -> list[Path]:
+    """Return the folders of the named Python models, or of every Python model where none is named.
+
+    Raises:
+        UserError: a name is no Python model of the repository.
+    """
+    models = {model.name: model for model in repository.models(model_repository)}
+    python = {name: model for name, model in models.items() if repository.is_python(model)}
+    for name in names:
+        if name not in python:
+            found = "a model of another backend" if name in models else "no such model"
+            raise UserError(
+                f"--models {name}: expected a Python model of {model_repository}, found {found}; "
+                f"it has: {', '.join(python) or 'none'}"
+            )
+    if not python:
+        raise UserError(f"expected Python models in {model_repository}, found none; pass --model-repository")
+    return [python[name] for name in dict.fromkeys(names)] if names else list(python.values())
+
+
+def check(models: list[Path]) -> None:
+    """Refuse models whose environment cannot be set.
+
+    Raises:
+        UserError: a config names its environment in words that this module does not write, or cannot be written.
+    """
+    for model in models:
+        for config in _configs(model):
+            _parse(config)
+            check_writable(config.parent)
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a folder that no file can be written to."""
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(f"expected a folder to write to at {folder}, got: {error.strerror}; choose another") from None
+
+
+def check_attached(models: list[Path], config_name: str | None, server_stub: Path) -> None:
+    """Refuse environments that are missing, or whose Python is of another version than the stub that would run them.
+
+    Triton itself says of the second that a module of the environment is not there.
+
+    Args:
+        server_stub: what runs models that have no stub of their own.
+    Raises:
+        UserError: the message names the model.
+    """
+    for model in models:
+        named = _ANY.search(repository.config_text(model, config_name))
+        if named is None or "://" in named[1]:  # an address that only Triton can read
+            continue
+        archive = Path(named[1].replace(_HERE, str(model)))
+        if not archive.exists():
+            raise UserError(f"{model.name}: expected its environment at {archive}, found none; run `dualpath env pack`")
+        stub = model / STUB
+        wanted, got = python_of(stub if stub.exists() else server_stub), _python_in(archive)
+        if wanted and got and wanted != got:
+            raise UserError(
+                f"{model.name}: its environment holds Python {got}, its stub runs Python {wanted}; "
+                "run `dualpath env pack` again, or `dualpath env remove`"
+            )
+
+
+def _python_in(archive: Path) -> str | None:
+    """Return the Python version of an environment, packed or not, such as "3.12"; None where nothing near tells."""
+    names: Iterable[str]
+    if archive.is_dir():
+        names = (path.relative_to(archive).as_posix() + "/" for path in archive.glob("lib/python3.*"))
+    else:
+        try:
+            with tarfile.open(archive, "r|*") as members:
+                names = [member.name for member in islice(members, 500)]
+        except (tarfile.TarError, OSError) as error:
+            raise UserError(f"{archive}: expected an environment's archive, got: {error}") from None
+    found = (re.match(r"(?:\./)?lib/python(3\.\d+)/", name) for name in names)
+    return next((match[1] for match in found if match), None)
+
+
+def attach(models: list[Path], archive: Path, stub: Path | None, output: Path | None = None) -> Path:
+    """Make models run in an environment; return where its archive lies.
+
+    Every file appears whole or not at all, and the configs, the CPU's and the GPU's, name the archive only once it and
+    the stub are there.
+
+    Args:
+        archive: moved to its place.
+        stub: of the archive's Python; None where the server's own fits.
+        output: a place for the archive that all models share. Without one it lies in each model's folder, so that the
+            repository can be moved.
+    """
+    places = [output.absolute()] if output else [model / ARCHIVE for model in models]
+    for place in places:
+        _put(place, partial(_link, archive))
+        archive = place
+    for model in models:
+        if stub is None:
+            (model / STUB).unlink(missing_ok=True)
+        else:
+            _put(model / STUB, partial(shutil.copyfile, stub), mode=0o755)
+        _write_parameter(model, str(places[0]) if output else f"{_HERE}/{ARCHIVE}")
+        if model / ARCHIVE not in places:
+            (model / ARCHIVE).unlink(missing_ok=True)  # of an environment before
+    return places[0]
+
+
+def detach(models: list[Path]) -> list[Path]:
+    """Make models run in the server's own Python again; return those that did not before.
+
+    Removes the parameter, then the stub and the archive in the model's folder. A shared archive stays.
+    """
+    attached = [model for model in models if any(_parse(config)[0] is not None for config in _configs(model))]
+    for model in attached:
+        _write_parameter(model, None)
+        (model / STUB).unlink(missing_ok=True)
+        (model / ARCHIVE).unlink(missing_ok=True)
+    return attached
+
+
+def _configs(model: Path) -> list[Path]:
+    return [model / "config.pbtxt", *sorted(model.glob("configs/*.pbtxt"))]
+
+
+def _parse(config: Path) -> tuple[str | None, str]:
+    """Return what a config says of the environment, and its text without that."""
+    text = config.read_text(encoding="utf-8")
+    values = _LINE.findall(text)
+    rest = _LINE.sub("", text)
+    if _PARAMETER in re.sub(r"#.*", "", rest):
+        raise UserError(f"{config}: expected no {_PARAMETER}, found one written by hand; remove it first")
+    return (json.loads(values[-1]) if values else None), rest
+
+
+def _write_parameter(model: Path, value: str | None) -> None:
+    for config in _configs(model):
+        _, text = _parse(config)
+        if value is not None:
+            literal = json.dumps(value, ensure_ascii=False)
+            text += "" if text.endswith("\n") else "\n"  # the parameter has a line of its own, which detach takes out
+            text += f'parameters {{ key: "{_PARAMETER}" value {{ string_value: {literal} }} }}\n'
+        _put(config, partial(Path.write_text, data=text, encoding="utf-8"), config.stat().st_mode)
+
+
+def _put(place: Path, write: Callable[[Path], object], mode: int = 0o644) -> None:
+    """Let `write` make a file beside its place, then move it there."""
+    try:
+        with tempfile.TemporaryDirectory(dir=place.parent, prefix=".") as folder:
+            target = Path(folder) / place.name
+            write(target)
+            target.chmod(mode)
+            target.replace(place)
+    except OSError as error:
+        raise UserError(f"{place} could not be written: {error.strerror}; make room or rights there") from None
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copyfile(source, target)

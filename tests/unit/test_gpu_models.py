@@ -1,0 +1,151 @@
+"""The models as an instance of KIND_GPU runs them, on a device that pandas and NumPy play."""
+
+import subprocess
+import sys
+
+import fake_triton
+import numpy as np
+import pytest
+from bls_driver import error_of
+from fake_rapids import DeviceArray, FakeDevice, FakeModule, on_host
+from fake_triton import TritonError, received
+from loaded_models import EXCERPTS, args, load
+
+from dualpath import bls
+from dualpath.bls import ConfigError, ModelConfig
+from dualpath.readability import device as device_code
+from dualpath.readability.contract import TOLERANCES
+from dualpath.readability.samples import SAMPLES
+from paths import ROOT
+
+
+@pytest.fixture
+def device(monkeypatch, model_repository):
+    device = FakeDevice()
+    monkeypatch.setattr(device_code, "load_rapids", device.rapids)
+    monkeypatch.setitem(sys.modules, "cupy", FakeModule(device, "cupy", np))
+    return device
+
+
+@pytest.fixture
+def served(device):
+    """served(name, kind) -> a function that sends a request to the model and returns its answer."""
+    models = []
+
+    def serve(name, kind="GPU"):
+        model = load(name)
+        model.initialize(args(name, kind))
+        models.append(model)
+
+        def ask(**inputs):
+            request = received(**{name: array.copy() for name, array in inputs.items()})
+            request.end_of_execute(model.execute([request])[0])
+            assert request.answered.wait(5)
+            assert request.violations == []
+            return request.answers[0]
+
+        return ask
+
+    yield serve
+    for model in models:
+        if hasattr(model, "finalize"):
+            model.finalize()
+
+
+def test_preprocess_gives_on_the_gpu_what_it_gives_on_the_cpu(served):
+    on_gpu, on_cpu = (served("preprocess", kind)(INPUT0=EXCERPTS) for kind in ("GPU", "CPU"))
+    assert [tensor.is_cpu() for tensor in on_gpu.output_tensors()] == [False] * 3
+    for name, expected in on_cpu.arrays().items():
+        got = on_host(on_gpu.arrays()[name])
+        assert got.dtype == expected.dtype
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_postprocess_combines_scores_where_they_lie(device, served):
+    weights = np.array([[0.0], [0.25], [1.0]], np.float32)
+    scores = {"BERT_LARGE_SCORE": [[np.nan], [1.0], [2.0]], "CUML_SCORE": [[-1.0], [3.0], [np.inf]]}
+    for weights_there in (weights, device.array(weights)):
+        answer = served("postprocess")(
+            BERT_WEIGHT_INPUT=weights_there, **{name: device.array(rows, np.float32) for name, rows in scores.items()}
+        )
+        [tensor] = answer.output_tensors()
+        assert not tensor.is_cpu()
+        assert on_host(tensor.array()).tolist() == [[-1.0], [2.5], [2.0]]
+
+
+def test_postprocess_refuses_weights_on_the_gpu_by_row(device, served):
+    rows = device.array([[0.5], [2.0]], np.float32)
+    answer = served("postprocess")(BERT_WEIGHT_INPUT=rows, BERT_LARGE_SCORE=rows, CUML_SCORE=rows)
+    assert error_of(answer) == (TritonError.INVALID_ARG, "BERT_WEIGHT[1]: expected a number from 0 to 1, got 2.")
+
+
+def test_orchestrator_hands_gpu_tensors_to_its_children_as_they_are(device, served):
+    """Children give scores that depend on all they receive, so that equal scores mean equal inputs."""
+    seen = []
+
+    def child(output, *inputs):
+        def run(given):
+            seen.extend(given.values())
+            host = [on_host(given[name]).astype(np.float64) for name in inputs]
+            totals = sum((rows * np.arange(1, rows.shape[1] + 1)).sum(1) for rows in host)
+            return {output: np.float32(totals[:, None] % 97)}
+
+        return run
+
+    fake_triton.CHILDREN["bert-large"] = child("OUTPUT__0", "INPUT__0", "INPUT__1")
+    fake_triton.CHILDREN["cuml"] = child("output__0", "input__0")
+    weights = np.array([[0], [1], *[[0.5]] * (len(SAMPLES) - 2)], np.float32)
+    on_cpu = served("orchestrator", "CPU")(excerpt=EXCERPTS, BERT_WEIGHT=weights).arrays()
+    assert {type(array) for array in seen} == {np.ndarray}
+    seen.clear()
+
+    for weights_there in (weights, device.array(weights)):
+        on_gpu = served("orchestrator", "GPU")(excerpt=EXCERPTS, BERT_WEIGHT=weights_there).arrays()
+        assert on_gpu["ROUTE"].tolist() == on_cpu["ROUTE"].tolist()
+        np.testing.assert_allclose(on_gpu["SCORE"], on_cpu["SCORE"], rtol=0, atol=TOLERANCES["float32"])
+    assert {type(array) for array in seen} == {DeviceArray}
+    assert {call.preferred_memory.kind for call in fake_triton.CALLS} == {fake_triton.TRITONSERVER_MEMORY_CPU}
+
+
+def test_a_second_gpu_is_refused_with_what_to_do():
+    with pytest.raises(ConfigError, match=r"expected an instance on GPU 0, got one on GPU 1\. .*CUDA_VISIBLE_DEVICES"):
+        _ = ModelConfig(args("preprocess", "GPU", device_id="1")).gpu
+
+
+def test_inputs_on_the_gpu_outlive_execute(device):
+    request = received(x=device.array([[1.0]]))
+    kept = bls.Request(request, answer_later=lambda: None)
+    request.arrays["x"].fill(-1)
+    assert on_host(kept.inputs["x"]).tolist() == [[1]]
+
+
+def test_no_cpu_path_imports_rapids(model_repository):
+    """A process of its own runs each Python model on the CPU, then says which modules it has."""
+    script = f"""
+import sys
+sys.path[:0] = {[str(ROOT / "src"), str(ROOT / "tests"), str(ROOT / "tests" / "unit")]}
+import conftest, fake_triton, numpy as np
+sys.modules["triton_python_backend_utils"] = fake_triton
+from loaded_models import EXCERPTS, args, load
+import dualpath.cli, dualpath.readability.reference
+fake_triton.CHILDREN["bert-large"] = lambda inputs: {{"OUTPUT__0": np.zeros((len(inputs["INPUT__0"]), 1), np.float32)}}
+fake_triton.CHILDREN["cuml"] = lambda inputs: {{"output__0": np.zeros((len(inputs["input__0"]), 1), np.float32)}}
+half = np.full((len(EXCERPTS), 1), 0.5, np.float32)
+for name, inputs in {{
+    "preprocess": {{"INPUT0": EXCERPTS}},
+    "postprocess": {{"BERT_WEIGHT_INPUT": half, "BERT_LARGE_SCORE": half, "CUML_SCORE": half}},
+    "orchestrator": {{"excerpt": EXCERPTS, "BERT_WEIGHT": half}},
+}}.items():
+    model = load(name)
+    model.initialize(args(name, "CPU"))
+    request = fake_triton.received(**{{name: array.copy() for name, array in inputs.items()}})
+    request.end_of_execute(model.execute([request])[0])
+    assert request.answered.wait(5) and not request.answers[0].has_error()
+    getattr(model, "finalize", lambda: None)()
+print(*sorted({{module.partition(".")[0] for module in sys.modules}}))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    imported = set(done.stdout.split())
+    assert "tokenizers" in imported
+    assert imported.isdisjoint({"cudf", "cuml", "cupy", "pandas", "pylibcudf", "rmm"})
