@@ -10,6 +10,7 @@ from served_models import PAIR, Model, Refusal, lengths, served
 from dualpath import cli
 from dualpath.readability.contract import EXCERPT, Tensor
 
+UNKNOWN_PRECISION = "The precision of the server is unknown; the tolerance is float32's: give --atol for another."
 QUICK = ("--duration", "0.3", "--concurrency", "2", "--batch", "1")
 
 
@@ -173,7 +174,8 @@ def test_two_models_are_compared(dualpath, url):
         assert cell["compared"]["orchestrator"]["throughput"]["low"] > 0
     assert "Left out, as only orchestrator has it: ROUTE." in result["notes"]
     assert "BERT_WEIGHT is 0.5 in the rows that have none, 8 of 8." in result["notes"]
-    assert result["environment"]["tolerance"] == "2e-05, as for float32"
+    assert result["environment"]["tolerance"] == "2e-05, as for float32; the precision of the server is unknown"
+    assert UNKNOWN_PRECISION in result["notes"]
     assert result["environment"]["inputs"] == "8 rows: built-in excerpts"
     assert result["command"].startswith("dualpath compare --url 127.0.0.1:")
     assert result["verdict"].endswith("SCORE is equal to the last bit in all 8 rows.")
@@ -199,7 +201,10 @@ def test_models_that_do_not_agree_end_with_1_and_the_worst_row_is_named(dualpath
     assert (
         "SCORE agrees NOT within 2e-05: it differs by up to 1 in built-in excerpt 'Nursery rhyme'." in result["verdict"]
     )
-    assert dualpath("ensemble_all", "wrong", "--url", url, *QUICK, "--atol", "1")[0] == 0
+    code, out, _ = dualpath("ensemble_all", "wrong", "--url", url, *QUICK, "--atol", "1", "--json")
+    result = json.loads(out)
+    assert (code, result["environment"]["tolerance"]) == (0, "1, as asked")
+    assert UNKNOWN_PRECISION not in result["notes"]
 
 
 def test_a_model_may_be_compared_with_itself(dualpath, url):

@@ -114,14 +114,13 @@ class Comparison:
         for batch in {load.batch for load in self._loads}:
             requests.check_batch(self._rows, self._pair, batch)
         self._targets = {a.name: a, b.name if b.name != a.name else f"{b.name} (again)": b}
-        precision = server.precision or "float32"
-        self._atol = TOLERANCES[precision] if asked.atol is None else asked.atol
+        self._atol = TOLERANCES[server.precision or "float32"] if asked.atol is None else asked.atol
         self.result = Result(
             title=" and ".join(self._targets),
             contenders=list(self._targets),
             command=shlex.join(["dualpath", *sys.argv[1:]]),
             started=datetime.now().astimezone().isoformat(timespec="seconds"),
-            environment=self._environment(f", as for {precision}" if asked.atol is None else ", as asked"),
+            environment=self._environment(),
             notes=self._notes(),
         )
         self._recorder = Recorder(
@@ -201,9 +200,18 @@ class Comparison:
         if self._asked.source.is_built_in and not {*names} <= {EXCERPT.name, WEIGHT.name}:
             raise UserError(f"expected --input for {', '.join(names)}; the built-in excerpts have {EXCERPT.name} only.")
 
-    def _environment(self, tolerance_of: str) -> dict[str, str]:
+    def _environment(self) -> dict[str, str]:
         asked, server = self._asked, self._server
-        metadata = server.client.get_server_metadata(as_json=True)
+        try:
+            metadata = server.client.get_server_metadata(as_json=True, client_timeout=5)
+        except InferenceServerException as error:
+            raise UserError(
+                f"--url: expected a server that describes itself at {server.url}, got: {error.message()}. Look at its log."
+            ) from None
+        if asked.atol is not None:
+            tolerance_of = "as asked"
+        else:
+            tolerance_of = f"as for {server.precision or 'float32; the precision of the server is unknown'}"
         host = server.url.rpartition(":")[0]
         return {
             **environment.machine(),
@@ -211,7 +219,7 @@ class Comparison:
             "server": f"{metadata.get('name', 'unknown')} {metadata.get('version', '')} at "
             + ("a port of its own, started for this run" if server.own else server.url),
             "precision": server.precision or "unknown",
-            "tolerance": f"{self._atol:g}{tolerance_of}",
+            "tolerance": f"{self._atol:g}, {tolerance_of}",
             "inputs": f"{len(self._rows)} rows: {asked.source.name}",
             "duration": f"{asked.plan.duration_s:g} s for each model under each load",
             "timeout": f"{asked.plan.timeout_s:g} s",
@@ -220,6 +228,8 @@ class Comparison:
 
     def _notes(self) -> list[str]:
         notes = list(self._pair.notes)
+        if self._asked.atol is None and self._server.precision is None:
+            notes.append("The precision of the server is unknown; the tolerance is float32's: give --atol for another.")
         n_without = self._asked.source.n_without_weight()
         if not self._asked.mix and n_without and any(tensor.name == WEIGHT.name for tensor in self._pair.inputs):
             notes.append(
