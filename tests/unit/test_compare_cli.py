@@ -140,6 +140,16 @@ def test_an_unreachable_server_is_refused(refused):
     assert refused(to="http://localhost:8001").startswith("--url: expected HOST:PORT of a Triton server's gRPC")
 
 
+def test_a_server_that_does_not_name_itself_is_refused(refused):
+    with served(PAIR) as (url, servicer):
+        servicer.unimplemented.add("ServerMetadata")
+        message = refused(to=url)
+    expected = (
+        f"--url: expected a server at {url} that names itself, got: ServerMetadata is not allowed. Look at its log."
+    )
+    assert message == expected
+
+
 def test_without_a_server_the_model_has_to_be_in_the_repository(dualpath, tmp_path):
     code, out, err = dualpath("nope", "--model-repository", tmp_path)
     assert (code, out) == (2, "")
@@ -231,6 +241,6 @@ def test_what_takes_too_long_is_counted_as_timed_out(dualpath, url):
     result = json.loads(out)
     assert code == 1  # no input was answered in time
     assert (
-        "slow failed on 8 of 8 inputs, first on built-in excerpt 'Nursery rhyme': no answer in time" in result["notes"]
+        "slow failed on 5 of 8 inputs, first on built-in excerpt 'Nursery rhyme': no answer in time" in result["notes"]
     )
     assert result["cells"][0]["not_measured"] == {"slow": "no answer within the timeout of 0.2 s"}

@@ -1,3 +1,5 @@
+from contextlib import closing
+
 import pytest
 from served_models import PAIR, Model, served
 
@@ -43,6 +45,14 @@ def test_a_model_that_is_not_served_is_refused_with_those_that_are(client):
         "nope: expected a model that is ready, got one that is not. It serves decoupled, ensemble_all"
     )
     assert message.endswith("sequence; see `dualpath models`.")
+
+
+def test_a_server_that_does_not_tell_what_it_serves_refuses_all_the_same():
+    with served(PAIR) as (url, servicer):
+        servicer.unimplemented.add("RepositoryIndex")
+        with closing(connect(url)) as client:
+            message = refused(read, client, "nope")
+    assert message == "nope: expected a model that is ready, got one that is not. See `dualpath models`."
 
 
 def test_models_that_answer_otherwise_are_refused(client):

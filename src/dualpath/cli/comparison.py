@@ -206,7 +206,7 @@ class Comparison:
             metadata = server.client.get_server_metadata(as_json=True, client_timeout=5)
         except InferenceServerException as error:
             raise UserError(
-                f"--url: expected a server that describes itself at {server.url}, got: {error.message()}. Look at its log."
+                f"--url: expected a server at {server.url} that names itself, got: {error.message()}. Look at its log."
             ) from None
         if asked.atol is not None:
             tolerance_of = "as asked"

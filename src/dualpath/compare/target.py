@@ -13,6 +13,8 @@ from tritonclient.utils import InferenceServerException
 from dualpath.errors import UserError
 from dualpath.readability.contract import Tensor
 
+TIMEOUT_S = 5
+
 
 @dataclass(frozen=True)
 class Target:
@@ -70,9 +72,9 @@ def read(client: grpcclient.InferenceServerClient, name: str) -> Target:
     """
     model, version = split(name)
     try:
-        if not client.is_model_ready(model, version):
+        if not client.is_model_ready(model, version, client_timeout=TIMEOUT_S):
             raise UserError(f"{name}: expected a model that is ready, got one that is not. {_served(client)}")
-        config = client.get_model_config(model, version, as_json=True)["config"]
+        config = client.get_model_config(model, version, as_json=True, client_timeout=TIMEOUT_S)["config"]
     except InferenceServerException as error:
         raise UserError(f"{name}: expected a model of the server, got: {error.message()}. {_served(client)}") from None
     if config.get("model_transaction_policy", {}).get("decoupled"):
@@ -150,6 +152,9 @@ def _names(tensors: Sequence[Tensor]) -> str:
 
 
 def _served(client: grpcclient.InferenceServerClient) -> str:
-    index = client.get_model_repository_index(as_json=True).get("models", ())
+    try:
+        index = client.get_model_repository_index(as_json=True, client_timeout=TIMEOUT_S).get("models", ())
+    except InferenceServerException:
+        return "See `dualpath models`."
     ready = sorted({entry["name"] for entry in index if entry.get("state") == "READY"})
     return f"It serves {', '.join(ready) or 'none'}; see `dualpath models`."
