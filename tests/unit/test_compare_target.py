@@ -105,6 +105,16 @@ def test_an_optional_input_may_be_missing():
     assert found.notes == ("Left out, as only b has it: the optional input extra.",)
 
 
+def test_an_input_that_is_optional_in_both_is_left_out_if_there_is_no_value():
+    extra = Tensor("extra", "TYPE_FP32", (1,))
+    inputs = (EXCERPT, WEIGHT, extra)
+    found = pair(model(inputs=inputs, optional=["extra"]), model("b", inputs=inputs, optional=["extra", "excerpt"]))
+    assert found.given(lambda name: True) == found
+    left = found.given(lambda name: False)
+    assert left.inputs == (EXCERPT, WEIGHT)
+    assert left.notes == ("Left out, as no row has a value for it: the optional input extra.",)
+
+
 def test_the_narrower_of_two_models_sets_shape_and_batch():
     fixed = Tensor("X", "TYPE_FP32", (3, -1))
     found = pair(model(inputs=(Tensor("X", "TYPE_FP32", (-1, -1)),)), model("b", inputs=(fixed,), max_batch_size=4))
