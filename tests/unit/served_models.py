@@ -31,6 +31,7 @@ class Model:
     inputs: tuple = (EXCERPT, WEIGHT)
     outputs: tuple = (SCORE,)
     max_batch_size: int = 512
+    optional: frozenset = frozenset()
     config: dict = field(default_factory=dict)
 
 
@@ -64,7 +65,9 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
         for described, tensors in ((config.input, model.inputs), (config.output, model.outputs)):
             for tensor in tensors:
                 data_type = model_config_pb2.DataType.Value(tensor.dtype)
-                described.add(name=tensor.name, data_type=data_type, dims=tensor.dims)
+                made = described.add(name=tensor.name, data_type=data_type, dims=tensor.dims)
+                if tensor.name in model.optional:
+                    made.optional = True
         return service_pb2.ModelConfigResponse(config=config)
 
     def ModelInfer(self, request, context):

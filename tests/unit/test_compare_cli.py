@@ -4,6 +4,7 @@ import json
 import sys
 import time
 
+import numpy as np
 import pytest
 from served_models import PAIR, Model, Refusal, lengths, served
 
@@ -12,6 +13,10 @@ from dualpath.readability.contract import EXCERPT, Tensor
 
 UNKNOWN_PRECISION = "The precision of the server is unknown; the tolerance is float32's: give --atol for another."
 QUICK = ("--duration", "0.3", "--concurrency", "2", "--batch", "1")
+
+
+def not_a_number(inputs):
+    return {"SCORE": lengths(inputs)["SCORE"] * np.nan}
 
 
 def off_by_a_thousandth(inputs):
@@ -34,6 +39,12 @@ MODELS = {
     "unweighted": Model(
         lambda inputs: {"SCORE": inputs["X"] * 2}, inputs=(Tensor("X", "TYPE_FP32", (1,)),), max_batch_size=4
     ),
+    "optional": Model(
+        lambda inputs: {"SCORE": inputs["X"] * len(inputs)},
+        inputs=(Tensor("X", "TYPE_FP32", (1,)), Tensor("Y", "TYPE_FP32", (1,))),
+        optional=frozenset({"Y"}),
+    ),
+    "not_a_number": Model(not_a_number),
     "picky": Model(picky),
     "slow": Model(lambda inputs: time.sleep(0.5) or lengths(inputs)),
 }
@@ -215,6 +226,30 @@ def test_models_that_do_not_agree_end_with_1_and_the_worst_row_is_named(dualpath
     result = json.loads(out)
     assert (code, result["environment"]["tolerance"]) == (0, "1, as asked")
     assert UNKNOWN_PRECISION not in result["notes"]
+
+
+def test_an_answer_that_is_no_number_is_named_in_json_and_in_lines_below_the_table(dualpath, url):
+    code, out, _ = dualpath("ensemble_all", "not_a_number", "--url", url, *QUICK, "--json")
+    assert code == 1
+    [parity] = json.loads(out)["parity"]
+    assert parity["largest"] is None
+    assert [(row["other"], row["difference"]) for row in parity["worst"]] == [("nan", "nan")] * 5
+    baseline = parity["worst"][0]["baseline"]
+    assert baseline > 0
+    code, out, _ = dualpath("ensemble_all", "not_a_number", "--url", url, *QUICK)
+    lines = [line for line in out.splitlines() if "apart" in line]
+    assert len(lines) == 5
+    assert f"  SCORE: {parity['worst'][0]['where']}: {baseline} and nan (nan apart)" in lines
+
+
+def test_an_optional_input_that_no_row_has_is_left_out(dualpath, url, tmp_path):
+    for content in (["X"], ["X", "Y"]):
+        data = {"data": [{name: [1.5] for name in content}]}
+        (tmp_path / "in.json").write_text(json.dumps(data))
+        code, out, _ = dualpath("optional", "optional", "--url", url, "--input", tmp_path / "in.json", *QUICK, "--json")
+        assert code == 0
+        note = "Left out, as no row has a value for it: the optional input Y."
+        assert (note in json.loads(out)["notes"]) == (content == ["X"])
 
 
 def test_a_model_may_be_compared_with_itself(dualpath, url):

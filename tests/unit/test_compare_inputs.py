@@ -62,6 +62,16 @@ def test_a_csv_without_weights_gets_the_default(rows, tmp_path):
     assert inputs.read(tmp_path / "in.csv").n_without_weight() == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("in.csv", "excerpt,X,Y\na,,1\nb,,\n"), ("in.json", '{"data": [{"excerpt": ["a"]}, {"Y": [0]}]}')],
+)
+def test_an_input_is_there_if_any_row_has_a_value(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    source = inputs.read(tmp_path / name)
+    assert [it for it in ("excerpt", "X", "Y", WEIGHT.name) if source.has(it)] == ["excerpt", "Y", WEIGHT.name]
+
+
 def test_a_cell_may_hold_a_json_list(rows):
     [row] = rows("in.csv", 'X,Y,Z\n"[1, -2, 3, 4]","[[1.5, 2], [3, 4]]",true\n', OTHERS)
     assert values(row) == {"X": [[1, -2], [3, 4]], "Y": [[1.5, 2], [3, 4]], "Z": [True]}

@@ -105,7 +105,7 @@ class Comparison:
     def __init__(self, asked: Asked, server: Server) -> None:
         self._asked, self._server = asked, server
         a, b = (target.read(server.client, name) for name in (asked.a, asked.b))
-        self._pair = target.pair(a, b)
+        self._pair = target.pair(a, b).given(asked.source.has)
         self._check_inputs()
         self._rows = asked.source.rows(self._pair.inputs)
         self._loads = asked.loads

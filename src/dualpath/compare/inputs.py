@@ -64,6 +64,11 @@ class Source:
         """
         return [self._row(where, values, inputs) for where, values in self.records]
 
+    def has(self, name: str) -> bool:
+        """Return whether any row has a value for this input; BERT_WEIGHT has a default."""
+        found = (_value(values, name, self.is_csv) for _, values in self.records)
+        return name == WEIGHT.name or any(value not in (None, "") for value in found)
+
     def n_without_weight(self) -> int:
         """Return how many rows have no BERT_WEIGHT."""
         return sum(_value(values, WEIGHT.name, self.is_csv) in (None, "") for _, values in self.records)

@@ -192,9 +192,18 @@ class Result:
     verdict: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain dictionaries and lists; a number that is not finite, which JSON lacks, becomes None."""
-        plain: dict[str, Any] = _finite(asdict(self))
-        return plain
+        """Return plain dictionaries and lists for JSON, which has no number that is not finite.
+
+        Such a number becomes None; in a worst row, where it is what was found, "nan", "inf" or "-inf".
+        """
+        plain = asdict(self)
+        for parity in plain["parity"]:
+            parity["worst"] = [
+                {name: str(it) if isinstance(it, float) and not math.isfinite(it) else it for name, it in row.items()}
+                for row in parity["worst"]
+            ]
+        finite: dict[str, Any] = _finite(plain)
+        return finite
 
 
 def _finite(value: Any) -> Any:
