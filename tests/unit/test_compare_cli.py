@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+import tritonclient.grpc as grpcclient
 from served_models import PAIR, Model, Refusal, lengths, served
 
 from dualpath import cli
@@ -87,7 +88,7 @@ def refused(dualpath, url, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nope"], "nope: expected a model that is ready, got one that is not. It serves ensemble_all, orchestrator, "),
+        (["nope"], "nope: expected a model that is ready, got one that is not. It serves ensemble_all, "),
         (["orchestrator:x"], "expected a model as NAME or NAME:VERSION, such as orchestrator:1, got 'orchestrator:x'."),
         (["ensemble_all", "wide"], "BERT_WEIGHT: expected an input of the same type and shape in both, got TYPE_FP32 "),
         (
@@ -250,6 +251,26 @@ def test_an_optional_input_that_no_row_has_is_left_out(dualpath, url, tmp_path):
         assert code == 0
         note = "Left out, as no row has a value for it: the optional input Y."
         assert (note in json.loads(out)["notes"]) == (content == ["X"])
+
+
+def test_every_connection_to_the_server_is_closed(dualpath, url, monkeypatch):
+    opened, closed = [], []
+
+    class Noted(grpcclient.InferenceServerClient):
+        def __init__(self, url):
+            super().__init__(url)
+            opened.append(self)
+
+        def close(self):
+            super().close()
+            closed.append(self)
+
+    monkeypatch.setattr(grpcclient, "InferenceServerClient", Noted)
+    assert dualpath("--url", url, *QUICK)[0] == 0
+    assert len(opened) == 3  # to ask, to record, to trace
+    assert {*opened} <= {*closed}
+    assert dualpath("nope", "--url", url)[0] == 2
+    assert {*opened} <= {*closed}
 
 
 def test_a_model_may_be_compared_with_itself(dualpath, url):
