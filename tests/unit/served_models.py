@@ -31,12 +31,14 @@ class Model:
     inputs: tuple = (EXCERPT, WEIGHT)
     outputs: tuple = (SCORE,)
     max_batch_size: int = 512
+    optional: frozenset = frozenset()
     config: dict = field(default_factory=dict)
 
 
 class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
     def __init__(self, models):
         self.models = models
+        self.unimplemented = set()  # names of calls
         self.seen = []  # model and version of each request
         self._lock = threading.Lock()
 
@@ -44,9 +46,11 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
         return service_pb2.ServerLiveResponse(live=True)
 
     def ServerMetadata(self, request, context):
+        self._refuse("ServerMetadata", context)
         return service_pb2.ServerMetadataResponse(name="fake", version="0.0")
 
     def RepositoryIndex(self, request, context):
+        self._refuse("RepositoryIndex", context)
         index = service_pb2.RepositoryIndexResponse()
         for name in self.models:
             index.models.add(name=name, version="1", state="READY")
@@ -61,7 +65,9 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
         for described, tensors in ((config.input, model.inputs), (config.output, model.outputs)):
             for tensor in tensors:
                 data_type = model_config_pb2.DataType.Value(tensor.dtype)
-                described.add(name=tensor.name, data_type=data_type, dims=tensor.dims)
+                made = described.add(name=tensor.name, data_type=data_type, dims=tensor.dims)
+                if tensor.name in model.optional:
+                    made.optional = True
         return service_pb2.ModelConfigResponse(config=config)
 
     def ModelInfer(self, request, context):
@@ -83,12 +89,16 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
             context.abort(grpc.StatusCode.INTERNAL, str(error))
         response = service_pb2.ModelInferResponse(model_name=request.model_name)
         for tensor in model.outputs:
-            if tensor.name in {wanted.name for wanted in request.outputs}:
+            if tensor.name in outputs and tensor.name in {wanted.name for wanted in request.outputs}:
                 array = outputs[tensor.name]
                 response.outputs.add(name=tensor.name, datatype=wire_dtype(tensor), shape=array.shape)
                 is_text = tensor.dtype == "TYPE_STRING"
                 response.raw_output_contents.append(serialize_byte_tensor(array).item() if is_text else array.tobytes())
         return response
+
+    def _refuse(self, call, context):
+        if call in self.unimplemented:
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{call} is not allowed")
 
     def _model(self, name, context):
         if name not in self.models:

@@ -1,5 +1,8 @@
 """Stages and routes out of Prometheus text."""
 
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from counting_server import Metrics, metrics_endpoint
 from hypothesis import given
@@ -34,6 +37,26 @@ def test_an_address_without_metrics_is_an_error():
         metrics.read(f"{url}/else")
     with pytest.raises(OSError, match="refused"):
         metrics.read(url)
+
+
+def test_an_address_that_speaks_no_http_is_an_error():
+    with socket.create_server(("127.0.0.1", 0)) as listening, ThreadPoolExecutor(1) as pool:
+
+        def answer():
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"PRI * HTTP/2.0\r\n\r\n")
+
+        answered = pool.submit(answer)
+        with pytest.raises(ValueError, match="no HTTP at http://127"):
+            metrics.read(f"http://127.0.0.1:{listening.getsockname()[1]}/metrics")
+        answered.result()
+
+
+@pytest.mark.parametrize("labels", ["", '{model="m"}', '{route="cuml"}'])
+def test_a_family_of_the_same_name_without_its_labels_is_somebody_elses(labels):
+    assert metrics.parse(f"# TYPE bls_rows counter\nbls_rows{labels} 3\n") == {}
 
 
 def test_a_proxy_of_the_environment_is_not_asked(monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 from counting_server import Metrics, metrics_endpoint
 
 from dualpath.compare.breakdown import metrics
-from dualpath.compare.breakdown.processes import Usage, find_metrics, find_server
+from dualpath.compare.breakdown.processes import Usage, find_metrics, find_server, is_loopback
 
 # Listens on two ports, of which the second one speaks HTTP, and keeps a stub that works whenever a line comes.
 SERVER = """
@@ -94,6 +94,21 @@ def test_a_process_that_is_no_tritonserver_is_left_alone(tmp_path):
 @pytest.mark.parametrize("url", ["192.0.2.1:8001", "127.0.0.1:1", "nowhere.invalid:8001", "localhost", ""])
 def test_a_server_that_is_not_here_is_not_found(url):
     assert find_server(url) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "here"),
+    [
+        ("localhost:8001", True),
+        ("127.0.0.2:8001", True),
+        ("[::1]:8001", True),
+        ("192.0.2.1:8001", False),
+        ("nowhere.invalid:8001", False),
+        ("localhost", False),
+    ],
+)
+def test_an_address_is_of_this_machine_or_not(url, here):
+    assert is_loopback(url) == here
 
 
 def test_a_process_without_metrics_has_no_address_of_them(monkeypatch):

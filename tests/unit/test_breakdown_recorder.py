@@ -1,5 +1,7 @@
 """What a server counts is attributed to the contender whose turn it was, and to no other."""
 
+from contextlib import closing
+
 import pytest
 from counting_server import Metrics, counting_server, metrics_endpoint
 
@@ -150,6 +152,14 @@ def test_a_server_that_dies_in_a_turn_costs_the_turn_and_is_noted_once(server, b
     assert [step.n_rows for step in recorder.steps()] == [4]
     [note] = [note for note in recorder.notes if "could not always be read" in note]
     assert "\n" not in note
+
+
+def test_a_closed_recorder_keeps_what_it_read(server):
+    with closing(Recorder(server.url, PAIR)) as recorder:
+        turn_of(recorder, "A", lambda: server.count("ensemble", 4))
+    with pytest.raises(ValueError, match="closed"):
+        statistics.read(recorder._client)
+    assert [step.n_rows for step in recorder.steps()] == [4]
 
 
 def test_a_server_that_was_never_there_raises_nothing():

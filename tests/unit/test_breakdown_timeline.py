@@ -2,6 +2,7 @@
 
 import itertools
 
+import psutil
 import pytest
 from counting_server import TRACING_OFF, counting_server, trace_file, whole
 from hypothesis import given
@@ -90,7 +91,13 @@ def test_a_file_of_anything_else_has_no_traces(text):
 
 
 @pytest.fixture
-def server(tmp_path):
+def here(monkeypatch):
+    """Makes this process the server that is seen."""
+    monkeypatch.setattr(timeline, "find_server", lambda url: psutil.Process())
+
+
+@pytest.fixture
+def server(here, tmp_path):
     with counting_server() as (url, servicer):
         servicer.url = url
         servicer.common["trace_file"] = [str(tmp_path / "trace.json")]
@@ -170,13 +177,31 @@ def test_a_file_that_is_still_being_written_is_waited_for(server, tmp_path, monk
             {"trace_file": ["/not/on/this/machine/t.json"]},
             "the server writes its traces to /not/on/this/machine/t.json, which is not on this machine.",
         ),
-        ({"trace_file": ["t.json"]}, "the server writes its traces to t.json, which is not on this machine."),
     ],
 )
 def test_a_server_whose_traces_cannot_be_read_has_no_timelines_and_is_asked_nothing(server, settings, reason):
     server.common |= settings
     assert timelines(server.url, {"A": request("ensemble")}) == ([], [f"No timelines: {reason}"])
     assert server.seen == []
+
+
+@pytest.mark.parametrize("name", ["t.json", "/tmp/t.json"])
+@pytest.mark.parametrize("seen", ["not at all", "ended"])
+def test_a_server_that_is_not_seen_here_keeps_its_settings_whatever_its_path(server, monkeypatch, name, seen):
+    ended = psutil.Process()
+    monkeypatch.setattr(ended, "cwd", lambda: (_ for _ in ()).throw(psutil.NoSuchProcess(1)))
+    monkeypatch.setattr(timeline, "find_server", lambda url: ended if seen == "ended" else None)
+    server.common["trace_file"] = [name]
+    note = f"No timelines: the server writes its traces to {name}, which is not on this machine."
+    assert timelines(server.url, {"A": request("ensemble")}) == ([], [note])
+    assert (server.seen, server.own) == ([], {})
+
+
+def test_a_relative_trace_file_lies_where_the_server_runs(server, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    server.common["trace_file"] = ["t.json"]
+    spans, notes = timelines(server.url, {"A": request("ensemble")})
+    assert (spans[0].name, notes) == ("ensemble", [])
 
 
 def test_traces_that_never_come_up_are_noted(server, tmp_path, monkeypatch):

@@ -4,13 +4,20 @@ import json
 import sys
 import time
 
+import numpy as np
 import pytest
+import tritonclient.grpc as grpcclient
 from served_models import PAIR, Model, Refusal, lengths, served
 
 from dualpath import cli
 from dualpath.readability.contract import EXCERPT, Tensor
 
+UNKNOWN_PRECISION = "The precision of the server is unknown; the tolerance is float32's: give --atol for another."
 QUICK = ("--duration", "0.3", "--concurrency", "2", "--batch", "1")
+
+
+def not_a_number(inputs):
+    return {"SCORE": lengths(inputs)["SCORE"] * np.nan}
 
 
 def off_by_a_thousandth(inputs):
@@ -33,6 +40,12 @@ MODELS = {
     "unweighted": Model(
         lambda inputs: {"SCORE": inputs["X"] * 2}, inputs=(Tensor("X", "TYPE_FP32", (1,)),), max_batch_size=4
     ),
+    "optional": Model(
+        lambda inputs: {"SCORE": inputs["X"] * len(inputs)},
+        inputs=(Tensor("X", "TYPE_FP32", (1,)), Tensor("Y", "TYPE_FP32", (1,))),
+        optional=frozenset({"Y"}),
+    ),
+    "not_a_number": Model(not_a_number),
     "picky": Model(picky),
     "slow": Model(lambda inputs: time.sleep(0.5) or lengths(inputs)),
 }
@@ -75,7 +88,7 @@ def refused(dualpath, url, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nope"], "nope: expected a model that is ready, got one that is not. It serves ensemble_all, orchestrator, "),
+        (["nope"], "nope: expected a model that is ready, got one that is not. It serves ensemble_all, "),
         (["orchestrator:x"], "expected a model as NAME or NAME:VERSION, such as orchestrator:1, got 'orchestrator:x'."),
         (["ensemble_all", "wide"], "BERT_WEIGHT: expected an input of the same type and shape in both, got TYPE_FP32 "),
         (
@@ -139,6 +152,16 @@ def test_an_unreachable_server_is_refused(refused):
     assert refused(to="http://localhost:8001").startswith("--url: expected HOST:PORT of a Triton server's gRPC")
 
 
+def test_a_server_that_does_not_name_itself_is_refused(refused):
+    with served(PAIR) as (url, servicer):
+        servicer.unimplemented.add("ServerMetadata")
+        message = refused(to=url)
+    expected = (
+        f"--url: expected a server at {url} that names itself, got: ServerMetadata is not allowed. Look at its log."
+    )
+    assert message == expected
+
+
 def test_without_a_server_the_model_has_to_be_in_the_repository(dualpath, tmp_path):
     code, out, err = dualpath("nope", "--model-repository", tmp_path)
     assert (code, out) == (2, "")
@@ -173,7 +196,8 @@ def test_two_models_are_compared(dualpath, url):
         assert cell["compared"]["orchestrator"]["throughput"]["low"] > 0
     assert "Left out, as only orchestrator has it: ROUTE." in result["notes"]
     assert "BERT_WEIGHT is 0.5 in the rows that have none, 8 of 8." in result["notes"]
-    assert result["environment"]["tolerance"] == "2e-05, as for float32"
+    assert result["environment"]["tolerance"] == "2e-05, as for float32; the precision of the server is unknown"
+    assert UNKNOWN_PRECISION in result["notes"]
     assert result["environment"]["inputs"] == "8 rows: built-in excerpts"
     assert result["command"].startswith("dualpath compare --url 127.0.0.1:")
     assert result["verdict"].endswith("SCORE is equal to the last bit in all 8 rows.")
@@ -199,7 +223,54 @@ def test_models_that_do_not_agree_end_with_1_and_the_worst_row_is_named(dualpath
     assert (
         "SCORE agrees NOT within 2e-05: it differs by up to 1 in built-in excerpt 'Nursery rhyme'." in result["verdict"]
     )
-    assert dualpath("ensemble_all", "wrong", "--url", url, *QUICK, "--atol", "1")[0] == 0
+    code, out, _ = dualpath("ensemble_all", "wrong", "--url", url, *QUICK, "--atol", "1", "--json")
+    result = json.loads(out)
+    assert (code, result["environment"]["tolerance"]) == (0, "1, as asked")
+    assert UNKNOWN_PRECISION not in result["notes"]
+
+
+def test_an_answer_that_is_no_number_is_named_in_json_and_in_lines_below_the_table(dualpath, url):
+    code, out, _ = dualpath("ensemble_all", "not_a_number", "--url", url, *QUICK, "--json")
+    assert code == 1
+    [parity] = json.loads(out)["parity"]
+    assert parity["largest"] is None
+    assert [(row["other"], row["difference"]) for row in parity["worst"]] == [("nan", "nan")] * 5
+    baseline = parity["worst"][0]["baseline"]
+    assert baseline > 0
+    code, out, _ = dualpath("ensemble_all", "not_a_number", "--url", url, *QUICK)
+    lines = [line for line in out.splitlines() if "apart" in line]
+    assert len(lines) == 5
+    assert f"  SCORE: {parity['worst'][0]['where']}: {baseline} and nan (nan apart)" in lines
+
+
+def test_an_optional_input_that_no_row_has_is_left_out(dualpath, url, tmp_path):
+    for content in (["X"], ["X", "Y"]):
+        data = {"data": [{name: [1.5] for name in content}]}
+        (tmp_path / "in.json").write_text(json.dumps(data))
+        code, out, _ = dualpath("optional", "optional", "--url", url, "--input", tmp_path / "in.json", *QUICK, "--json")
+        assert code == 0
+        note = "Left out, as no row has a value for it: the optional input Y."
+        assert (note in json.loads(out)["notes"]) == (content == ["X"])
+
+
+def test_every_connection_to_the_server_is_closed(dualpath, url, monkeypatch):
+    opened, closed = [], []
+
+    class Noted(grpcclient.InferenceServerClient):
+        def __init__(self, url):
+            super().__init__(url)
+            opened.append(self)
+
+        def close(self):
+            super().close()
+            closed.append(self)
+
+    monkeypatch.setattr(grpcclient, "InferenceServerClient", Noted)
+    assert dualpath("--url", url, *QUICK)[0] == 0
+    assert len(opened) == 3  # to ask, to record, to trace
+    assert {*opened} <= {*closed}
+    assert dualpath("nope", "--url", url)[0] == 2
+    assert {*opened} <= {*closed}
 
 
 def test_a_model_may_be_compared_with_itself(dualpath, url):
@@ -226,6 +297,6 @@ def test_what_takes_too_long_is_counted_as_timed_out(dualpath, url):
     result = json.loads(out)
     assert code == 1  # no input was answered in time
     assert (
-        "slow failed on 8 of 8 inputs, first on built-in excerpt 'Nursery rhyme': no answer in time" in result["notes"]
+        "slow failed on 5 of 8 inputs, first on built-in excerpt 'Nursery rhyme': no answer in time" in result["notes"]
     )
     assert result["cells"][0]["not_measured"] == {"slow": "no answer within the timeout of 0.2 s"}

@@ -20,6 +20,7 @@ INT8 = Tensor("X", "TYPE_INT8", (2, -1))
 FP16 = Tensor("Y", "TYPE_FP16", (-1, -1))
 BOOL = Tensor("Z", "TYPE_BOOL", (1,))
 OTHERS = (INT8, FP16, BOOL)
+DEEP = "[" * 100_000 + "]" * 100_000
 
 
 @pytest.fixture
@@ -59,6 +60,16 @@ def test_a_csv_without_weights_gets_the_default(rows, tmp_path):
     [row] = rows("in.csv", "excerpt\none\n")
     assert values(row)["BERT_WEIGHT"] == [inputs.DEFAULT_WEIGHT]
     assert inputs.read(tmp_path / "in.csv").n_without_weight() == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("in.csv", "excerpt,X,Y\na,,1\nb,,\n"), ("in.json", '{"data": [{"excerpt": ["a"]}, {"Y": [0]}]}')],
+)
+def test_an_input_is_there_if_any_row_has_a_value(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    source = inputs.read(tmp_path / name)
+    assert [it for it in ("excerpt", "X", "Y", WEIGHT.name) if source.has(it)] == ["excerpt", "Y", WEIGHT.name]
 
 
 def test_a_cell_may_hold_a_json_list(rows):
@@ -149,6 +160,16 @@ def test_a_bad_csv_is_refused_with_its_line(refused, content, message):
         ('{"data": [{"excerpt": [1]}]}', "in.json: data[0]: excerpt: expected a text, got 1."),
         ('{"data": [{"excerpt": {"b64": "%"}}]}', "in.json: data[0]: excerpt: expected Base64, got: "),
         (
+            '{"data": [{"excerpt": {"b64": "é"}}]}',
+            "in.json: data[0]: excerpt: expected Base64, got: string argument should contain only ASCII characters.",
+        ),
+        (
+            '{"data": [{"excerpt": ["\\ud800"]}]}',
+            "in.json: data[0]: excerpt: expected a text of whole characters, got '\\ud800'.",
+        ),
+        (f'{{"data": [{{"excerpt": [{"1" * 5000}]}}]}}', f"in.json: expected JSON, got {inputs.TOO_MUCH}."),
+        (DEEP, f"in.json: expected JSON, got {inputs.TOO_MUCH}."),
+        (
             '{"data": [{"excerpt": {"b64": "AAAB"}}]}',
             "in.json: data[0]: excerpt: expected Base64 of whole BYTES elements, got 3",
         ),
@@ -161,6 +182,25 @@ def test_a_bad_csv_is_refused_with_its_line(refused, content, message):
 )
 def test_bad_json_is_refused_with_its_place(refused, content, message):
     assert refused("in.json", content).startswith(message)
+
+
+@pytest.mark.parametrize("cell", ["[" + "1" * 5000 + "]", "[", "[[1, 2]"])
+def test_a_cell_that_is_no_list_is_refused(refused, cell):
+    message = refused("in.csv", f'X\n"{cell}"\n', (INT8,))
+    assert message.startswith("in.csv:2: X: expected a JSON list of [2, -1] elements, got ")
+    assert len(message) < 150
+
+
+def test_a_cell_of_lists_without_end_is_refused(refused):
+    message = refused("in.csv", f'X\n"{DEEP}"\n', (INT8,))
+    assert message == f"in.csv:2: X: expected a list of values, got {inputs.TOO_MUCH}."
+
+
+@pytest.mark.parametrize("depth", [500, 2000])
+def test_lists_deeper_than_the_tensor_are_refused_however_deep(refused, depth):
+    nested = "[" * depth + "1" + "]" * depth
+    assert "expected" in refused("in.json", f'{{"data": [{{"X": {nested}}}]}}', (INT8,))
+    assert "expected" in refused("in.json", nested, (INT8,))
 
 
 def test_other_files_are_refused(tmp_path):
@@ -184,6 +224,7 @@ def test_other_files_are_refused(tmp_path):
         ([1, 2, 3, 4], [2, 3], INT8, "expected 6 values for shape [2, 3], got 4"),
         ([1, 2, 3, 4], [4], INT8, "expected shape [2, -1], got [4]"),
         ([1, 2, 3, 4], [4, 1], INT8, "expected shape [2, -1], got [4, 1]"),
+        ([1, 2], [-1, -2], FP16, "expected shape [-1, -1], got [-1, -2]"),
         ([1.0], None, FP16, "expected a shape with the values, as [-1, -1] leaves it open"),
         ([[1e9]], None, FP16, "expected a number of type float16, got 1000000000.0"),
         ([2], None, BOOL, "expected true or false, got 2"),

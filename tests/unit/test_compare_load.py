@@ -84,6 +84,19 @@ def test_what_takes_too_long_is_counted_as_timed_out_and_given_up(run):
     turn = run(run_turn("", contender(send, 30), 1, 1.0, timeout_s=0.5))
     assert (turn.n_timeouts, turn.n_errors, given_up) == (1, 0, [1])
     assert turn.all_ms() == pytest.approx([100] * len(turn.all_ms()))
+    assert turn.timeouts_ms == {"all": pytest.approx([500])}
+    assert sorted(turn.waits_ms()) == pytest.approx([*turn.all_ms(), 500])
+
+
+def test_a_time_out_of_the_open_loop_counts_from_the_intended_send_time(run, monkeypatch):
+    monkeypatch.setattr(load, "arrivals", lambda *_: iter([0.0, 0.1]))
+    turn = run(run_open_turn("", contender(sleeper(9)), rate=10, duration_s=1, timeout_s=0.5))
+    assert turn.timeouts_ms == {"all": pytest.approx([500, 500])}
+    assert np.allclose(turn.waits_s, [(0, 0.5), (0.1, 0.5)])
+
+
+def test_every_client_sends_a_request_however_short_the_turn(run):
+    assert run(run_turn("", contender(sleeper(0.1)), concurrency=3, duration_s=0)).n_rows == 3
 
 
 def test_a_client_does_not_hammer_a_server_that_is_down(run):
@@ -141,7 +154,7 @@ def test_open_loop_sends_on_however_many_are_unanswered(run):
         outstanding -= 1
 
     turn = run(run_open_turn("", contender(send), rate=100, duration_s=5))
-    assert turn.n_rows == most == len(arrivals(100, 5, 0))
+    assert turn.n_rows == most == len(list(arrivals(100, 5, 0)))
     assert most > 400
 
 
@@ -165,12 +178,12 @@ def test_a_late_client_shows_in_the_latency_of_the_open_loop(run, monkeypatch):
 
 
 def test_arrivals_are_poisson_and_the_same_for_the_same_seed():
-    times = arrivals(100, 50, seed=1)
+    times = list(arrivals(100, 50, seed=1))
     gaps = np.diff(times)
     assert len(times) == pytest.approx(5000, rel=0.05)
     assert np.std(gaps) == pytest.approx(np.mean(gaps), rel=0.05)  # exponential
-    assert times == arrivals(100, 50, seed=1) != arrivals(100, 50, seed=2)
-    assert arrivals(0.001, 1, seed=0) == [0.0]
+    assert times == list(arrivals(100, 50, seed=1)) != list(arrivals(100, 50, seed=2))
+    assert list(arrivals(0.001, 1, seed=0)) == [0.0]
 
 
 def test_the_client_tells_how_busy_and_how_late_it_was(run):

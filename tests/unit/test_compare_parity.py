@@ -10,7 +10,7 @@ from served_models import PAIR, Model, Refusal, lengths, routed, served
 
 from dualpath.compare import target
 from dualpath.compare.inputs import Row
-from dualpath.compare.parity import N_WORST, Tally, both, check
+from dualpath.compare.parity import N_LATE, N_WORST, Tally, both, check
 from dualpath.compare.result import Result
 from dualpath.errors import UserError
 from dualpath.readability.contract import ROUTE, SCORE
@@ -177,6 +177,21 @@ def test_a_server_that_goes_away_leaves_the_rows_until_then():
     assert result.notes[0] == "The server went away (killed) at input 5 of 10."
 
 
+def test_a_model_that_hangs_is_asked_a_few_rows_only():
+    def hanging(row):
+        if row.where not in ("in.csv:2", "in.csv:6"):
+            raise TimeoutError
+        return score(row)
+
+    result = result_of(score, hanging, 512)  # 2 answers, 3 time-outs, 2 answers, then time-outs only
+    assert result.failed
+    assert result.parity[0].n_rows == 2
+    assert result.notes == [
+        f"Answers were compared up to input {5 + N_LATE} of 512: B gave none in time, {N_LATE} times in a row.",
+        f"B failed on {3 + N_LATE} of 512 inputs, first on in.csv:3: no answer in time",
+    ]
+
+
 def test_ctrl_c_leaves_the_rows_until_then():
     def interrupted(row):
         if row.where == "in.csv:6":
@@ -232,6 +247,15 @@ def test_models_without_batching_are_compared():
 
     result, _ = served_pair({"batched": Model(), "alone": Model(alone, max_batch_size=0)})
     assert [(it.n_rows, it.n_equal) for it in result.parity] == [(8, 8)]
+
+
+@pytest.mark.parametrize("max_batch_size", [512, 0])
+def test_an_answer_without_an_output_is_a_failure(max_batch_size):
+    result, _ = served_pair({"one": Model(max_batch_size=max_batch_size), "other": Model(lambda inputs: {})}, 2)
+    failed = "other failed on 2 of 2 inputs, first on in.csv:2: no output SCORE in the answer"
+    assert (result.failed, result.notes[-1]) == (True, failed)
+    result, _ = served_pair({"one": Model(lambda inputs: {}, max_batch_size=max_batch_size), "other": Model()}, 2)
+    assert result.notes[0] == "one failed on 2 of 2 inputs, first on in.csv:2: no output SCORE in the answer"
 
 
 def test_a_row_that_both_refuse_is_the_users_fault():

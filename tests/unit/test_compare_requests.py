@@ -65,6 +65,11 @@ def test_a_mix_is_one_of_whole_requests_by_their_shares(rows):
     assert len({tuple(stretch) for stretch in stretches}) > 40
 
 
+def test_the_smallest_share_is_sent(rows):
+    asked = contender("orchestrator", MODEL, PAIR, rows, 8, parse_mix("0:0.001,0.5:0.001,1:0.998"))
+    assert [asked.groups.count(weight) for weight in ("0", "0.5", "1")] == [1, 1, 998]
+
+
 def test_parity_is_asked_of_every_row_with_every_weight(rows):
     asked = weighted(rows, {0.0: 0.5, 0.7: 0.5})
     assert len(asked) == 2 * len(rows)
@@ -88,6 +93,7 @@ def test_a_mix_is_read():
         ("nan:1", "--mix: expected weights from 0 to 1, got nan."),
         ("0:-1,1:2", "--mix: expected shares above 0 and up to 1, got -1 for weight 0."),
         ("0:0.5,0:0.5", "--mix: expected each weight once, got 0 twice. Add up its shares."),
+        ("0:0.9999,1:0.0001", "--mix: expected shares of 0.001 or more, got 0.0001 for weight 1."),
         ("half", "--mix: expected WEIGHT:SHARE,…, such as 0:0.5,0.7:0.5, got 'half' in it."),
         ("0:0.5,", "--mix: expected WEIGHT:SHARE,…, such as 0:0.5,0.7:0.5, got '' in it."),
         ("0:0.5:1", "--mix: expected WEIGHT:SHARE,…, such as 0:0.5,0.7:0.5, got '0:0.5:1' in it."),

@@ -1,3 +1,5 @@
+from contextlib import closing
+
 import pytest
 from served_models import PAIR, Model, served
 
@@ -43,6 +45,14 @@ def test_a_model_that_is_not_served_is_refused_with_those_that_are(client):
         "nope: expected a model that is ready, got one that is not. It serves decoupled, ensemble_all"
     )
     assert message.endswith("sequence; see `dualpath models`.")
+
+
+def test_a_server_that_does_not_tell_what_it_serves_refuses_all_the_same():
+    with served(PAIR) as (url, servicer):
+        servicer.unimplemented.add("RepositoryIndex")
+        with closing(connect(url)) as client:
+            message = refused(read, client, "nope")
+    assert message == "nope: expected a model that is ready, got one that is not. See `dualpath models`."
 
 
 def test_models_that_answer_otherwise_are_refused(client):
@@ -93,6 +103,16 @@ def test_an_optional_input_may_be_missing():
     found = pair(model(), model("b", inputs=(EXCERPT, WEIGHT, extra), optional=["extra"]))
     assert found.inputs == (EXCERPT, WEIGHT)
     assert found.notes == ("Left out, as only b has it: the optional input extra.",)
+
+
+def test_an_input_that_is_optional_in_both_is_left_out_if_there_is_no_value():
+    extra = Tensor("extra", "TYPE_FP32", (1,))
+    inputs = (EXCERPT, WEIGHT, extra)
+    found = pair(model(inputs=inputs, optional=["extra"]), model("b", inputs=inputs, optional=["extra", "excerpt"]))
+    assert found.given(lambda name: True) == found
+    left = found.given(lambda name: False)
+    assert left.inputs == (EXCERPT, WEIGHT)
+    assert left.notes == ("Left out, as no row has a value for it: the optional input extra.",)
 
 
 def test_the_narrower_of_two_models_sets_shape_and_batch():

@@ -177,7 +177,15 @@ def test_file_in_the_way_is_refused(tmp_path):
         check(tmp_path / "report")
 
 
-@pytest.mark.parametrize("where", ["/proc/report", "/proc/deep/er"])
+def test_link_to_nothing_is_refused(tmp_path):
+    (tmp_path / "report").symlink_to(tmp_path / "gone")
+    with pytest.raises(UserError, match="expected a folder for the report, found a link to nothing"):
+        check(tmp_path / "report")
+    with pytest.raises(UserError, match="cannot write the report there: no such file or directory"):
+        check(tmp_path / "report" / "below")
+
+
+@pytest.mark.parametrize("where", ["/proc/report", "/proc/deep/er", "/tmp/" + "n" * 300])
 def test_place_that_cannot_be_written_to_is_refused(where):
     with pytest.raises(UserError, match=f"{where}: cannot write the report there"):
         check(folder.Path(where))

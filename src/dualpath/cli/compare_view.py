@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from dualpath.compare import run
-from dualpath.compare.result import Cell, Load, Measured, Result
+from dualpath.compare.result import Cell, Load, Measured, Parity, Result
 
 
 class View:
@@ -57,6 +57,8 @@ def show(result: Result, console: Console) -> None:
     """Print a result's tables, its notes and its verdict."""
     if result.parity:
         console.print(_parity(result))
+        for line in _worst(result):
+            console.print(f"  {line}", markup=False, highlight=False)
     for cell in result.cells:
         console.print(_cell(cell, result))
         for note in cell.notes:
@@ -68,23 +70,30 @@ def show(result: Result, console: Console) -> None:
 
 def _parity(result: Result) -> Table:
     table = Table("output", title="Do they agree?", title_justify="left")
-    for header in ("rows", "equal to the bit", "largest difference", "mean", "tolerance", "worst row"):
-        table.add_column(header, justify="left" if header == "worst row" else "right")
+    for header in ("rows", "equal to the bit", "largest difference", "mean", "tolerance"):
+        table.add_column(header, justify="right")
     for parity in result.parity:
-        worst = (
-            f"{parity.worst[0].where}: {parity.worst[0].baseline} and {parity.worst[0].other}" if parity.worst else ""
-        )
         table.add_row(
-            escape(f"{parity.output} of {parity.other}" if len(result.contenders) > 2 else parity.output),
+            escape(_output(parity, result)),
             str(parity.n_rows),
             str(parity.n_equal),
             f"{parity.largest:.2g}",
             f"{parity.mean:.2g}",
             f"{parity.atol:g}",
-            escape(worst),
             style="" if parity.ok else "red",
         )
     return table
+
+
+def _worst(result: Result) -> Iterator[str]:
+    """Yield a line for each of the rows on which they disagree most, the worst of each output first."""
+    for parity in result.parity:
+        for row in parity.worst:
+            yield f"{_output(parity, result)}: {row.where}: {row.baseline} and {row.other} ({row.difference:.2g} apart)"
+
+
+def _output(parity: Parity, result: Result) -> str:
+    return f"{parity.output} of {parity.other}" if len(result.contenders) > 2 else parity.output
 
 
 def _cell(cell: Cell, result: Result) -> Table:

@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -19,6 +19,7 @@ from dualpath.cli.compare_view import View, live
 from dualpath.cli.serve import start
 from dualpath.compare import environment, parity, requests, target, verdict
 from dualpath.compare.breakdown import Recorder, timelines
+from dualpath.compare.breakdown.processes import is_loopback
 from dualpath.compare.inputs import DEFAULT_WEIGHT, Source
 from dualpath.compare.load import Contender
 from dualpath.compare.requests import Mix
@@ -31,8 +32,6 @@ from dualpath.serving.client import connect
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1")
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,10 @@ class Server:
     def __post_init__(self) -> None:
         self.client = connect(self.url)
 
+    def close(self) -> None:
+        """Close the connection; the server stays."""
+        self.client.close()
+
     def gone(self) -> str | None:
         """Say why the server is gone, or None."""
         try:
@@ -81,7 +84,8 @@ def server_for(asked: Asked, url: str | None, model_repository: Path, console: C
         UserError: nothing answers there, or the repository lacks a model; also for bad rows, where they can be told.
     """
     if url is not None:
-        yield Server(url)
+        with closing(Server(url)) as server:
+            yield server
         return
     known = {model.name for model in repository.models(model_repository)}
     names = {target.split(name)[0] for name in (asked.a, asked.b)}
@@ -91,8 +95,8 @@ def server_for(asked: Asked, url: str | None, model_repository: Path, console: C
         asked.source.rows(SCORERS[0].inputs)
     built = model_repository / BERT.name / "1" / "build.json"
     precision = json.loads(built.read_text(encoding="utf-8"))["precision"] if built.is_file() else None
-    with start(model_repository, console) as triton:
-        yield Server(triton.grpc_url, triton, precision)
+    with start(model_repository, console) as triton, closing(Server(triton.grpc_url, triton, precision)) as server:
+        yield server
 
 
 class Comparison:
@@ -105,7 +109,7 @@ class Comparison:
     def __init__(self, asked: Asked, server: Server) -> None:
         self._asked, self._server = asked, server
         a, b = (target.read(server.client, name) for name in (asked.a, asked.b))
-        self._pair = target.pair(a, b)
+        self._pair = target.pair(a, b).given(asked.source.has)
         self._check_inputs()
         self._rows = asked.source.rows(self._pair.inputs)
         self._loads = asked.loads
@@ -114,14 +118,13 @@ class Comparison:
         for batch in {load.batch for load in self._loads}:
             requests.check_batch(self._rows, self._pair, batch)
         self._targets = {a.name: a, b.name if b.name != a.name else f"{b.name} (again)": b}
-        precision = server.precision or "float32"
-        self._atol = TOLERANCES[precision] if asked.atol is None else asked.atol
+        self._atol = TOLERANCES[server.precision or "float32"] if asked.atol is None else asked.atol
         self.result = Result(
             title=" and ".join(self._targets),
             contenders=list(self._targets),
             command=shlex.join(["dualpath", *sys.argv[1:]]),
             started=datetime.now().astimezone().isoformat(timespec="seconds"),
-            environment=self._environment(f", as for {precision}" if asked.atol is None else ", as asked"),
+            environment=self._environment(),
             notes=self._notes(),
         )
         self._recorder = Recorder(
@@ -132,20 +135,21 @@ class Comparison:
         )
 
     def run(self, console: Console) -> None:
-        """Check parity, measure under each load, and see where the time goes.
+        """Check parity, measure under each load, and see where the time goes; once.
 
         On Ctrl-C the result holds what was found until then, and KeyboardInterrupt goes on.
         """
-        try:
-            with live(console) as view:
-                if self._compare_answers(view):
-                    self._measure(view)
-        except KeyboardInterrupt:
+        with closing(self._recorder):
+            try:
+                with live(console) as view:
+                    if self._compare_answers(view):
+                        self._measure(view)
+            except KeyboardInterrupt:
+                self._break_down()
+                raise
+            finally:
+                self.result.verdict = verdict.sentence(self.result)
             self._break_down()
-            raise
-        finally:
-            self.result.verdict = verdict.sentence(self.result)
-        self._break_down()
         if not self._server.gone():
             self._trace()
 
@@ -201,17 +205,25 @@ class Comparison:
         if self._asked.source.is_built_in and not {*names} <= {EXCERPT.name, WEIGHT.name}:
             raise UserError(f"expected --input for {', '.join(names)}; the built-in excerpts have {EXCERPT.name} only.")
 
-    def _environment(self, tolerance_of: str) -> dict[str, str]:
+    def _environment(self) -> dict[str, str]:
         asked, server = self._asked, self._server
-        metadata = server.client.get_server_metadata(as_json=True)
-        host = server.url.rpartition(":")[0]
+        try:
+            metadata = server.client.get_server_metadata(as_json=True, client_timeout=5)
+        except InferenceServerException as error:
+            raise UserError(
+                f"--url: expected a server at {server.url} that names itself, got: {error.message()}. Look at its log."
+            ) from None
+        if asked.atol is not None:
+            tolerance_of = "as asked"
+        else:
+            tolerance_of = f"as for {server.precision or 'float32; the precision of the server is unknown'}"
         return {
             **environment.machine(),
-            **({} if host in LOOPBACK else {"machine": "all of the above is of the client's; the server has its own"}),
+            **({} if is_loopback(server.url) else {"machine": "all of the above is the client's, not the server's"}),
             "server": f"{metadata.get('name', 'unknown')} {metadata.get('version', '')} at "
             + ("a port of its own, started for this run" if server.own else server.url),
             "precision": server.precision or "unknown",
-            "tolerance": f"{self._atol:g}{tolerance_of}",
+            "tolerance": f"{self._atol:g}, {tolerance_of}",
             "inputs": f"{len(self._rows)} rows: {asked.source.name}",
             "duration": f"{asked.plan.duration_s:g} s for each model under each load",
             "timeout": f"{asked.plan.timeout_s:g} s",
@@ -220,6 +232,8 @@ class Comparison:
 
     def _notes(self) -> list[str]:
         notes = list(self._pair.notes)
+        if self._asked.atol is None and self._server.precision is None:
+            notes.append("The precision of the server is unknown; the tolerance is float32's: give --atol for another.")
         n_without = self._asked.source.n_without_weight()
         if not self._asked.mix and n_without and any(tensor.name == WEIGHT.name for tensor in self._pair.inputs):
             notes.append(

@@ -23,6 +23,8 @@ from dualpath.readability.samples import SAMPLES
 
 DEFAULT_WEIGHT = 0.5
 """BERT_WEIGHT of rows that have none."""
+TOO_MUCH = "a number of thousands of digits or lists within lists without end"
+"""What is JSON, but not for Python."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +64,11 @@ class Source:
         """
         return [self._row(where, values, inputs) for where, values in self.records]
 
+    def has(self, name: str) -> bool:
+        """Return whether any row has a value for this input; BERT_WEIGHT has a default."""
+        found = (_value(values, name, self.is_csv) for _, values in self.records)
+        return name == WEIGHT.name or any(value not in (None, "") for value in found)
+
     def n_without_weight(self) -> int:
         """Return how many rows have no BERT_WEIGHT."""
         return sum(_value(values, WEIGHT.name, self.is_csv) in (None, "") for _, values in self.records)
@@ -79,6 +86,8 @@ class Source:
                 tensors[tensor.name] = _from_cell(value, tensor) if self.is_csv else _from_json(value, tensor)
             except BadValue as error:
                 raise UserError(f"{where}: {tensor.name}: {error}.") from None
+            except RecursionError:
+                raise UserError(f"{where}: {tensor.name}: expected a list of values, got {TOO_MUCH}.") from None
         if not self.is_csv and (more := values.keys() - tensors.keys()):
             names = ", ".join(tensor.name for tensor in inputs)
             raise UserError(f"{where}: expected values for {names} only, got one for {min(more)!r} too. Leave it out.")
@@ -142,6 +151,8 @@ def _read_json(path: Path) -> Source:
         raise UserError(f"{path}: expected UTF-8, got byte 0x{byte:02x} at offset {error.start}.") from None
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: expected JSON, got: {error.msg} at column {error.colno}.") from None
+    except (ValueError, RecursionError):
+        raise UserError(f"{path}: expected JSON, got {TOO_MUCH}.") from None
     data = content.get("data") if isinstance(content, dict) else None
     if not isinstance(data, list):
         raise UserError(
@@ -170,7 +181,7 @@ def _from_cell(cell: str, tensor: Tensor) -> npt.NDArray[Any]:
         return from_values([cell.encode(errors="surrogateescape") if is_text else cell.strip()], tensor)
     try:
         values = json.loads(cell)
-    except json.JSONDecodeError:
+    except ValueError:  # no JSON, or a number of thousands of digits
         raise BadValue(f"expected a JSON list of {list(tensor.dims)} elements, got {_shown(cell)}") from None
     return from_values(values, tensor)
 
@@ -201,5 +212,8 @@ def _check_ours(where: str, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    except RecursionError:
+        return TOO_MUCH
     return text if len(text) <= 40 else f"{text[:40]}…"

@@ -7,7 +7,7 @@ import itertools
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -77,6 +77,8 @@ class Turn:
         n_rows: rows answered.
         n_errors: requests that failed, time-outs not among them.
         latencies_ms: of the answers, by group.
+        timeouts_ms: how long it took to give up, by group. An answer would have taken longer.
+        waits_s: when each request that was answered or timed out was to be sent, and how long it waited from then on.
         client_busy: CPU time of this process per second; near 1 the client itself is the bottleneck.
         lag_ms: how late this process's event loop was, the median.
     """
@@ -86,6 +88,8 @@ class Turn:
     n_errors: int
     latencies_ms: dict[str, list[float]] = field(default_factory=dict)
     n_timeouts: int = 0
+    timeouts_ms: dict[str, list[float]] = field(default_factory=dict)
+    waits_s: list[tuple[float, float]] = field(default_factory=list)
     first_error: str | None = None
     client_busy: float = 0.0
     lag_ms: float = 0.0
@@ -98,6 +102,11 @@ class Turn:
     def all_ms(self) -> list[float]:
         """Return the latencies of all groups."""
         return [latency for group in self.latencies_ms.values() for latency in group]
+
+    def waits_ms(self, *groups: str) -> list[float]:
+        """Return the latencies of these groups or of all, and for each time-out how long it was waited for."""
+        both = self.latencies_ms, self.timeouts_ms
+        return [wait for group in groups or self.latencies_ms for waits in both for wait in waits.get(group, ())]
 
 
 def serialise(
@@ -128,7 +137,7 @@ async def run_turn(
     Args:
         url: gRPC address.
         concurrency: number of clients.
-        duration_s: no request starts after it; those in flight are waited for and counted.
+        duration_s: no request starts after it, but each client's first; those in flight are waited for and counted.
         skip: the request to start with, so that turns do not all begin alike.
         timeout_s: how long a client waits for an answer.
         warm_up: let each client send one request more, before the clock starts; only its failure counts.
@@ -137,13 +146,14 @@ async def run_turn(
     numbers = itertools.count(skip)
 
     async def client(send: Send) -> tuple[int, float]:
-        n_answers = 0
-        while (sent := time.perf_counter()) - meter.started < duration_s:
+        n_answers, sent = 0, time.perf_counter()
+        while True:
             if await meter.send(send, next(numbers), sent):
                 n_answers += 1
             else:
                 await asyncio.sleep(PAUSE_S)
-        return n_answers, time.perf_counter() - meter.started
+            if (sent := time.perf_counter()) - meter.started >= duration_s:
+                return n_answers, sent - meter.started
 
     async with _connections(url, contender, concurrency) as sends:
         if warm_up:
@@ -200,12 +210,13 @@ async def run_open_turn(
     return meter.turn
 
 
-def arrivals(rate: float, duration_s: float, seed: int) -> list[float]:
-    """Return the times within `duration_s` of a Poisson process of so many events per second; at least one."""
+def arrivals(rate: float, duration_s: float, seed: int) -> Iterator[float]:
+    """Yield the times within `duration_s` of a Poisson process of so many events per second; at least one."""
     rng = np.random.default_rng(seed)
-    gaps = (float(rng.exponential(1 / rate)) for _ in itertools.count())
-    times = list(itertools.takewhile(lambda time_s: time_s < duration_s, itertools.accumulate(gaps)))
-    return times or [0.0]
+    times = itertools.accumulate(float(rng.exponential(1 / rate)) for _ in itertools.count())
+    first = next(times)
+    yield first if first < duration_s else 0.0
+    yield from itertools.takewhile(lambda time_s: time_s < duration_s, times)
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -280,19 +291,23 @@ class _Meter:
             async with asyncio.timeout(self._timeout_s):
                 await send(contender.requests[index])
         except TimeoutError:
-            turn.n_timeouts += 1
-            return False
+            answered = False
         except Exception as error:
-            if isinstance(error, grpc.aio.AioRpcError) and error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
-                turn.n_timeouts += 1
-            else:
+            if not isinstance(error, grpc.aio.AioRpcError) or error.code() != grpc.StatusCode.DEADLINE_EXCEEDED:
                 turn.n_errors += 1
                 turn.first_error = turn.first_error or reason(error)
-            return False
+                return False
+            answered = False
+        else:
+            answered = True
+        turn.n_timeouts += not answered
         if since is not None:
-            turn.latencies_ms[contender.groups[index]].append((time.perf_counter() - since) * 1e3)
-            turn.n_rows += contender.n_rows
-        return True
+            wait_s = time.perf_counter() - since
+            by_group = turn.latencies_ms if answered else turn.timeouts_ms
+            by_group.setdefault(contender.groups[index], []).append(wait_s * 1e3)
+            turn.waits_s.append((since - self.started, wait_s))
+            turn.n_rows += contender.n_rows * answered
+        return answered
 
     async def _tick(self) -> None:
         while True:

@@ -22,6 +22,8 @@ from dualpath.compare.target import Pair, Target
 from dualpath.errors import UserError
 
 N_WORST = 5
+N_LATE = 5
+"""After so many time-outs of a contender in a row, no further row is sent."""
 
 Answer = Mapping[str, npt.NDArray[Any]]
 """A row's outputs by name."""
@@ -79,7 +81,8 @@ def check(
     """Put every row through the baseline and another contender at once, and add a Parity for each output.
 
     The result has failed where they differ by more than `atol`, where one of them failed on a row, and where the server
-    went away. On Ctrl-C it holds the rows until then, and KeyboardInterrupt goes on.
+    went away. After N_LATE time-outs in a row the rest is left out. On Ctrl-C it holds the rows until then, and
+    KeyboardInterrupt goes on.
 
     Args:
         connect: `both(...)`, an asynchronous context of two Asks, the baseline's first.
@@ -94,6 +97,7 @@ def check(
     tallies = {output: Tally(other, output, atol) for output in outputs}
     names = (result.contenders[0], other)
     failures: dict[str, list[str]] = {name: [] for name in names}
+    n_late = dict.fromkeys(names, 0)  # in a row
 
     async def through_both() -> bool:
         async with connect() as asks:
@@ -101,6 +105,8 @@ def check(
                 on_row(number)
                 answers = await asyncio.gather(*(ask(row) for ask in asks), return_exceptions=True)
                 errors = {name: it for name, it in zip(names, answers, strict=True) if isinstance(it, BaseException)}
+                for name in names:
+                    n_late[name] = n_late[name] + 1 if isinstance(errors.get(name), TimeoutError) else 0
                 if not errors:
                     for output, tally in tallies.items():
                         tally.add(row.where, answers[0][output], answers[1][output])  # type: ignore[index]
@@ -111,6 +117,10 @@ def check(
                 if why := gone():
                     result.notes.append(f"The server went away ({why}) at input {number + 1} of {len(rows)}.")
                     return False
+                if late := [name for name in names if n_late[name] == N_LATE]:
+                    times = f"{late[0]} gave none in time, {N_LATE} times in a row"
+                    result.notes.append(f"Answers were compared up to input {number + 1} of {len(rows)}: {times}.")
+                    break
         return True
 
     try:
@@ -139,6 +149,8 @@ async def both(url: str, a: Target, b: Target, pair: Pair, timeout_s: float) -> 
                         service_pb2.ModelInferResponse.FromString(await send(request(target, pair, [row])))
                     )
                 arrays = {tensor.name: answer.as_numpy(tensor.name) for tensor in pair.outputs}
+                if missing := [name for name, array in arrays.items() if array is None]:
+                    raise ValueError(f"no output {missing[0]} in the answer")
                 return {name: array[0] if target.max_batch_size else array for name, array in arrays.items()}
 
             return ask

@@ -40,6 +40,10 @@ def parse_mix(text: str) -> Mix:
             raise UserError(f"--mix: expected weights from 0 to 1, got {weight:g}.")
         if not 0 < share <= 1:
             raise UserError(f"--mix: expected shares above 0 and up to 1, got {share:g} for weight {weight:g}.")
+        if share < 1 / N_REQUESTS:
+            raise UserError(
+                f"--mix: expected shares of {1 / N_REQUESTS:g} or more, got {share:g} for weight {weight:g}."
+            )
         if weight in mix:
             raise UserError(f"--mix: expected each weight once, got {weight:g} twice. Add up its shares.")
         mix[weight] = share

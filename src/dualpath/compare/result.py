@@ -33,7 +33,10 @@ class Load:
 
 @dataclass(frozen=True)
 class Measured:
-    """One contender under one load, all turns together. Errors and time-outs are in no latency and no throughput.
+    """One contender under one load, all turns together.
+
+    Errors are in no latency and no throughput. A time-out is in no throughput, but in the latencies with the time until
+    it was given up: less than its answer would have taken, yet who drops the slow requests does not look fast.
 
     Attributes:
         n_requests: sent and counted: answered, failed or timed out.
@@ -55,7 +58,10 @@ class Measured:
 
 @dataclass(frozen=True)
 class Compared:
-    """A contender over the baseline under the same load."""
+    """A contender over the baseline under the same load.
+
+    A turn without an answer counts half a row in the throughput; percentiles leave its round out.
+    """
 
     throughput: Ratio
     p50: Ratio
@@ -71,6 +77,8 @@ class Cell:
         compared: by contender, the baseline left out.
         notes: what a reader must know: too noisy for a verdict, the client was the bottleneck.
         not_measured: by contender, why: "no GPU", "over 30 s a request".
+        no_verdict: contenders on whose speed nothing may be concluded, whatever the ratio; a note says why.
+        client_bound: whether the client was the bottleneck, so that equal figures do not mean equal speed.
     """
 
     load: Load
@@ -78,6 +86,8 @@ class Cell:
     compared: dict[str, Compared] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     not_measured: dict[str, str] = field(default_factory=dict)
+    no_verdict: list[str] = field(default_factory=list)
+    client_bound: bool = False
 
 
 @dataclass(frozen=True)
@@ -192,9 +202,18 @@ class Result:
     verdict: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain dictionaries and lists; a number that is not finite, which JSON lacks, becomes None."""
-        plain: dict[str, Any] = _finite(asdict(self))
-        return plain
+        """Return plain dictionaries and lists for JSON, which has no number that is not finite.
+
+        Such a number becomes None; in a worst row, where it is what was found, "nan", "inf" or "-inf".
+        """
+        plain = asdict(self)
+        for parity in plain["parity"]:
+            parity["worst"] = [
+                {name: str(it) if isinstance(it, float) and not math.isfinite(it) else it for name, it in row.items()}
+                for row in parity["worst"]
+            ]
+        finite: dict[str, Any] = _finite(plain)
+        return finite
 
 
 def _finite(value: Any) -> Any:

@@ -141,19 +141,22 @@ class _Run:
         self.result.cells.append(cell)
         contenders = self._contenders(cell)
         turns: dict[str, list[Turn]] = {}
+        n_complete = 0
         try:
             latency_s = self._warm_up(cell, contenders, number)
             n_turns, turn_s = turns_of(self.plan.duration_s, latency_s, load)
             turns = {name: [] for name in contenders}
             for round_ in range(n_turns if contenders else 0):
                 self._round(cell, contenders, turns, turn_s, latency_s, (number + round_ / n_turns) / self.n_cells)
+                n_complete += 1
             self.n_measured += 1
         finally:
-            _compare(cell, turns, self.result.contenders)
-            cell.notes += verdict.notes(cell, turns, self.result.contenders)
+            # A turn in which the server went away is no match for the one next to it.
+            _compare(cell, {name: taken[:n_complete] for name, taken in turns.items()}, self.result.contenders)
+            verdict.annotate(cell, turns, self.result.contenders)
             if not cell.measured and not cell.not_measured:
                 self.result.cells.remove(cell)
-            if any(measured.n_requests == measured.n_errors > 0 for measured in cell.measured.values()):
+            if any(m.n_requests == m.n_errors + m.n_timeouts > 0 for m in cell.measured.values()):
                 self.result.failed = True
         for name, measured in cell.measured.items():
             self.rows_per_s[name] = max(self.rows_per_s.get(name, 0.0), measured.rows_per_s)
@@ -219,7 +222,8 @@ class _Run:
         with self.around(order.contender.name):
             turn = self.measure_turn(order)
             if turn.n_timeouts:  # the server may still work on what nobody waits for, and the next turn is another's
-                self.measure_turn(replace(order, load=Load(order.load.batch, concurrency=1), duration_s=PAUSE_S))
+                drain = replace(order, load=Load(order.load.batch, concurrency=1), duration_s=PAUSE_S, warm_up=False)
+                self.measure_turn(drain)
         return turn
 
     def _check(self, turn: Turn) -> None:
@@ -242,29 +246,33 @@ def turns_of(duration_s: float, latency_s: float, load: Load) -> tuple[int, floa
 def summary(turns: Sequence[Turn]) -> Measured:
     """Put a contender's turns together."""
     groups = turns[0].latencies_ms.keys()
-    by_group = {group: [ms for turn in turns for ms in turn.latencies_ms[group]] for group in groups}
-    all_ms = [ms for latencies in by_group.values() for ms in latencies]
+    answered = {group for turn in turns for group, latencies in turn.latencies_ms.items() if latencies}
+    by_group = {group: [ms for turn in turns for ms in turn.waits_ms(group)] for group in groups}
+    all_ms = [ms for waits in by_group.values() for ms in waits] if answered else []
     n_errors, n_timeouts = sum(turn.n_errors for turn in turns), sum(turn.n_timeouts for turn in turns)
     return Measured(
         rows_per_s=sum(turn.n_rows for turn in turns) / sum(turn.elapsed_s for turn in turns),
-        n_requests=len(all_ms) + n_errors + n_timeouts,
+        n_requests=sum(len(turn.all_ms()) for turn in turns) + n_errors + n_timeouts,
         n_errors=n_errors,
         n_timeouts=n_timeouts,
         first_error=next((turn.first_error for turn in turns if turn.first_error), None),
         latencies_ms=stats.distribution(all_ms, PERCENTILES),
-        groups_ms={group: stats.distribution(ms, PERCENTILES) for group, ms in by_group.items() if len(groups) > 1},
+        groups_ms={
+            group: stats.distribution(ms if group in answered else [], PERCENTILES)
+            for group, ms in by_group.items()
+            if len(groups) > 1
+        },
     )
 
 
 def _compare(cell: Cell, turns: Mapping[str, Sequence[Turn]], contenders: Sequence[str]) -> None:
     baseline, *others = contenders
     for other in others:
-        rounds = [
-            (a, b) for a, b in zip(turns.get(other, ()), turns.get(baseline, ()), strict=False) if a.n_rows and b.n_rows
-        ]  # the last one may be short of a turn
-        if rounds:
-            ours, theirs = zip(*rounds, strict=True)
-            a_ms, b_ms = ([turn.all_ms() for turn in taken] for taken in (ours, theirs))
+        ours, theirs = turns.get(other, ()), turns.get(baseline, ())
+        waits = [(a.waits_ms(), b.waits_ms()) for a, b in zip(ours, theirs, strict=False)]
+        waits = [(a_ms, b_ms) for a_ms, b_ms in waits if a_ms and b_ms]
+        if waits and all(any(turn.n_rows for turn in taken) for taken in (ours, theirs)):
+            a_ms, b_ms = zip(*waits, strict=True)
             cell.compared[other] = Compared(
                 throughput=stats.ratio(stats.throughput(ours), stats.throughput(theirs)),
                 p50=stats.percentile_ratio(a_ms, b_ms, 50),

@@ -56,8 +56,8 @@ def percentile_ratio(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]],
 
 
 def throughput(turns: Sequence[Turn]) -> list[float]:
-    """Rows per second of each turn."""
-    return [turn.rows_per_s for turn in turns]
+    """Rows per second of each turn; of one without an answer, as if half a row had been answered."""
+    return [max(turn.n_rows, 0.5) / turn.elapsed_s for turn in turns]
 
 
 def latency(turns: Sequence[Turn], percentile: float, group: str | None = None) -> list[float]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import tritonclient.grpc as grpcclient
@@ -12,6 +12,8 @@ from tritonclient.utils import InferenceServerException
 
 from dualpath.errors import UserError
 from dualpath.readability.contract import Tensor
+
+TIMEOUT_S = 5
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,25 @@ class Target:
 
 @dataclass(frozen=True)
 class Pair:
-    """What two models have in common; `notes` name what is left out."""
+    """What two models have in common.
+
+    Attributes:
+        notes: name what is left out.
+        optional: inputs that a request to either may leave out.
+    """
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     max_batch_size: int
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    optional: frozenset[str] = frozenset()
+
+    def given(self, is_given: Callable[[str], bool]) -> Pair:
+        """Leave out the optional inputs for which there is no value."""
+        left = [it.name for it in self.inputs if it.name in self.optional and not is_given(it.name)]
+        notes = [f"Left out, as no row has a value for it: the optional input {name}." for name in left]
+        inputs = tuple(tensor for tensor in self.inputs if tensor.name not in left)
+        return replace(self, inputs=inputs, notes=(*self.notes, *notes))
 
 
 def split(name: str) -> tuple[str, str]:
@@ -70,9 +85,9 @@ def read(client: grpcclient.InferenceServerClient, name: str) -> Target:
     """
     model, version = split(name)
     try:
-        if not client.is_model_ready(model, version):
+        if not client.is_model_ready(model, version, client_timeout=TIMEOUT_S):
             raise UserError(f"{name}: expected a model that is ready, got one that is not. {_served(client)}")
-        config = client.get_model_config(model, version, as_json=True)["config"]
+        config = client.get_model_config(model, version, as_json=True, client_timeout=TIMEOUT_S)["config"]
     except InferenceServerException as error:
         raise UserError(f"{name}: expected a model of the server, got: {error.message()}. {_served(client)}") from None
     if config.get("model_transaction_policy", {}).get("decoupled"):
@@ -111,7 +126,8 @@ def pair(a: Target, b: Target) -> Pair:
             f"expected at least one output that both have, got {_names(a.outputs)} of {a.name} and "
             f"{_names(b.outputs)} of {b.name}. Name two models with an output in common."
         )
-    return Pair(inputs, tuple(outputs), min(a.max_batch_size or 1, b.max_batch_size or 1), tuple(notes))
+    max_batch_size = min(a.max_batch_size or 1, b.max_batch_size or 1)
+    return Pair(inputs, tuple(outputs), max_batch_size, tuple(notes), a.optional & b.optional)
 
 
 def _common_inputs(a: Target, b: Target, notes: list[str]) -> tuple[Tensor, ...]:
@@ -150,6 +166,9 @@ def _names(tensors: Sequence[Tensor]) -> str:
 
 
 def _served(client: grpcclient.InferenceServerClient) -> str:
-    index = client.get_model_repository_index(as_json=True).get("models", ())
+    try:
+        index = client.get_model_repository_index(as_json=True, client_timeout=TIMEOUT_S).get("models", ())
+    except InferenceServerException:
+        return "See `dualpath models`."
     ready = sorted({entry["name"] for entry in index if entry.get("state") == "READY"})
     return f"It serves {', '.join(ready) or 'none'}; see `dualpath models`."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import math
 import struct
 from collections.abc import Sequence
@@ -61,12 +60,13 @@ def from_base64(text: str, tensor: Tensor, shape: Sequence[int] | None = None) -
     """
     try:
         raw = base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise BadValue(f"expected Base64, got: {error}") from None
+    try:
         if wire_dtype(tensor) == "BYTES":
             array = deserialize_bytes_tensor(raw)
         else:
             array = np.frombuffer(raw, triton_to_np_dtype(wire_dtype(tensor)))
-    except binascii.Error as error:
-        raise BadValue(f"expected Base64, got: {error}") from None
     except (struct.error, ValueError):
         raise BadValue(f"expected Base64 of whole {wire_dtype(tensor)} elements, got {len(raw)} bytes") from None
     return _reshape(array, tensor, shape)
@@ -81,7 +81,9 @@ def _reshape(array: npt.NDArray[Any], tensor: Tensor, shape: Sequence[int] | Non
         if (len(array) != fixed and -1 not in expected) or (fixed and len(array) % fixed):
             raise BadValue(f"expected shape {expected}, got {len(array)} values")
         return array.reshape(expected)
-    fits = len(shape) == len(expected) and all(want in (-1, size) for want, size in zip(expected, shape, strict=True))
+    fits = len(shape) == len(expected) and all(
+        size >= 0 and want in (-1, size) for want, size in zip(expected, shape, strict=True)
+    )
     if not fits:
         raise BadValue(f"expected shape {expected}, got {list(shape)}")
     if math.prod(shape) != len(array):
@@ -108,7 +110,10 @@ def _element(value: Any, dtype: np.dtype[Any]) -> Any:
     if dtype.kind == "O":
         if not isinstance(value, str | bytes):
             raise BadValue(f"expected a text, got {value!r:.40}")
-        return value.encode(errors="surrogateescape") if isinstance(value, str) else value
+        try:
+            return value.encode(errors="surrogateescape") if isinstance(value, str) else value
+        except UnicodeEncodeError:  # JSON may hold half a character: "\ud800"
+            raise BadValue(f"expected a text of whole characters, got {value!r:.40}") from None
     try:
         if dtype.kind == "b":
             return {"true": True, "false": False, "1": True, "0": False}[str(value).lower()]

@@ -7,6 +7,7 @@ from enum import StrEnum
 from math import inf
 
 import numpy as np
+from scipy.stats import linregress
 
 from dualpath.compare import stats
 from dualpath.compare.load import Turn
@@ -19,6 +20,8 @@ BUSY = 0.8
 """From this share of a core on, the client's one thread has little left."""
 LATE_MS, LATE_SHARE = 2.0, 0.1
 """A client that is later than both, the second of the median latency, shows in it."""
+KEEPS_UP = 0.95
+"""A server that answers a smaller share of what arrives at a rate falls behind."""
 SPREAD = 0.25
 """Standard deviation of a contender's log speed between turns, from which on the machine is called unsteady."""
 
@@ -30,6 +33,7 @@ class Verdict(StrEnum):
     slower = "slower"
     same = "as fast"
     noisy = "too noisy to say"
+    none = "no verdict"
 
 
 def speed(load: Load, compared: Compared) -> Ratio:
@@ -39,36 +43,53 @@ def speed(load: Load, compared: Compared) -> Ratio:
     return Ratio(1 / compared.p50.value, 1 / compared.p50.high, 1 / compared.p50.low if compared.p50.low else inf)
 
 
-def judge(ratio: Ratio) -> Verdict:
-    """Say what an interval allows to say."""
+def judge(cell: Cell, name: str) -> Verdict:
+    """Say what a cell allows to say on a contender."""
+    ratio = speed(cell.load, cell.compared[name])
+    if name in cell.no_verdict:
+        return Verdict.none
     if ratio.low > 1:
         return Verdict.faster
     if ratio.high < 1:
         return Verdict.slower
-    return Verdict.same if ratio.high <= ratio.low * SAME else Verdict.noisy
+    if ratio.high > ratio.low * SAME:
+        return Verdict.noisy
+    return Verdict.none if cell.client_bound else Verdict.same
 
 
-def notes(cell: Cell, turns: Mapping[str, Sequence[Turn]], contenders: Sequence[str]) -> list[str]:
-    """Return what a reader must know about a cell's figures."""
-    said = []
-    for name, compared in cell.compared.items():
-        ratio = speed(cell.load, compared)
-        if ratio.high == inf:
-            said.append(f"Too few turns for a verdict on {name}: a longer duration gives more.")
-        elif judge(ratio) is Verdict.noisy:
-            said.append(f"Too noisy for a verdict on {name}: its speed is {ratio} of {contenders[0]}'s.")
-    for name, measured in cell.measured.items():
-        if not measured.latencies_ms:
-            said.append(
-                f"{name} answered none of {measured.n_requests} requests: {measured.first_error or 'timed out'}"
-            )
+def annotate(cell: Cell, turns: Mapping[str, Sequence[Turn]], contenders: Sequence[str]) -> None:
+    """Note in a cell what a reader must know about its figures, and where they allow no verdict."""
+    behind = _behind(cell, turns) if cell.load.rate is not None else {}
+    for name in cell.compared:
+        pairs = zip(turns[name], turns[contenders[0]], strict=False)
+        # The median of an open loop leaves such rounds out; the throughput of a closed one has them.
+        unanswered = cell.load.rate is not None and not all(a.waits_ms() and b.waits_ms() for a, b in pairs)
+        if unanswered:
+            cell.notes.append(f"No verdict on {name}: in some rounds one side answered nothing.")
+        if unanswered or behind.keys() & {name, contenders[0]}:
+            cell.no_verdict.append(name)
+    cell.notes += [*_about_figures(cell, contenders[0]), *behind.values()]
     for name, taken in turns.items():
         answered = [turn for turn in taken if turn.n_rows]
-        if answered:
-            said += _about_client(name, answered)
+        about_client = list(_about_client(name, answered)) if answered else []
+        cell.client_bound |= bool(about_client)
+        cell.notes += about_client
         if answered and cell.load.rate is None:
-            said += _about_machine(name, answered)
-    return said
+            cell.notes += _about_machine(name, answered)
+
+
+def _about_figures(cell: Cell, baseline: str) -> Iterable[str]:
+    for name, compared in cell.compared.items():
+        ratio = speed(cell.load, compared)
+        if name in cell.no_verdict:
+            continue
+        if ratio.high == inf:
+            yield f"Too few turns for a verdict on {name}: a longer duration gives more."
+        elif judge(cell, name) is Verdict.noisy:
+            yield f"Too noisy for a verdict on {name}: its speed is {ratio} of {baseline}'s."
+    for name, measured in cell.measured.items():
+        if not measured.latencies_ms:
+            yield f"{name} answered none of {measured.n_requests} requests: {measured.first_error or 'timed out'}"
 
 
 def sentence(result: Result) -> str:
@@ -77,29 +98,36 @@ def sentence(result: Result) -> str:
     said = []
     for other in others:
         cells = [cell for cell in result.cells if other in cell.compared]
-        closed = [speed(cell.load, cell.compared[other]) for cell in cells if cell.load.rate is None]
-        open_ = [speed(cell.load, cell.compared[other]) for cell in cells if cell.load.rate is not None]
+        closed = [cell for cell in cells if cell.load.rate is None]
+        open_ = [cell for cell in cells if cell.load.rate is not None]
         if closed:
-            said.append(f"{other} against {baseline}, rows per second: {_counts(closed)}.")
+            said.append(f"{other} against {baseline}, rows per second: {_counts(closed, other)}.")
         if open_:
-            said.append(f"{other} against {baseline}, speed of the median answer at a given rate: {_counts(open_)}.")
+            counts = _counts(open_, other)
+            said.append(f"{other} against {baseline}, speed of the median answer at a given rate: {counts}.")
         agreement = [parity for parity in result.parity if parity.other == other]
         said += [_agreement(parity) for parity in agreement]
-    failed = {
-        name: sum(cell.measured[name].n_errors for cell in result.cells if name in cell.measured)
-        for name in result.contenders
-    }
-    said += [f"{name} failed {n} requests." for name, n in failed.items() if n]
+    if n_bound := sum(cell.client_bound for cell in result.cells):
+        said.append(f"In {n_bound} of {len(result.cells)} loads the client was the bottleneck.")
+    said += [_failures(result, name) for name in result.contenders]
+    said = list(filter(None, said))
     return " ".join(said) or "Nothing was compared."
 
 
-def _counts(ratios: Sequence[Ratio]) -> str:
+def _failures(result: Result, name: str) -> str:
+    measured = [cell.measured[name] for cell in result.cells if name in cell.measured]
+    n_errors, n_timeouts = sum(it.n_errors for it in measured), sum(it.n_timeouts for it in measured)
+    parts = [f"failed {n_errors} requests"] * (n_errors > 0) + [f"timed out on {n_timeouts}"] * (n_timeouts > 0)
+    return f"{name} {' and '.join(parts)}{'' if n_errors else ' requests'}." if parts else ""
+
+
+def _counts(cells: Sequence[Cell], name: str) -> str:
     parts = []
     for verdict in Verdict:
-        values = sorted(ratio.value for ratio in ratios if judge(ratio) is verdict)
+        values = sorted(speed(it.load, it.compared[name]).value for it in cells if judge(it, name) is verdict)
         if values:
             times = f" ({_range(values)} x)" if verdict in (Verdict.faster, Verdict.slower) else ""
-            where = "" if len(ratios) == 1 else f" under {len(values)} of {len(ratios)} loads"
+            where = "" if len(cells) == 1 else f" under {len(values)} of {len(cells)} loads"
             parts.append(f"{verdict}{where}{times}")
     return ", ".join(parts)
 
@@ -117,6 +145,27 @@ def _agreement(parity: Parity) -> str:
     within = f"within {parity.atol:g}" if parity.ok else f"NOT within {parity.atol:g}"
     worst = f" in {parity.worst[0].where}" if parity.worst and not parity.ok else ""
     return f"{parity.output} agrees {within}: it differs by up to {parity.largest:.2g}{worst}."
+
+
+def _behind(cell: Cell, turns: Mapping[str, Sequence[Turn]]) -> dict[str, str]:
+    """Say who does not keep up with a rate: who gives up too many requests, or gets later the longer a turn lasts.
+
+    A server that answers the share s of what arrives gets later by 1/s - 1 seconds each second. Requests answered over
+    the time until the last answer would not tell: the last ones take time without a queue too.
+    """
+    said = {}
+    for name, taken in turns.items():
+        waits = np.array([wait for turn in taken for wait in turn.waits_s])
+        n_answers = sum(len(turn.all_ms()) for turn in taken)
+        if len(waits) < 3 or np.ptp(waits[:, 0]) == 0:
+            continue
+        line = linregress(waits[:, 0], waits[:, 1])
+        if n_answers < KEEPS_UP * len(waits) or line.slope > max(1 / KEEPS_UP - 1, 3 * line.stderr):
+            said[name] = (
+                f"No verdict: {name} does not keep up with {cell.load.rate:g} requests/s; its latency grows with the "
+                "length of a turn."
+            )
+    return said
 
 
 def _about_client(name: str, turns: Sequence[Turn]) -> Iterable[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import urllib.request
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -41,8 +42,11 @@ def read(url: str) -> dict[Series, float]:
     """
     # The server is reached as directly as by gRPC, whatever proxy the environment names.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(url, timeout=TIMEOUT_S) as answer:
-        return parse(answer.read().decode())
+    try:
+        with opener.open(url, timeout=TIMEOUT_S) as answer:
+            return parse(answer.read().decode())
+    except http.client.HTTPException as error:
+        raise ValueError(f"no HTTP at {url}: {error!r}") from error
 
 
 def parse(text: str) -> dict[Series, float]:
@@ -52,6 +56,8 @@ def parse(text: str) -> dict[Series, float]:
         if family.name in _FAMILIES:
             kind, label = _FAMILIES[family.name]
             for sample in family.samples:
+                if not {"model", label} <= sample.labels.keys():  # somebody else's, of the same name
+                    continue
                 found[Series(sample.labels["model"], kind, sample.labels[label])] = sample.value
     return found
 

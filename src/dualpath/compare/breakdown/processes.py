@@ -16,13 +16,22 @@ _INSTANCE = re.compile(r"[^/]+_\d+_\d+")
 """The argument of a stub that names its instance: bert-large_0_1."""
 
 
+def is_loopback(url: str) -> bool:
+    """Return whether a gRPC address is one of this machine's own."""
+    host = url.rpartition(":")[0].strip("[]")
+    try:
+        addresses = {info[4][0] for info in socket.getaddrinfo(host, None)}
+        return all(ipaddress.ip_address(address).is_loopback for address in addresses)
+    except (OSError, ValueError):
+        return False
+
+
 def find_server(url: str) -> psutil.Process | None:
     """Return the tritonserver that listens at a loopback address, where it can be seen."""
-    host, _, port = url.rpartition(":")
+    if not is_loopback(url):
+        return None
+    port = url.rpartition(":")[2]
     try:
-        addresses = {info[4][0] for info in socket.getaddrinfo(host.strip("[]"), None)}
-        if not all(ipaddress.ip_address(address).is_loopback for address in addresses):
-            return None
         for connection in psutil.net_connections("tcp"):
             address = connection.laddr
             if connection.status == psutil.CONN_LISTEN and address and address.port == int(port) and connection.pid:

@@ -110,6 +110,10 @@ class Recorder:
         """Return CPU seconds over all turns and the largest memory of the server, its stubs and the client."""
         return self._usage.processes()
 
+    def close(self) -> None:
+        """Close the connection to the server; what was read stays."""
+        self._client.close()
+
     def _add(self, contender: str, n_rows: int, turn: Statistics) -> None:
         share = self._shares.setdefault(contender, Share())
         if share.model is None and not n_rows:  # the turn failed before its rows were counted

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import psutil
 import tritonclient.grpc as grpcclient
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
@@ -78,10 +79,11 @@ def _trace_file(client: grpcclient.InferenceServerClient, url: str) -> Path:
     [name] = settings.get("trace_file", [""])
     if not name:
         raise _NotTraced("the server has no trace file. Start it with --trace-config=triton,file=FILE.")
-    file = Path(name)
-    if not file.is_absolute() and (server := find_server(url)):
-        file = Path(server.cwd()) / file
-    if not file.is_absolute() or not file.parent.is_dir():
+    try:  # A path of another machine may exist here too, so the server itself has to be seen.
+        file = Path(server.cwd()) / name if (server := find_server(url)) else None
+    except psutil.Error:  # it has ended, or is another user's
+        file = None
+    if file is None or not file.parent.is_dir():
         raise _NotTraced(f"the server writes its traces to {name}, which is not on this machine.")
     return file
 

@@ -24,15 +24,19 @@ def check(directory: Path) -> None:
             package that draws the report is missing.
     """
     _require()
-    if directory.exists() and not directory.is_dir():
-        raise UserError(f"{directory}: expected a folder for the report, found a file. Name another with --report.")
     try:
+        if os.path.lexists(directory) and not directory.is_dir():
+            found = "a file" if directory.exists() else "a link to nothing"
+            raise UserError(
+                f"{directory}: expected a folder for the report, found {found}. Name another with --report."
+            )
         if directory.is_dir() and not _is_report(directory):
             raise UserError(
                 f"{directory}: expected an empty folder or an earlier report, found other files. "
                 "Name another with --report."
             )
-        with TemporaryDirectory(prefix=BUILDING, dir=next(path for path in _upwards(directory) if path.exists())):
+        nearest = next(path for path in _upwards(directory) if os.path.lexists(path))
+        with TemporaryDirectory(prefix=BUILDING, dir=nearest):
             pass
     except OSError as error:
         raise _unwritable(directory, error) from None
