@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dualpath import cli
-from dualpath.cli import bench_models, bench_run, bench_servers
+from dualpath.cli import bench_models, bench_run, bench_servers, compare_view
 from dualpath.compare import setups
 from dualpath.compare.breakdown import Asked
 from dualpath.compare.load import Contender
@@ -203,6 +203,30 @@ def test_ctrl_c_gives_what_was_measured(places, bench, monkeypatch):
     assert "Interrupted after 1 of 2 loads." in result["notes"]
 
 
+@pytest.mark.parametrize("arguments", [(), ("--json",)])
+def test_what_was_measured_is_printed_before_the_server_is_stopped(places, dualpath, monkeypatch, arguments):
+    @contextmanager
+    def served(*asked):
+        yield places
+        raise KeyboardInterrupt  # an impatient user's second one
+
+    monkeypatch.setattr(bench_servers, "served", served)
+    code, out, _ = dualpath("bench", "--duration", "0.06", "--batch", "1", *arguments)
+    assert code == 130
+    assert "One excerpt alone takes " in out
+
+
+def test_ctrl_c_during_the_comparison_of_answers_leaves_a_verdict(places, bench, monkeypatch):
+    def until_the_third(self, number, n_rows):
+        if number == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(compare_view.View, "parity", until_the_third)
+    code, result = bench("--batch", "1")
+    assert (code, result["cells"]) == (130, [])
+    assert result["verdict"] == "SCORE is equal to the last bit in all 2 rows."
+
+
 def test_the_rows_of_a_turn_are_counted_with_those_that_warm_up(places, bench):
     asked = []
     original = FakeTriton.connect
@@ -229,6 +253,7 @@ def test_the_rows_of_a_turn_are_counted_with_those_that_warm_up(places, bench):
         (("--batch", "1,many"), "got 'many'"),
         (("--batch", "1024"), "--batch: expected at most 512 rows a request, got 1024."),
         (("--concurrency", "-1"), "--concurrency: expected whole numbers above 0"),
+        (("--concurrency", "10001"), "--concurrency: expected at most 10,000, got 10001. Give less."),
         (("--duration", "-1"), "--duration: expected a number of seconds above 0, got -1."),
         (("--precision", "int8"), "--precision: expected float32 or bfloat16, or both after a comma, got 'int8'."),
         (("--input", "none.csv"), "--input: expected a file, got 'none.csv'"),

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json as json_module
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dualpath.cli.compare import numbers, require_extra
+from dualpath.cli.compare import MOST, numbers, require_extra
 from dualpath.cli.options import DEFAULT_REPOSITORY, Json, ModelRepository
 from dualpath.cli.score import Style
 from dualpath.errors import UserError
@@ -71,6 +69,7 @@ def bench(
     from dualpath.cli.bench_run import Asked, Bench
     from dualpath.cli.bench_servers import served
     from dualpath.cli.bench_view import show
+    from dualpath.cli.ending import run_to_end
     from dualpath.compare import inputs
     from dualpath.compare import report as reports
     from dualpath.compare.result import Load
@@ -83,7 +82,7 @@ def bench(
     batches = numbers("--batch", batch, int)
     if max(batches) > MAX_BATCH_SIZE:
         raise UserError(f"--batch: expected at most {MAX_BATCH_SIZE} rows a request, got {max(batches)}.")
-    loads = {Load(rows, clients) for rows in batches for clients in numbers("--concurrency", concurrency, int)}
+    loads = {Load(rows, clients) for rows in batches for clients in numbers("--concurrency", concurrency, int, MOST)}
     loads.add(Load(1, 1))  # the latency of one
     source = inputs.read(input_)
     asked = Asked(
@@ -98,18 +97,9 @@ def bench(
         reports.check(report)
 
     console = Console(stderr=True, highlight=False)
-    exit_code = 0
     with served(model_repository, model.value, *encoders, work_dir or default_work_dir(), console) as places:
-        run = Bench(asked, places)
-        try:
-            run.run(console)
-        except KeyboardInterrupt:
-            exit_code = 130
-    result = run.result
-    print(json_module.dumps(result.as_json(), indent=2)) if json else show(result, Console())
-    if report:
-        print(f"Report: {reports.write(result, report)}", file=sys.stderr)
-    raise typer.Exit(exit_code or int(result.failed))
+        exit_code = run_to_end(Bench(asked, places), console, show, json, report)
+    raise typer.Exit(exit_code)
 
 
 def _precisions(text: str | None, shape: EncoderShape) -> list[str]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json as json_module
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +12,8 @@ from dualpath.cli.options import DEFAULT_REPOSITORY, Json, ModelRepository
 from dualpath.errors import UserError
 
 CONCURRENCY, BATCH = "1,4,16", "1,8,64"
+MOST = 10_000
+"""Clients, or requests per second, beyond what one process can be."""
 
 
 def compare(
@@ -64,6 +64,7 @@ def compare(
     require_extra("compare")
     from dualpath.cli.compare_view import show
     from dualpath.cli.comparison import Asked, Comparison, server_for
+    from dualpath.cli.ending import run_to_end
     from dualpath.compare import inputs, requests, target
     from dualpath.compare import report as reports
     from dualpath.compare.result import Load
@@ -72,10 +73,9 @@ def compare(
     for name in (a, b):
         target.split(name)
     batches = numbers("--batch", batch or BATCH, int)
-    loads = [Load(rows, n) for rows in batches for n in numbers("--concurrency", concurrency, int)]
-    loads += [
-        Load(rows, rate=n) for rows in batches for n in (numbers("--rate", rate, float) if rate is not None else ())
-    ]
+    loads = [Load(rows, n) for rows in batches for n in numbers("--concurrency", concurrency, int, MOST)]
+    rates = numbers("--rate", rate, float, MOST) if rate is not None else []
+    loads += [Load(rows, rate=n) for rows in batches for n in rates]
     for option, seconds in (("--duration", duration), ("--timeout", timeout)):
         if not 0 < seconds < float("inf"):
             raise UserError(f"{option}: expected a number of seconds above 0, got {seconds:g}.")
@@ -89,22 +89,13 @@ def compare(
     asked = Asked(a, b, inputs.read(input_), shares, loads, batch is not None, Plan(duration, timeout, seed), atol)
 
     console = Console(stderr=True, highlight=False)
-    exit_code = 0
     with server_for(asked, url, model_repository, console) as server:
-        comparison = Comparison(asked, server)
-        try:
-            comparison.run(console)
-        except KeyboardInterrupt:
-            exit_code = 130
-    result = comparison.result
-    print(json_module.dumps(result.as_json(), indent=2)) if json else show(result, Console())
-    if report:
-        print(f"Report: {reports.write(result, report)}", file=sys.stderr)
-    raise typer.Exit(exit_code or int(result.failed))
+        exit_code = run_to_end(Comparison(asked, server), console, show, json, report)
+    raise typer.Exit(exit_code)
 
 
-def numbers(option: str, text: str, kind: type[int] | type[float]) -> list[Any]:
-    """Read "1,4,16"; each number has to be above 0."""
+def numbers(option: str, text: str, kind: type[int] | type[float], most: float = float("inf")) -> list[Any]:
+    """Read "1,4,16"; each number has to be above 0 and at most so much."""
     found = []
     for part in text.split(","):
         try:
@@ -114,6 +105,8 @@ def numbers(option: str, text: str, kind: type[int] | type[float]) -> list[Any]:
         if not 0 < number < float("inf"):
             what = "whole numbers" if kind is int else "numbers"
             raise UserError(f"{option}: expected {what} above 0, such as {CONCURRENCY}, got {part.strip()!r}.")
+        if number > most:
+            raise UserError(f"{option}: expected at most {most:,}, got {part.strip()}. Give less.")
         found.append(number)
     return sorted(set(found))
 
