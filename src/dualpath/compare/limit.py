@@ -30,7 +30,7 @@ class Plan:
 
 
 class _Row(NamedTuple):
-    index: int  # of its excerpt
+    excerpt: int
     since: float
     slot: int
 
@@ -82,7 +82,7 @@ class Limit:
             while idle and visible:
                 chunk = self._choose(visible, excerpts, weights)
                 worker = idle.pop()
-                worker.send([(excerpts[row.index], weights[row.index % len(weights)]) for row in chunk])
+                worker.send([(excerpts[row.excerpt], weights[row.excerpt % len(weights)]) for row in chunk])
                 busy[worker] = chunk
             if not busy:
                 break
@@ -91,7 +91,7 @@ class Limit:
                 worker.recv()
                 now = time.perf_counter()
                 for row in busy.pop(worker):
-                    turn.latencies_ms[str(weights[row.index % len(weights)])].append((now - row.since) * 1e3)
+                    turn.latencies_ms[str(weights[row.excerpt % len(weights)])].append((now - row.since) * 1e3)
                     turn.n_rows += 1
                     slots[row.slot] = slots[row.slot][0] + 1, now - started
                     free.append(row.slot)
@@ -101,10 +101,10 @@ class Limit:
 
     def _choose(self, visible: list[_Row], excerpts: Sequence[bytes], weights: Sequence[float]) -> list[_Row]:
         """Take rows without BERT all at once; else the oldest row and those nearest to it in length."""
-        light = [row for row in visible if weights[row.index % len(weights)] == 0]
-        oldest = len(excerpts[visible[0].index])
+        light = [row for row in visible if weights[row.excerpt % len(weights)] == 0]
+        oldest = len(excerpts[visible[0].excerpt])
         chunk = (
-            light or sorted(visible, key=lambda row: abs(len(excerpts[row.index]) - oldest))[: self._plan.chunk_rows]
+            light or sorted(visible, key=lambda row: abs(len(excerpts[row.excerpt]) - oldest))[: self._plan.chunk_rows]
         )
         for row in chunk:
             visible.remove(row)
