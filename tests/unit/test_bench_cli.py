@@ -4,20 +4,17 @@ import asyncio
 import json
 import sys
 from contextlib import asynccontextmanager, contextmanager
-from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from dualpath import cli
-from dualpath.cli import bench_models, bench_run, bench_servers, compare_view
+from dualpath.cli import bench_run, bench_servers, compare_view
 from dualpath.compare import setups
 from dualpath.compare.breakdown import Asked
 from dualpath.compare.load import Contender
 from dualpath.compare.setups import InTriton
-from dualpath.errors import UserError
-from dualpath.serving import preflight
 from paths import REPOSITORY
 
 ALL_CPU, CLIENT, ALL_GPU = "all in Triton, CPU", "client + models on CPU", "all in Triton, GPU"
@@ -273,63 +270,3 @@ def test_a_row_of_two_excerpts_is_refused_before_anything_starts(dualpath, tmp_p
     code, _, err = dualpath("bench", "--input", path)
     assert code == 2
     assert "data[0]: expected one excerpt, got 2" in err
-
-
-# Servers
-
-
-def test_no_gpu_is_said_in_two_words(monkeypatch):
-    monkeypatch.setattr(preflight, "gpu_visible", lambda: False)
-    assert bench_servers.why_no_gpu(REPOSITORY) == "no GPU"
-
-
-def test_a_gpu_that_the_server_cannot_use_is_explained(monkeypatch):
-    monkeypatch.setattr(preflight, "gpu_visible", lambda: True)
-    monkeypatch.setattr(bench_servers.installation, "find", partial(bench_servers.installation.find, "embedded"))
-    assert "has no C++ backend pytorch and fil" in bench_servers.why_no_gpu(REPOSITORY)
-
-
-def test_a_gpu_with_the_backends_it_needs_is_used(monkeypatch):
-    monkeypatch.setattr(preflight, "gpu_visible", lambda: True)
-    monkeypatch.setattr(bench_servers.installation, "find", lambda: SimpleNamespace(missing_backends=list))
-    assert bench_servers.why_no_gpu(REPOSITORY) is None
-
-
-def test_a_repository_without_the_model_is_refused(tmp_path):
-    (tmp_path / "cuml").mkdir()
-    (tmp_path / "cuml" / "config.pbtxt").write_text("")
-    refused = bench_servers.served(tmp_path, "orchestrator", "minilm", [], tmp_path, None)
-    with pytest.raises(UserError, match=r"bert-large: expected a model of .*, which has cuml\."), refused:
-        pass
-
-
-# Models
-
-
-def test_other_artifacts_take_the_place_of_the_repository_s_own(tmp_path):
-    built = tmp_path / "built"
-    for file in ("bert-large/1/model.pt", "bert-large/1/tokenizer.json", "cuml/1/checkpoint.tl"):
-        (built / file).parent.mkdir(parents=True, exist_ok=True)
-        (built / file).write_text(f"another {file}")
-    repository = bench_models.with_artifacts(REPOSITORY, built, tmp_path / "scratch")
-    assert (repository / "bert-large/1/model.pt").read_text() == "another bert-large/1/model.pt"
-    assert sorted(path.name for path in (repository / "cuml/1").iterdir()) == ["checkpoint.tl"]
-    for file in ("bert-large/config.pbtxt", "orchestrator/1/model.py", "orchestrator/configs/gpu.pbtxt"):
-        assert (repository / file).read_text() == (REPOSITORY / file).read_text()
-    assert (repository.parent / "backends/pytorch/model.py").is_file()
-
-
-def test_what_a_build_refuses_comes_back_from_its_process(tmp_path):
-    with pytest.raises(UserError, match="precision: expected float32 or bfloat16, found 'int8'"):
-        bench_models.build_encoder(tmp_path, "minilm", "int8", print)
-
-
-def test_a_work_folder_that_cannot_be_is_refused(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="--work-dir: expected a folder to write to"):
-        bench_models.build_encoder(tmp_path / "file", "minilm", "float32", print)
-
-
-def test_the_work_folder_is_in_the_user_s_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert bench_models.default_work_dir() == tmp_path / "dualpath"
