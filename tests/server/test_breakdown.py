@@ -43,6 +43,8 @@ def test_stages_and_routes_are_counted_exactly(recorded):
     stages = recorded.stages()
     assert {(stage.contender, stage.name): stage.n for stage in stages if stage.mean_ms is not None} == {
         ("B", "request"): 6,
+        ("B", "tokens"): 6,
+        ("B", "features"): 6,
         ("B", "bert-large"): 6,
         ("B", "cuml"): 6,
     }

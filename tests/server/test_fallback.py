@@ -121,7 +121,7 @@ def assert_served_without_bert(client, forest):
 
     started = time.monotonic()
     status, message = refusal(client, TEXTS, WEIGHTS)
-    assert (status, message.split(":")[0]) == ("UNAVAILABLE", "bert-large")
+    assert (status, message.split(":")[0]) == ("UNAVAILABLE", "bert-large"), message
     assert time.monotonic() - started < 10
 
     scores, routes = ask(client, TEXTS, WEIGHTS, **FALLBACK)
@@ -160,7 +160,7 @@ def test_killed_processes_of_bert_large_fail_by_name_until_it_is_loaded_again(
         for pid in victims:
             os.kill(pid, signal.SIGKILL)
         status, message = in_flight.result(timeout=20)
-    assert (status, message.split(":")[0]) == ("UNAVAILABLE", "bert-large")
+    assert (status, message.split(":")[0]) == ("UNAVAILABLE", "bert-large"), message
     assert_served_without_bert(client, forest)
     client.unload_model("bert-large")  # does not end: Triton 2.51 holds on to requests whose stub was killed
     client.load_model("bert-large")

@@ -52,6 +52,7 @@ def test_a_call_is_a_step_of_the_trace_it_is_given():
     "words",
     [
         "Stub process 'c_0_0' is not healthy.",
+        "Model c - Error when running inference: Failed for execute the inference request. Model 'c' is not ready.",
         "Request for unknown model: 'c' version 1 is not at ready state",
         "Request for unknown model: 'c' has no available versions",
         "Request for unknown model: 'c' version 2 is not found",

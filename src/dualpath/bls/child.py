@@ -16,7 +16,10 @@ from dualpath.bls.request import Trace
 from dualpath.bls.tensors import to_tensor
 
 # All of a child's errors arrive as INTERNAL; only Triton's own words tell that it is not there.
-_UNAVAILABLE = re.compile(r"^(Failed .{0,80})?(Request for unknown model: |Stub process '[^']*' is not healthy)")
+_UNAVAILABLE = re.compile(
+    r"^(Model \S+ - Error when running inference: )?(Failed for execute the inference request\. )?"
+    r"(Model '[^']*' is not ready|Request for unknown model: |Stub process '[^']*' is not healthy)"
+)
 
 
 class Child:
