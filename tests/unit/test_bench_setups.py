@@ -8,8 +8,8 @@ import torch
 import treelite
 from tritonclient.grpc import service_pb2
 
-from dualpath.compare.result import Cell, Load, Measured
-from dualpath.compare.setups import BERT_WEIGHT, InClient, InTriton, batches, too_slow
+from dualpath.compare.result import Cell, Load, Measured, Result
+from dualpath.compare.setups import BERT_WEIGHT, InClient, InTriton, batches, headline, too_slow
 from dualpath.readability.contract import BERT, CHUNK_ROWS, FOREST
 from dualpath.readability.samples import SAMPLES
 
@@ -88,3 +88,17 @@ def test_a_request_is_not_sent_when_twice_the_last_one_is_over_30_s():
 def test_more_clients_make_a_request_longer():
     assert too_slow([cell(64, 8)], "a", Load(64, 4)) == "over 30 s a request: about 32 s, judged by 8.0 s for 64 rows"
     assert too_slow([cell(64, 8, concurrency=4)], "a", Load(128, 4)) is None
+
+
+def measured(rows_per_s, p50_ms):
+    return Measured(rows_per_s, 1, 0, 0, None, {50: p50_ms})
+
+
+def test_the_headline_is_the_latency_of_one_and_the_best_throughput():
+    one = Cell(Load(1, 1), {"b": measured(26.0, 38.04), "a": measured(0.8, 1234.5)})
+    many = Cell(Load(8, 4), {"a": measured(45.01, 700.0)})
+    assert headline(Result("", ["a", "b", "c"], "", "", cells=[one, many])) == (
+        "One excerpt alone takes 1,234 ms (a), 38 ms (b). "
+        "The best throughput is 45 rows/s (a; 4 clients, 8 rows a request)."
+    )
+    assert headline(Result("", ["a"], "", "", cells=[Cell(Load(1, 1))])) == ""

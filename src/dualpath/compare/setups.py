@@ -172,11 +172,11 @@ async def _answer(send: Send, request: bytes, output: Tensor) -> npt.NDArray[Any
 def headline(result: Result) -> str:
     """Say what one excerpt takes in each set-up, and which load gave the best throughput; "" where nothing ran."""
     alone = [
-        f"{measured.latencies_ms[50]:.3g} ms ({name})"
+        f"{ms:,.0f} ms ({name})" if ms >= 100 else f"{ms:.3g} ms ({name})"
         for cell in result.cells
         if cell.load == Load(1, 1)
-        for name, measured in cell.measured.items()
-        if measured.latencies_ms
+        for name in result.contenders
+        if name in cell.measured and (ms := cell.measured[name].latencies_ms.get(50)) is not None
     ]
     loads = [
         (measured.rows_per_s, name, cell.load) for cell in result.cells for name, measured in cell.measured.items()
