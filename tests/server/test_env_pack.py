@@ -82,6 +82,6 @@ def test_preprocess_runs_in_a_packed_environment(repository, model_repository, t
 
 def test_preprocess_runs_in_another_python_than_the_servers(repository, model_repository, tmp_path):
     if (python := other_python()) is None:
-        pytest.skip(f"no Python {OTHER} with a shared library on this machine, and none on PyPI")
+        pytest.skip(f"no Python {OTHER} with a shared library on this machine")
     pack(repository, "--python", python, "--output", str(tmp_path / "shared.tar.gz"))
     check_that_preprocess_runs_in_its_environment(repository, model_repository, tmp_path, OTHER)

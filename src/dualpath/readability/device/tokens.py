@@ -1,7 +1,7 @@
 """Excerpts to padded token ids, by cuDF's normalizer and WordPiece on a whole batch.
 
 cuDF splits words into pieces; what else BERT's tokenizer does is done here: long words are unknown, long excerpts are
-cut, [CLS] and [SEP] frame each row. docs/gpu.md names the texts for which cuDF's pieces differ.
+cut, [CLS] and [SEP] frame each row. docs/gpu.md says what of this was never run.
 """
 
 from __future__ import annotations
