@@ -98,7 +98,7 @@ class WordPieceVocabulary:
         return tuple(pieces)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Call:
     """A call that the device code made, by the real libraries' names.
 
@@ -186,7 +186,8 @@ class _Wrapped:
         value = getattr(self.wrapped, name)
         if callable(value):
             return functools.partial(self.fake_device.call, self.owner, name, value)
-        self.fake_device.calls.add(Call(self.owner, name, -1))
+        if not name.startswith("__"):  # Python's own questions
+            self.fake_device.calls.add(Call(self.owner, name, -1))
         return self.fake_device.wrap(value)
 
     def __len__(self) -> int:

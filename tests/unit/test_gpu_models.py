@@ -1,5 +1,6 @@
 """The models as an instance of KIND_GPU runs them, on a device that pandas and NumPy play."""
 
+import json
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ from fake_rapids import DeviceArray, FakeDevice, FakeModule, on_host
 from fake_triton import TritonError, received
 from loaded_models import EXCERPTS, args, load
 
+import gpu_reference
 from dualpath import bls
 from dualpath.bls import ConfigError, ModelConfig
 from dualpath.readability import device as device_code
@@ -117,6 +119,19 @@ def test_inputs_on_the_gpu_outlive_execute(device):
     kept = bls.Request(request, answer_later=lambda: None)
     request.arrays["x"].fill(-1)
     assert on_host(kept.inputs["x"]).tolist() == [[1]]
+
+
+def test_scores_that_a_gpu_is_held_against_are_the_cpus(model_repository, reference):
+    built = json.loads((model_repository / "bert-large" / "1" / "build.json").read_text())
+    if built["encoder"] != gpu_reference.ON_CPU["encoder"]:
+        pytest.skip(f"the scores are of {gpu_reference.ON_CPU['encoder']}, the models of {built['encoder']}")
+    atol = TOLERANCES[built["precision"]]
+    np.testing.assert_allclose(
+        reference.score(gpu_reference.EXCERPTS, gpu_reference.WEIGHTS),
+        gpu_reference.ON_CPU["scores"],
+        rtol=0,
+        atol=atol,
+    )
 
 
 def test_no_cpu_path_imports_rapids(model_repository):

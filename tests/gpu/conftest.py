@@ -1,0 +1,35 @@
+"""What these tests need; where it is missing they are skipped, and say what is."""
+
+import importlib.util
+
+import pytest
+
+from dualpath.serving import installation, preflight
+
+
+def missing(*modules):
+    return [module for module in modules if importlib.util.find_spec(module) is None]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def gpu():
+    if not preflight.gpu_visible():
+        pytest.skip("needs an NVIDIA GPU, this machine shows none")
+
+
+@pytest.fixture(scope="session")
+def rapids(gpu):
+    """The real RAPIDS."""
+    if lacking := missing("cudf", "cupy"):
+        pytest.skip(f"needs {' and '.join(lacking)}: pip install 'dualpath[gpu]'")
+    from dualpath.readability.device import load_rapids
+
+    return load_rapids()
+
+
+@pytest.fixture(scope="session")
+def cpp_backends(rapids):
+    """A Triton whose backends run on the GPU."""
+    found = installation.find()
+    if lacking := found.missing_backends():
+        pytest.skip(f"needs a Triton with the C++ backend {' and '.join(lacking)}, such as NVIDIA's container has")

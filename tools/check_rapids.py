@@ -1,0 +1,169 @@
+"""Hold every call that the device code makes against the real cuDF, CuPy and cuML, without a GPU.
+
+The device code runs on pandas and NumPy in their place and each call is noted; the notes are then bound to the real
+signatures. Calls of modules' functions, in `src` and `tests/gpu`, are read from the source as well. RAPIDS imports
+without a GPU but cannot run: that the calls do what they should is not checked here.
+
+Usage: make check-rapids
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+os.environ["RAPIDS_NO_INITIALIZE"] = "1"
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests" / "unit")]
+
+import fake_triton  # noqa: E402
+
+sys.modules["triton_python_backend_utils"] = fake_triton  # type: ignore[assignment]
+
+import numpy as np  # noqa: E402
+from fake_rapids import Call, FakeDevice, FakeModule  # noqa: E402
+from random_texts import random_texts  # noqa: E402
+
+from dualpath.bls import tensors  # noqa: E402
+from dualpath.readability import device  # noqa: E402
+from dualpath.readability.combine import combine  # noqa: E402
+from dualpath.readability.excerpts import decode_weights  # noqa: E402
+from dualpath.readability.features import WordLists  # noqa: E402
+
+LIBRARIES = ("cudf", "cuml", "cupy", "cupti")
+ASSUMED = "no signature to be had: only that it exists"
+
+
+def main() -> int:
+    """Print each call with the real signature; return 1 where one does not fit."""
+    real = device.load_rapids()
+    found = {*noted_calls(), *written_calls()}
+    called = {(call.owner, call.name) for call in found if call.n_positional >= 0}
+    calls = sorted(call for call in found if call.n_positional >= 0 or (call.owner, call.name) not in called)
+    verdicts = [verdict(call, real) for call in calls]
+    for call, words in zip(calls, verdicts, strict=True):
+        print(f"{call.owner + '.' + call.name:44} {given(call):28} {words}")
+    failed = sum(words.startswith("NO: ") for words in verdicts)
+    versions = ", ".join(f"{name} {importlib.import_module(name).__version__}" for name in ("cudf", "cuml", "cupy"))
+    print(f"{versions}, Python {sys.version.split()[0]}: {len(calls)} calls, {failed} of them do not fit")
+    return 1 if failed else 0
+
+
+def noted_calls() -> set[Call]:
+    """Run all of the device code on a fake device."""
+    fake = FakeDevice()
+    rapids = fake.rapids()
+    sys.modules["cupy"], cupy = FakeModule(fake, "cupy", np), sys.modules["cupy"]  # type: ignore[assignment]
+    repository = ROOT / "model_repository"
+    excerpts = random_texts(500, seed=3, any_character=True)
+    encoder = device.DeviceTokenEncoder(repository / "bert-large" / "1" / "tokenizer.json", rapids)
+    encoder.pad(encoder.encode(excerpts))
+    encoder.windows(excerpts)
+    lists = WordLists.load(repository / "cuml" / "1" / "word_lists.json")
+    features = device.DeviceFeatureCounter(lists, rapids).features(excerpts)
+    np.stack(list(features))  # as the orchestrator collates rows
+
+    scores = tensors.keep(tensors.to_array(fake_triton.Tensor("SCORE", fake.array([[0.5]], np.float32))))
+    tensors.to_tensor("SCORE", combine(decode_weights(scores), scores[:, 0], scores[:, 0])[:, None])
+    sys.modules["cupy"] = cupy
+    return fake.calls
+
+
+def written_calls() -> Iterator[Call]:
+    """Read the calls of the libraries' functions from the source, and the names that it imports from them."""
+    for path in [*(ROOT / "src").rglob("*.py"), *(ROOT / "tests" / "gpu").rglob("*.py")]:
+        names: dict[str, str] = {}
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.asname or alias.name: alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in LIBRARIES:
+                names |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+                yield from (Call(node.module, alias.name, -1) for alias in node.names)
+            elif isinstance(node, (ast.Call, ast.Attribute)):
+                function = node.func if isinstance(node, ast.Call) else node
+                root, _, rest = ast.unparse(function).partition(".")
+                if rest and names.get(root, "").split(".")[0] in LIBRARIES and re.fullmatch(r"[\w.]+", rest):
+                    owner, _, name = f"{names[root]}.{rest}".rpartition(".")
+                    is_call = isinstance(node, ast.Call)
+                    keywords = sorted(keyword.arg or "**" for keyword in node.keywords) if is_call else []
+                    yield Call(owner, name, len(node.args) if is_call else -1, tuple(keywords))
+
+
+def verdict(call: Call, real: device.Rapids) -> str:
+    """Return the real signature where the call fits it, else "NO: " and why."""
+    try:
+        target = getattr(find(call.owner, real), call.name, None) or getattr(real, call.name)
+    except (AttributeError, ImportError) as error:
+        return f"NO: {error}"
+    if call.n_positional < 0:
+        return "is there"
+    try:
+        signature, bound = signature_of(target), [None] * call.n_positional
+    except ValueError:
+        return ASSUMED
+    if signature.parameters and next(iter(signature.parameters)) == "self":
+        bound.append(None)
+    try:
+        signature.bind(*bound, **dict.fromkeys(call.keywords))
+    except TypeError as error:
+        return f"NO: {error}; it is {signature}"
+    return str(signature)
+
+
+def find(owner: str, real: device.Rapids) -> Any:
+    """Return the real module or class of a name such as "cudf.Series.str"."""
+    if owner == "cudf.Series.str":
+        return importlib.import_module("cudf.core.accessors.string").StringMethods
+    if owner in ("cudf.CharacterNormalizer", "cudf.WordPieceVocabulary"):
+        return getattr(real, owner.removeprefix("cudf."))
+    module, *rest = owner.split(".")
+    found: Any = importlib.import_module(module)
+    for part in rest:
+        found = getattr(found, part, None) or importlib.import_module(f"{found.__name__}.{part}")
+    return found
+
+
+def signature_of(target: Any) -> inspect.Signature:
+    """Return a signature; of compiled code, the one that opens its documentation.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if hasattr(target, "nin"):  # a ufunc
+        arguments = [f"x{number}" for number in range(1, target.nin + 1)]
+        return _parsed(f"{', '.join(arguments)}, out=None, **kwargs")
+    try:
+        return inspect.signature(target)
+    except ValueError:
+        written = re.match(r"[\w.]+\((.*?)\)(?: ->.*)?\n", (target.__doc__ or "") + "\n")
+        if not written:
+            raise
+        return _parsed(written[1])
+
+
+def _parsed(arguments: str) -> inspect.Signature:
+    scope = SimpleNamespace()
+    try:
+        exec(f"def parsed({re.sub(r'=[^,]+', '=None', arguments)}): pass", scope.__dict__)
+    except SyntaxError:
+        raise ValueError(arguments) from None
+    return inspect.signature(scope.parsed)
+
+
+def given(call: Call) -> str:
+    """Show a call's arguments: (_, axis)."""
+    if call.n_positional < 0:
+        return "read"
+    return f"({', '.join((*'_' * call.n_positional, *(f'{keyword}=' for keyword in call.keywords)))})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
