@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo serve test lint bench clean
+.PHONY: help setup build demo serve test lint bench check-rapids clean
 
 # The first Python on PATH that the embedded server supports; `make PYTHON=/path/to/python3.12 demo` chooses another.
 PYTHON ?= $(shell for python in python3 python3.12 python3.11; do \
@@ -9,7 +9,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Dualpath needs Python 3.11 or 3.12 on PATH (or make PYTHON=...)." >&2; exit 2; }
@@ -40,6 +40,15 @@ lint: setup  ## Check style and types, and the Dockerfile
 bench: build  ## Measure the orchestrator against the ensemble, about 20 minutes on an idle machine
 	$(BIN)/python benchmarks/orchestrator.py $(if $(INPUT),--input $(INPUT))
 
+# The release that deploy/ names; `make RAPIDS=26.10.* check-rapids` checks another.
+RAPIDS ?= $(shell sed -n 's/^cudf-cu13==//p' deploy/constraints.txt)
+
+check-rapids: build  ## Hold the GPU code's calls against the real RAPIDS, without a GPU; installs 4.5 GB of its own
+	$(PYTHON) -m venv .venv-rapids
+	.venv-rapids/bin/python -m pip install --disable-pip-version-check --only-binary :all: \
+		'cudf-cu13==$(RAPIDS)' 'cuml-cu13==$(RAPIDS)' cupti-python
+	.venv-rapids/bin/python tools/check_rapids.py
+
 clean:  ## Remove .venv and the model artifacts
-	rm -rf .venv model_repository/bert-large/1/model.pt model_repository/bert-large/1/*.json \
+	rm -rf .venv .venv-rapids model_repository/bert-large/1/model.pt model_repository/bert-large/1/*.json \
 		model_repository/cuml/1/checkpoint.tl model_repository/cuml/1/*.json
