@@ -45,7 +45,14 @@ def pool(encoder: BertModel, input_ids: torch.Tensor, attention_mask: torch.Tens
     Returns:
         float32 [rows, `pooled_size(encoder)`].
     """
-    output = encoder(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True)
+    n_rows, n_places = input_ids.shape
+    # Left to itself, transformers makes both of numbers that a trace keeps on the device where it was traced.
+    output = encoder(
+        input_ids=input_ids,
+        attention_mask=attention_mask.to(torch.bool)[:, None, None, :].expand(n_rows, 1, n_places, n_places),
+        position_ids=encoder.embeddings.position_ids[:, :n_places],
+        output_hidden_states=True,
+    )
     mask = attention_mask.unsqueeze(-1).to(torch.float32)
     n_tokens = mask.sum(dim=1)
     means = [(state.to(torch.float32) * mask).sum(dim=1) / n_tokens for state in output.hidden_states]

@@ -1,10 +1,14 @@
-"""TorchScript export of the regressor, held against the eager model."""
+"""TorchScript export of the regressor, held against the eager model.
+
+What is exported computes where its inputs lie, so that one file serves the CPU and a GPU.
+"""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 
@@ -18,13 +22,15 @@ def trace(regressor: Regressor) -> torch.jit.ScriptModule:
     """Trace and freeze a regressor; rows and tokens stay dynamic.
 
     Raises:
-        RuntimeError: the traced regressor scores something else than the eager one at one of several shapes.
+        RuntimeError: the traced regressor scores something else than the eager one at one of several shapes, or
+            computes on a device of its own.
     """
     with quiet(), torch.inference_mode(), warnings.catch_warnings():
         # The tracer warns of every Python branch in transformers; comparing the scores tells whether one matters.
         warnings.simplefilter("ignore")
         traced = cast(torch.jit.ScriptModule, torch.jit.trace(regressor, example(regressor, 3, 128), check_trace=False))
         frozen: torch.jit.ScriptModule = torch.jit.freeze(traced)
+    check_devices(frozen)
     check(frozen, regressor)
     return frozen
 
@@ -35,6 +41,22 @@ def export_regressor(regressor: Regressor, path: Path) -> None:
         warnings.simplefilter("ignore", DeprecationWarning)  # Triton's pytorch backend takes TorchScript
         trace(regressor).save(str(path))
         check(torch.jit.load(str(path)), regressor)
+
+
+def check_devices(traced: torch.jit.ScriptModule) -> None:
+    """Raise RuntimeError where the graph names a device; weights lie where `torch.jit.load` puts them."""
+    for node in _nodes(traced.inlined_graph):
+        for value in node.inputs():
+            device = value.toIValue()
+            if isinstance(device, torch.device):
+                raise RuntimeError(f"traced regressor: expected no device in its graph, got {node.kind()} on {device}.")
+
+
+def _nodes(block: Any) -> Iterator[Any]:
+    for node in block.nodes():
+        yield node
+        for inner in node.blocks():
+            yield from _nodes(inner)
 
 
 def check(traced: torch.jit.ScriptModule, regressor: Regressor) -> None:
