@@ -10,8 +10,9 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
+from dualpath.cli.build import Precision
 from dualpath.errors import UserError
-from dualpath.readability.contract import MAX_TOKENS, N_FEATURES
+from dualpath.readability.contract import MAX_TOKENS, N_FEATURES, TOLERANCES
 from dualpath.readability.features import N_COUNTS, features
 from dualpath.training import build as training
 from dualpath.training import export, forest, minilm
@@ -139,7 +140,7 @@ def test_checkpoint_predicts_what_the_forest_does(table: forest.ForestTable, tmp
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated:DeprecationWarning")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_traced_regressor_equals_eager_at_every_shape(regressor: Regressor, dtype: torch.dtype, tmp_path: Path) -> None:
     regressor.encoder.to(dtype)
     export.export_regressor(regressor, tmp_path / "model.pt")
@@ -151,6 +152,34 @@ def test_traced_regressor_equals_eager_at_every_shape(regressor: Regressor, dtyp
             assert scores.shape == (rows, 1)
             assert scores.dtype == torch.float32
             assert torch.equal(scores, regressor(*inputs))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_exported_regressor_computes_where_it_is_loaded(
+    regressor: Regressor, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    """The meta device refuses what a GPU does: tensors of another device, and a number that the host must know."""
+    regressor.encoder.to(dtype)
+    export.export_regressor(regressor, tmp_path / "model.pt")
+    with torch.library._scoped_library("aten", "IMPL", "Meta") as library:
+        library.impl("equal", lambda a, b: False)  # loading compares constants, which have no values there
+        loaded = torch.jit.load(str(tmp_path / "model.pt"), map_location="meta")
+        inputs = [tensor.to("meta") for tensor in export.example(regressor, 3, 96)]
+        with torch.inference_mode():
+            for _ in range(3):  # TorchScript optimises after the first
+                scores = loaded(*inputs)
+    assert (scores.device.type, tuple(scores.shape), scores.dtype) == ("meta", (3, 1), torch.float32)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.* is deprecated:DeprecationWarning")
+def test_export_refuses_a_trace_that_names_a_device() -> None:
+    def positions(ids: torch.Tensor) -> torch.Tensor:
+        return ids + torch.arange(ids.shape[1], device=ids.device)
+
+    traced = torch.jit.trace(positions, torch.zeros(2, 3, dtype=torch.int64))
+    with pytest.raises(RuntimeError, match=r"expected no device in its graph, got aten::arange on cpu"):
+        export.check_devices(traced)
 
 
 def test_padding_does_not_change_a_score(regressor: Regressor) -> None:
@@ -229,13 +258,23 @@ def test_build_rebuilds_one_model_when_its_file_is_damaged(repository: Path) -> 
     assert [artifact.up_to_date for artifact in training.build(repository)] == [True, True, False, False]
 
 
-def test_build_rebuilds_bert_when_the_precision_differs(repository: Path) -> None:
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_build_rebuilds_bert_when_the_precision_differs(repository: Path, precision: str) -> None:
     training.build(repository)
-    again = training.build(repository, precision="bfloat16")
+    again = training.build(repository, precision=precision)
     assert [artifact.up_to_date for artifact in again] == [False, False, True, True]
     stamp = json.loads((repository / "bert-large/1/build.json").read_text(encoding="utf-8"))
-    assert stamp["precision"] == "bfloat16"
+    assert stamp["precision"] == precision
     assert stamp["versions"].keys() >= {"torch", "transformers", "dualpath"}
+
+
+def test_build_refuses_an_unknown_precision(repository: Path) -> None:
+    with pytest.raises(UserError, match="precision: expected float32 or bfloat16 or float16, found 'float8'"):
+        training.build(repository, precision="float8")
+
+
+def test_every_precision_has_its_tolerance() -> None:
+    assert set(TOLERANCES) == set(training.GPU_PRECISIONS) == {choice.value for choice in Precision}
 
 
 def test_failed_build_leaves_the_old_artifacts(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,9 @@ TABLE = DATA_FOLDER / "forest_table.npz"
 
 STAMP = "build.json"
 PRECISIONS = ("float32", "bfloat16")
+"""What BERT computes in, anywhere."""
+GPU_PRECISIONS = (*PRECISIONS, "float16")
+"""On a GPU. A CPU gives the same scores in float16, and takes several times as long for them."""
 ENCODER_SHAPES = ("minilm", "bert-large")
 """The default encoder, and the architecture of bert-large-uncased with random weights, which is there to be timed."""
 
@@ -56,7 +59,7 @@ def build(
     The old files stay whole until the new ones are complete and checked.
 
     Args:
-        precision: of the encoder, "float32" or "bfloat16"; its pooling and head are always float32.
+        precision: of the encoder, one of GPU_PRECISIONS; its pooling and head are always float32.
         force: build even what is up to date.
         report: gets a line before each step.
         encoder_shape: one of ENCODER_SHAPES.
@@ -64,7 +67,8 @@ def build(
         UserError: no such model repository, precision or shape, a missing package, or an encoder with other weights.
         RuntimeError: an exported model does not score what the original scores.
     """
-    for what, found, known in (("precision", precision, PRECISIONS), ("encoder shape", encoder_shape, ENCODER_SHAPES)):
+    choices = (("precision", precision, GPU_PRECISIONS), ("encoder shape", encoder_shape, ENCODER_SHAPES))
+    for what, found, known in choices:
         if found not in known:
             raise UserError(f"{what}: expected {' or '.join(known)}, found {found!r}.")
     bert_folder, forest_folder = (_version_folder(model_repository, model.name) for model in (BERT, FOREST))
@@ -98,7 +102,7 @@ def _build_bert(
         from dualpath.training.export import export_regressor
         from dualpath.training.untrained import untrained_bert_large
 
-        dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+        dtype = getattr(torch, precision)
         if trained:
             export_regressor(Regressor(load_encoder(encoder, dtype), Head.load(HEAD)), path)
         else:
