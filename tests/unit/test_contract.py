@@ -1,11 +1,13 @@
 """Every config.pbtxt, parsed as protobuf, against the contract."""
 
+import re
+
 import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as proto
 
 from dualpath.readability.contract import BERT, CHUNK_ROWS, ENSEMBLE, MAX_BATCH_SIZE, MODELS, ORCHESTRATOR
-from paths import REPOSITORY
+from paths import REPOSITORY, ROOT
 
 SERVED = [model for model in MODELS if model is not ENSEMBLE]
 PYTHON = [model for model in SERVED if model.backend == "python"]
@@ -49,12 +51,24 @@ def test_model_batches_dynamically_without_delay_on_the_cpu(model):
     assert [group.kind for group in config.instance_group] == [proto.ModelInstanceGroup.KIND_CPU]
 
 
+GPU_DIFFERENCES = {ORCHESTRATOR.name: [('"bert_chunk_rows" value { string_value: "2" }', "2", "64")]}
+"""Beside the instance group: where a line differs, the CPU's value and the GPU's. docs/gpu.md names them."""
+
+
 @pytest.mark.parametrize("model", SERVED, ids=name)
-def test_gpu_config_differs_in_its_instance_kind_alone(model):
+def test_gpu_config_differs_in_its_instance_kind_and_what_the_docs_name(model):
     cpu = (REPOSITORY / model.name / "config.pbtxt").read_text()
     gpu = (REPOSITORY / model.name / "configs" / "gpu.pbtxt").read_text()
-    assert cpu.count("KIND_CPU") == 1
-    assert gpu == cpu.replace("KIND_CPU", "KIND_GPU")
+    expected, documented = cpu, (ROOT / "docs" / "gpu.md").read_text()
+    changes = [("kind: KIND_CPU", "KIND_CPU", "KIND_GPU, gpus: [ 0 ]"), *GPU_DIFFERENCES.get(model.name, ())]
+    for line, on_cpu, on_gpu in changes:
+        assert expected.count(line) == 1
+        expected = expected.replace(line, line.replace(on_cpu, on_gpu))
+        parameter = line.split('"')[1] if '"' in line else "kind"
+        [row] = re.findall(rf"^\| `{model.name}` \| `{parameter}` .*", documented, re.MULTILINE)
+        assert row.split(" | ")[2:4] == [f"`{on_cpu}`", f"`{on_gpu}`"]
+    assert gpu == expected
+    assert len(re.findall(rf"^\| `{model.name}` \|", documented, re.MULTILINE)) == len(changes)
 
 
 @pytest.mark.parametrize("model", PYTHON, ids=name)
