@@ -25,6 +25,7 @@ def test_a_gpu_that_the_server_cannot_use_is_explained(monkeypatch):
 def test_a_gpu_with_the_backends_it_needs_is_used(monkeypatch):
     monkeypatch.setattr(preflight, "gpu_visible", lambda: True)
     monkeypatch.setattr(bench_servers.installation, "find", lambda: SimpleNamespace(missing_backends=list))
+    monkeypatch.setattr(preflight, "RAPIDS", ())  # as if it were there
     assert bench_servers.why_no_gpu(REPOSITORY) is None
 
 
@@ -50,7 +51,7 @@ def test_other_artifacts_take_the_place_of_the_repository_s_own(tmp_path):
 
 
 def test_what_a_build_refuses_comes_back_from_its_process(tmp_path):
-    with pytest.raises(UserError, match="precision: expected float32 or bfloat16, found 'int8'"):
+    with pytest.raises(UserError, match="precision: expected float32 or bfloat16 or float16, found 'int8'"):
         bench_models.build_encoder(tmp_path, "minilm", "int8", print)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dualpath import cli
 from dualpath.errors import UserError
 from dualpath.serving import StartFailed, TritonServer, installation, preflight, repository
 
@@ -83,6 +84,62 @@ def test_gpu_config_is_refused_without_a_gpu_and_on_stand_ins(a_repository, tmp_
     monkeypatch.setattr(preflight, "gpu_visible", lambda: True)
     with pytest.raises(UserError, match=r"has no C\+\+ backend pytorch and fil .* use NVIDIA's Triton container"):
         preflight.check_devices(models, "gpu", cpu_only)
+
+
+@pytest.fixture
+def gpu_repository(a_repository, monkeypatch):
+    """Models that ask for a GPU, on a machine that shows one and has no RAPIDS."""
+    for name in ("cuml", "postprocess"):
+        (a_repository / name / "configs").mkdir()
+        (a_repository / name / "configs" / "gpu.pbtxt").write_text(
+            (a_repository / name / "config.pbtxt").read_text().replace("KIND_CPU", "KIND_GPU")
+        )
+    monkeypatch.setattr(preflight, "gpu_visible", lambda: True)
+    monkeypatch.setattr(preflight.importlib.util, "find_spec", lambda name: None if name == "cudf" else name)
+    return a_repository
+
+
+def test_gpu_config_is_refused_where_the_python_models_would_lack_rapids(gpu_repository, tmp_path, monkeypatch):
+    complete = installation.find(str(install(tmp_path / "triton", "python", "pytorch", "fil")))
+    models = repository.models(gpu_repository)
+    preflight.check_devices(models, None, complete)
+    with pytest.raises(UserError, match=r"^postprocess: expected RAPIDS .* found no cudf; run `pip install 'dualpath"):
+        preflight.check_devices(models, "gpu", complete)
+    monkeypatch.setattr(preflight.importlib.util, "find_spec", lambda name: name)
+    preflight.check_devices(models, "gpu", complete)
+
+
+@pytest.mark.parametrize(
+    ("gpu_visible", "backends", "message"),
+    [
+        (False, (), "cuml, postprocess ask for KIND_GPU, but this machine shows no GPU"),
+        (True, (), "no C++ backend pytorch and fil and the stand-ins run on the CPU only"),
+        (True, ("pytorch", "fil"), "found no cudf; run `pip install 'dualpath[gpu]'`"),
+    ],
+)
+def test_a_gpu_that_cannot_be_had_is_one_sentence_and_exit_code_2(
+    gpu_repository, tmp_path, monkeypatch, capsys, gpu_visible, backends, message
+):
+    monkeypatch.setattr(preflight, "gpu_visible", lambda: gpu_visible)
+    server = install(tmp_path / "triton", "python", *backends)
+    arguments = ["serve", "--config-name", "gpu", "--model-repository", gpu_repository, "--server", server]
+    monkeypatch.setattr(sys, "argv", ["dualpath", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr()
+    assert (ended.value.code, said.out) == (2, "")
+    [line] = said.err.splitlines()
+    assert line.startswith("dualpath: ")
+    assert message in line
+
+
+def test_rapids_may_be_in_an_environment_of_the_models_own(gpu_repository, tmp_path):
+    complete = installation.find(str(install(tmp_path / "triton", "python", "pytorch", "fil")))
+    config = gpu_repository / "postprocess" / "configs" / "gpu.pbtxt"
+    config.write_text(
+        config.read_text() + 'parameters { key: "EXECUTION_ENV_PATH" value { string_value: "/srv/env.tar.gz" } }\n'
+    )
+    preflight.check_devices(repository.models(gpu_repository), "gpu", complete)
 
 
 def test_ports_that_are_taken_doubled_or_impossible_are_refused_by_option():

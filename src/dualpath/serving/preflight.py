@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import random
 import socket
 from collections.abc import Mapping
@@ -12,6 +13,9 @@ from dualpath.errors import UserError
 from dualpath.readability.contract import MODELS
 from dualpath.serving import repository
 from dualpath.serving.installation import Installation
+
+RAPIDS = ("cudf", "cupy")
+"""What the Python models import on a GPU."""
 
 
 def check_artifacts(models: list[Path]) -> None:
@@ -47,7 +51,7 @@ def check_config_name(models: list[Path], config_name: str | None) -> None:
 
 
 def check_devices(models: list[Path], config_name: str | None, installation: Installation) -> None:
-    """Refuse a GPU configuration where there is no GPU, or where a stand-in backend would serve it."""
+    """Refuse a GPU configuration where there is no GPU, a stand-in backend would serve it, or RAPIDS is missing."""
     wanting = [model.name for model in models if "KIND_GPU" in repository.config_text(model, config_name)]
     if not wanting:
         return
@@ -60,6 +64,26 @@ def check_devices(models: list[Path], config_name: str | None, installation: Ins
             f"{asks}, but {installation.binary} has no C++ backend {' and '.join(missing)} and the stand-ins run "
             f"on the CPU only; use NVIDIA's Triton container, or {instead}"
         )
+    if (in_this_python := _in_this_python(models, wanting, config_name)) and (lacking := _missing(*RAPIDS)):
+        raise UserError(
+            f"{', '.join(in_this_python)}: expected RAPIDS in this Python, which the GPU configuration runs them with, "
+            f"found no {' and no '.join(lacking)}; run `pip install 'dualpath[gpu]'`, or {instead}"
+        )
+
+
+def _in_this_python(models: list[Path], wanting: list[str], config_name: str | None) -> list[str]:
+    """Name those of Dualpath's Python models that no environment of their own brings a Python for."""
+    ours = {model.name for model in MODELS if model.backend == "python"}.intersection(wanting)
+    return [
+        model.name
+        for model in models
+        if model.name in ours and "EXECUTION_ENV_PATH" not in repository.config_text(model, config_name)
+    ]
+
+
+def _missing(*packages: str) -> list[str]:
+    """Name the packages that cannot be imported, without importing the others."""
+    return [package for package in packages if importlib.util.find_spec(package) is None]
 
 
 def gpu_visible() -> bool:
