@@ -115,19 +115,11 @@ def plot(blend: Blend, path: Path) -> None:
         figure = Figure((6, 3.6), layout="constrained")
         axes = figure.subplots()
         axes.plot(WEIGHTS, blend.rmse, color=LINE, linewidth=1.8)
-        ends = ((0.0, blend.forest_rmse, "forest", "left"), (1.0, blend.bert_rmse, "BERT", "right"))
-        marks = [(*end, LINE, (0, 7)) for end in ends]
-        marks.append((blend.best_weight, blend.best_rmse, f"best: {blend.best_weight:.2f}", "right", BEST, (0, -14)))
-        for weight, error, name, side, colour, offset in marks:
-            axes.plot(weight, error, "o", color=colour, clip_on=False)
-            axes.annotate(
-                f"{name} {error:.3f}",
-                (weight, error),
-                textcoords="offset points",
-                xytext=offset,
-                ha=side,
-                color=colour,
-            )
+        axes.plot((0, 1), (blend.forest_rmse, blend.bert_rmse), "o", color=LINE, clip_on=False)
+        axes.plot(blend.best_weight, blend.best_rmse, "o", color=BEST, clip_on=False)
+        beside = {"textcoords": "offset points", "color": LINE}
+        axes.annotate(f"forest {blend.forest_rmse:.3f}", (0, blend.forest_rmse), xytext=(4, 7), **beside)
+        axes.annotate(f"BERT {blend.bert_rmse:.3f}", (1, blend.bert_rmse), xytext=(8, 0), va="center", **beside)
         low, high = min(blend.rmse), max(blend.rmse)
         room = max(high - low, 0.01)
         axes.set_xlim(0, 1)
@@ -135,4 +127,5 @@ def plot(blend: Blend, path: Path) -> None:
         axes.set_xlabel("weight of BERT", color=MUTED)
         axes.set_ylabel("RMSE, out of fold", color=MUTED)
         axes.set_title("Error of the blend by weight")
+        axes.set_title(f"best {blend.best_rmse:.3f} at {blend.best_weight:.2f}", loc="right", size=9, color=BEST)
         figure.savefig(path, dpi=160, format="png", metadata={"Software": None})

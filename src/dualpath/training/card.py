@@ -13,6 +13,7 @@ from dualpath.training.blend import WEIGHTS, Blend
 
 CARD_FILE = "card.json"
 PAGE_FILE = "model-card.md"
+ENGINES = {"sklearn": "scikit-learn", "cuml": "cuML"}
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class Card:
         if self.encoder:
             yield f"- `bert-large`: {self.encoder}, fine-tuned to one value."
         if self.engine:
-            yield f"- `cuml`: a random forest on 207 counted features, fitted by {self.engine}."
+            yield f"- `cuml`: a random forest on 207 counted features, fitted by {ENGINES[self.engine]}."
         yield f"- Data: {self.data}, {self.n_rows:,} excerpts of {self.n_groups:,} sources, SHA-256"
         yield f"  `{self.data_digest}`."
         yield f"- Trained until {self.date}, in {_duration(self.elapsed_s)}, with seed {self.seed}."
