@@ -117,7 +117,7 @@ def plot(blend: Blend, path: Path) -> None:
         axes.plot(WEIGHTS, blend.rmse, color=LINE, linewidth=1.8)
         axes.plot((0, 1), (blend.forest_rmse, blend.bert_rmse), "o", color=LINE, clip_on=False)
         axes.plot(blend.best_weight, blend.best_rmse, "o", color=BEST, clip_on=False)
-        beside = {"textcoords": "offset points", "color": LINE}
+        beside: dict[str, Any] = {"textcoords": "offset points", "color": LINE}
         axes.annotate(f"forest {blend.forest_rmse:.3f}", (0, blend.forest_rmse), xytext=(4, 7), **beside)
         axes.annotate(f"BERT {blend.bert_rmse:.3f}", (1, blend.bert_rmse), xytext=(8, 0), va="center", **beside)
         low, high = min(blend.rmse), max(blend.rmse)
