@@ -17,8 +17,10 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 os.environ["RAPIDS_NO_INITIALIZE"] = "1"
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,14 +31,17 @@ import fake_triton  # noqa: E402
 sys.modules["triton_python_backend_utils"] = fake_triton  # type: ignore[assignment]
 
 import numpy as np  # noqa: E402
+from fake_cuml import FakeCuml  # noqa: E402
 from fake_rapids import Call, FakeDevice, FakeModule, on_host  # noqa: E402
 from random_texts import random_texts  # noqa: E402
+from rated import rated  # noqa: E402
 
 from dualpath.bls import tensors  # noqa: E402
 from dualpath.readability import device  # noqa: E402
 from dualpath.readability.combine import combine  # noqa: E402
 from dualpath.readability.excerpts import decode_weights  # noqa: E402
 from dualpath.readability.features import FeatureCounter, WordLists  # noqa: E402
+from dualpath.training import forest  # noqa: E402
 
 LIBRARIES = ("cudf", "cuml", "cupy", "cupti")
 CLASSES = ("CharacterNormalizer", "WordPieceVocabulary")
@@ -47,7 +52,7 @@ ASSUMED = "no signature to be had: only that it exists"
 def main() -> int:
     """Print each call with the real signature; return 1 where one does not fit."""
     real = device.load_rapids()
-    found = {*noted_calls(), *written_calls()}
+    found = {*noted_calls(), *training_calls(), *written_calls()}
     called = {(call.owner, call.name) for call in found if call.n_positional >= 0}
     calls = sorted(call for call in found if call.n_positional >= 0 or (call.owner, call.name) not in called)
     verdicts = [verdict(call, real) for call in calls]
@@ -78,6 +83,14 @@ def noted_calls() -> set[Call]:
     tensors.to_tensor("SCORE", combine(decode_weights(scores), scores[:, 0], scores[:, 0])[:, None])
     sys.modules["cupy"] = cupy
     return fake.calls
+
+
+def training_calls() -> set[Call]:
+    """Fit, export and check a forest on a double of cuML."""
+    cuml = FakeCuml()
+    with mock.patch.dict(sys.modules, cuml=cuml, cupy=cuml), TemporaryDirectory() as folder:  # type: ignore[dict-item]
+        forest.write_forest(rated(40, 10), Path(folder), "cuml")
+    return cuml.calls
 
 
 def written_calls() -> Iterator[Call]:

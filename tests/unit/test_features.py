@@ -42,17 +42,20 @@ def test_words_follow_the_definition(text, expected):
 
 
 @pytest.mark.parametrize(
-    ("text", "n_words", "n_distinct", "n_marks", "n_sentences", "n_stop_words"),
+    ("text", "n_words", "n_distinct", "n_marks", "n_sentences", "n_stop_words", "n_letters"),
     [
-        ("The cat sat. The dog ran!", 6, 5, 2, 2, 2),
-        ("no end", 2, 2, 0, 1, 1),
-        ('"Stop!" (he said.) Why?', 4, 4, 7, 3, 2),
-        ("Wait... what?! 3.14 of U.S.A. debts", 9, 9, 9, 3, 3),
+        ("The cat sat. The dog ran!", 6, 5, 2, 2, 2, 18),
+        ("no end", 2, 2, 0, 1, 1, 5),
+        ('"Stop!" (he said.) Why?', 4, 4, 7, 3, 2, 13),
+        ("Wait... what?! 3.14 of U.S.A. debts", 9, 9, 9, 3, 3, 21),
+        ("“L’été”", 1, 1, 3, 1, 0, 4),
     ],
 )
-def test_base_counts_are_those_counted_by_hand(text, n_words, n_distinct, n_marks, n_sentences, n_stop_words):
+def test_base_counts_are_those_counted_by_hand(
+    text, n_words, n_distinct, n_marks, n_sentences, n_stop_words, n_letters
+):
     counts = FeatureCounter(LISTS).count([text.encode()])[0]
-    assert counts[:N_BASE].tolist() == [n_words, n_distinct, n_marks, n_sentences, n_stop_words]
+    assert counts[:N_BASE].tolist() == [n_words, n_distinct, n_marks, n_sentences, n_stop_words, n_letters]
 
 
 def test_listed_words_are_counted_in_their_columns_when_listed_twice_in_both():
@@ -62,11 +65,11 @@ def test_listed_words_are_counted_in_their_columns_when_listed_twice_in_both():
 
 def test_features_are_counts_ratios_and_shares_in_order():
     counts = np.zeros((1, N_COUNTS), np.int32)
-    counts[0, :N_BASE] = 10, 8, 3, 4, 6
+    counts[0, :N_BASE] = 10, 8, 3, 4, 6, 45
     counts[0, N_BASE] = 2
     row = features(counts)[0]
     assert row.dtype == np.float32
-    assert row[:8].tolist() == [10, 8, 3, 4, 2.5, 6, 1.5, np.float32(0.2)]
+    assert row[:8].tolist() == [10, 8, 3, 4, 2.5, 6, 4.5, np.float32(0.2)]
     assert not row[8:].any()
 
 
@@ -89,24 +92,12 @@ def test_counts_equal_a_plain_implementation_on_characters(text):
         len(marks),
         max(1, sentences),
         sum(n for word, n in occurrences.items() if word in STOP_WORDS),
+        sum(n * len(word) for word, n in occurrences.items()),
     ]
     assert FeatureCounter(LISTS).count([text.encode()])[0, :N_BASE].tolist() == expected
     assert holds_word(text.encode()) == bool(occurrences)
 
 
-def test_word_lists_take_extremes_and_break_ties_alphabetically():
-    corpus = [b"b b b a a a " + b" ".join(b"x%03d" % i for i in range(150)), b"b c c"]
-    lists = WordLists.from_corpus(corpus)
-    assert lists.most[:4] == ("b", "a", "c", "x000")
-    assert lists.least[:2] == ("x000", "x001")
-    assert lists.least[-1] == "x099"
-
-
 def test_word_lists_survive_a_round_trip(tmp_path):
     (tmp_path / "lists.json").write_text(LISTS.to_json(), encoding="utf-8")
     assert WordLists.load(tmp_path / "lists.json") == LISTS
-
-
-def test_word_lists_refuse_a_small_corpus():
-    with pytest.raises(ValueError, match="expected at least 100 distinct words, got 2"):
-        WordLists.from_corpus([b"two words"])

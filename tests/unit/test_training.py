@@ -17,7 +17,6 @@ from dualpath.readability.features import N_COUNTS, features
 from dualpath.training import build as training
 from dualpath.training import export, forest, minilm
 from dualpath.training.artifacts import installed, replacing
-from dualpath.training.corpus import read_corpus
 from dualpath.training.encoder import Regressor, load_encoder, pooled_size
 from dualpath.training.head import Head, fit_head
 
@@ -53,45 +52,6 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(forest, "fit_forest", lambda table: None)
     monkeypatch.setattr(forest, "export_forest", lambda fitted, table, path: path.write_text("forest"))
     return tmp_path
-
-
-def corpus_file(folder: Path, *lines: str) -> Path:
-    path = folder / "rated.csv"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
-
-
-# Corpus
-
-
-def test_read_corpus_groups_rows_of_one_source(tmp_path: Path) -> None:
-    path = corpus_file(
-        tmp_path, "url_legal,excerpt,target", "http://a#1,One.,1", "http://a#2,Two.,2.5", ",Three.,0", ",Four.,-1"
-    )
-    corpus = read_corpus(path)
-    assert corpus.excerpts == [b"One.", b"Two.", b"Three.", b"Four."]
-    assert corpus.targets.tolist() == [1, 2.5, 0, -1]
-    assert corpus.groups.tolist() == [0, 0, 1, 2]
-
-
-@pytest.mark.parametrize(
-    ("lines", "message"),
-    [
-        (["text,target", "One.,1"], "line 1: expected the column excerpt, found text, target"),
-        (["excerpt,target", "One.,1", "Two.,easy"], "line 3: expected a number as target, found 'easy'"),
-        (["excerpt,target", '"One\nline.",1', "Two.,nan"], "line 4: expected a number as target, found 'nan'"),
-        (["excerpt,target", "One."], "line 2: expected a number as target, found ''"),
-        (["excerpt,target", "One.,1", " ,2"], "line 3: expected an excerpt with at least one word, found ' '"),
-    ],
-)
-def test_read_corpus_names_the_line_that_is_wrong(tmp_path: Path, lines: list[str], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        read_corpus(corpus_file(tmp_path, *lines))
-
-
-def test_read_corpus_refuses_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="expected a readable CSV file, found: No such file"):
-        read_corpus(tmp_path / "none.csv")
 
 
 # Committed numbers

@@ -1,4 +1,4 @@
-"""The forest's 207 features: counts of words, marks and sentences, and frequencies of 200 listed words.
+"""The forest's 207 features: counts of words, marks and sentences, word length, and frequencies of 200 listed words.
 
 Every step is an operation on characters that a GPU string library has too (replace single characters, split at
 spaces, count), so that another implementation can give exactly the same counts:
@@ -9,7 +9,7 @@ spaces, count), so that another implementation can give exactly the same counts:
 3. *Sentences* end at a `.`, `!` or `?`, then any closing quotes and brackets, then a space or the text's end; a text
    has at least one.
 4. *Words*: apostrophes vanish, other marks become spaces, A to Z become lower case, spaces separate the words.
-   Letters beyond ASCII stay as they are.
+   Letters beyond ASCII stay as they are. The characters of all words are the *letters*.
 
     "Don't panic -- said the well-known Guide."  ->  dont panic said the well known guide
 """
@@ -20,7 +20,7 @@ import json
 import re
 import string
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,9 +31,9 @@ from dualpath.readability.contract import N_FEATURES
 from dualpath.readability.stop_words import STOP_WORDS
 
 N_LISTED = 100
-N_BASE = 5
+N_BASE = 6
 N_COUNTS = N_BASE + 2 * N_LISTED
-"""Counts per excerpt: words, distinct words, punctuation marks, sentences, stop words, then the 200 listed words."""
+"""Counts per excerpt: words, distinct words, punctuation marks, sentences, stop words, letters; 200 listed words."""
 
 LOOK_ALIKES = {
     "'": "‘’‚‛′ʼ`´＇",
@@ -73,6 +73,8 @@ _MARKS = string.punctuation.encode()
 _TO_WORDS = bytes.maketrans(
     _MARKS + string.ascii_uppercase.encode(), b" " * len(_MARKS) + string.ascii_lowercase.encode()
 )
+_NO_LETTERS = _MARKS + b" " + bytes(range(0x80, 0xC0))
+"""What is left out to count letters; of a letter beyond ASCII, all bytes but the first."""
 # One mark, not a run of them: a search that restarts inside a run would be quadratic in its length.
 _SENTENCE_END = re.compile(rb"[.!?][%b]* " % re.escape(CLOSING_MARKS.encode()))
 _ASCII_WORD = re.compile(rb"[0-9A-Za-z]")
@@ -81,22 +83,10 @@ _STOP_WORDS = frozenset(word.encode() for word in STOP_WORDS)
 
 @dataclass(frozen=True)
 class WordLists:
-    """The 100 most and the 100 least frequent words of a corpus, ties in alphabetical order."""
+    """The 200 words that are counted, in two lists: those that tell most of the rating, and the next hundred."""
 
     most: tuple[str, ...]
     least: tuple[str, ...]
-
-    @classmethod
-    def from_corpus(cls, excerpts: Iterable[bytes]) -> WordLists:
-        """Count the words of a corpus of UTF-8 excerpts, which needs at least 100 distinct ones."""
-        counts: Counter[bytes] = Counter()
-        for excerpt in excerpts:
-            counts.update(words(canonical(excerpt)))
-        if len(counts) < N_LISTED:
-            raise ValueError(f"corpus: expected at least {N_LISTED} distinct words, got {len(counts)}.")
-        most = sorted(counts, key=lambda word: (-counts[word], word))[:N_LISTED]
-        least = sorted(counts, key=lambda word: (counts[word], word))[:N_LISTED]
-        return cls(tuple(word.decode() for word in most), tuple(word.decode() for word in least))
 
     @classmethod
     def load(cls, path: Path) -> WordLists:
@@ -147,6 +137,7 @@ class FeatureCounter:
                 len(text) - len(text.translate(None, _MARKS)),
                 max(1, len(_SENTENCE_END.findall(text + b" "))),
                 sum(occurrences[word] for word in _STOP_WORDS & occurrences.keys()),
+                len(text.translate(None, _NO_LETTERS)),
             )
             for word in self._columns.keys() & occurrences.keys():
                 row[self._columns[word]] = occurrences[word]
@@ -160,16 +151,16 @@ class FeatureCounter:
 def features(counts: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
     """Turn counts into features: float32 [rows, 207].
 
-    In this order: words, distinct words, punctuation marks, sentences, words per sentence, stop words, stop words per
-    sentence, then each listed word's share of the excerpt's words. Every column is one correctly rounded float32
-    division of whole numbers, so devices agree on it.
+    In this order: words, distinct words, punctuation marks, sentences, words per sentence, stop words, letters per
+    word, then each listed word's share of the excerpt's words. Every column is one correctly rounded float32 division
+    of whole numbers, so devices agree on it.
 
     Args:
         counts: int32 [rows, N_COUNTS], in the order of `FeatureCounter.count`.
     """
     n = counts.astype(np.float32)
-    n_words, n_sentences, n_stop_words = n[:, :1], n[:, 3:4], n[:, 4:5]
-    columns = (n[:, :4], n_words / n_sentences, n_stop_words, n_stop_words / n_sentences, n[:, N_BASE:] / n_words)
+    n_words, n_sentences, n_stop_words, n_letters = n[:, :1], n[:, 3:4], n[:, 4:5], n[:, 5:6]
+    columns = (n[:, :4], n_words / n_sentences, n_stop_words, n_letters / n_words, n[:, N_BASE:] / n_words)
     table: npt.NDArray[np.float32] = np.concatenate(columns, axis=1)
     assert table.shape[1] == N_FEATURES
     return table

@@ -31,6 +31,7 @@ def _then(changes: Mapping[str, str]) -> Table:
 
 
 _MARKLESS = _then(dict.fromkeys(string.punctuation, ""))
+_LETTERS = _then(dict.fromkeys(string.punctuation + " ", ""))
 _WORDS = _then(
     dict.fromkeys(string.punctuation, " ")
     | dict(zip(string.ascii_uppercase, string.ascii_lowercase, strict=True))
@@ -56,7 +57,9 @@ class DeviceFeatureCounter:
         """Count UTF-8 excerpts, at least one: int32 [rows, N_COUNTS] on the device."""
         xp, n_rows = self._rapids.xp, len(excerpts)
         texts = self._rapids.strings(excerpts)
-        lengths, markless = (texts.str.translate(table).str.len().values for table in (_CANONICAL, _MARKLESS))
+        lengths, markless, letters = (
+            texts.str.translate(table).str.len().values for table in (_CANONICAL, _MARKLESS, _LETTERS)
+        )
         sentences = (texts.str.translate(_SENTENCES) + " ").str.count("[.] ").values
 
         words = self._rapids.words(texts.str.translate(_WORDS))
@@ -69,6 +72,7 @@ class DeviceFeatureCounter:
             lengths - markless,
             xp.maximum(sentences, 1),
             occurrences[:, self._stop_words].sum(axis=1),
+            letters,
         )
         return xp.concatenate([xp.stack(base, axis=1), occurrences[:, self._listed]], axis=1).astype("int32")
 

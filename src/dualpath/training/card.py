@@ -1,0 +1,138 @@
+"""The model card of a training run: its facts as card.json, and as a page that says what they mean."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dualpath.errors import UserError
+from dualpath.training.blend import WEIGHTS, Blend
+
+CARD_FILE = "card.json"
+PAGE_FILE = "model-card.md"
+ENGINES = {"sklearn": "scikit-learn", "cuml": "cuML"}
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a training run did and found. Errors are root mean squared, out of fold; None where it was not measured.
+
+    Attributes:
+        data: the file's name.
+        data_digest: `Corpus.digest`.
+        target_deviation: the target's standard deviation, which is the error of always saying the mean.
+        versions: of the libraries that trained, by package.
+        date: when the run ended, ISO 8601 in UTC.
+        elapsed_s: how long it took, all interruptions left out.
+        encoder: what BERT was fine-tuned from; None where BERT was not trained.
+        engine: what fitted the forest; None where it was not trained.
+        head_rmse: BERT with a frozen encoder, on the same folds.
+        blend: of both models' scores by weight.
+    """
+
+    data: str
+    data_digest: str
+    n_rows: int
+    n_groups: int
+    n_folds: int
+    seed: int
+    target_deviation: float
+    versions: dict[str, str]
+    date: str
+    elapsed_s: float
+    encoder: str | None = None
+    engine: str | None = None
+    head_rmse: float | None = None
+    bert_rmse: float | None = None
+    forest_rmse: float | None = None
+    blend: Blend | None = None
+
+    @property
+    def line(self) -> str:
+        """Say it in one line: the data, and each model's error."""
+        errors = [
+            f"{name} {error:.3f}" for name, error in (("bert", self.bert_rmse), ("forest", self.forest_rmse)) if error
+        ]
+        if self.blend:
+            errors.append(f"blend {self.blend.best_rmse:.3f} at {self.blend.best_weight:.2f}")
+        return f"{self.data}, {self.n_rows:,} rows, {self.n_folds} folds: RMSE {', '.join(errors) or 'not measured'}"
+
+    @classmethod
+    def load(cls, path: Path) -> Card:
+        """Read a card.json that `write` wrote.
+
+        Raises:
+            UserError: the file is missing or holds something else.
+        """
+        try:
+            facts = json.loads(path.read_text(encoding="utf-8"))
+            if (blend := facts.pop("blend")) is not None:
+                by_weight = blend["rmse_by_weight"]
+                facts["blend"] = Blend(tuple(by_weight[f"{weight:.2f}"] for weight in WEIGHTS), blend["nested_rmse"])
+            return cls(**facts)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{path}: expected the card of a training run, found: {error}.") from error
+
+    def write(self, folder: Path) -> None:
+        """Write card.json and model-card.md into a folder."""
+        facts = dataclasses.asdict(self)
+        if self.blend:
+            facts["blend"] = {
+                "best_weight": self.blend.best_weight,
+                "best_rmse": self.blend.best_rmse,
+                "nested_rmse": self.blend.nested_rmse,
+                "rmse_by_weight": {f"{w:.2f}": error for w, error in zip(WEIGHTS, self.blend.rmse, strict=True)},
+            }
+        (folder / CARD_FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        (folder / PAGE_FILE).write_text(self.page(), encoding="utf-8")
+
+    def page(self) -> str:
+        """Return the card as Markdown."""
+        return "\n".join(self._lines()) + "\n"
+
+    def _lines(self) -> Iterator[str]:
+        yield from ("# Model card", "")
+        if self.encoder:
+            yield f"- `bert-large`: {self.encoder}, fine-tuned to one value."
+        if self.engine:
+            yield f"- `cuml`: a random forest on 207 counted features, fitted by {ENGINES[self.engine]}."
+        yield f"- Data: {self.data}, {self.n_rows:,} excerpts of {self.n_groups:,} sources, SHA-256"
+        yield f"  `{self.data_digest}`."
+        yield f"- Trained until {self.date}, in {_duration(self.elapsed_s)}, with seed {self.seed}."
+        yield from ("", "A score is an easiness on the scale of the data's targets: higher is easier to read.")
+        yield from ("", "## Quality", "", f"Root mean squared error in {self.n_folds}-fold cross-validation:", "")
+        yield from ("| | RMSE |", "| --- | --- |")
+        for name, error in self._errors():
+            if error is not None:
+                yield f"| {name} | {error:.3f} |"
+        yield ""
+        yield "Excerpts of one source (a common author or URL) are never in two folds, and each is scored by models"
+        yield "fitted on the other folds. The models served are fitted on all excerpts."
+        if self.blend and self.blend.nested_rmse is not None:
+            yield "The best weight is chosen on the rows that it is measured on, which flatters it; for the last figure"
+            yield "each fold's weight is chosen on the other folds."
+        yield from ("", "## Limits", "")
+        yield "- Excerpts unlike those of the data in length, kind or language get a score too, and it means little."
+        yield "- The data's licence holds for what is computed from it."
+        yield from ("", "## Made with", "", ", ".join(f"{name} {version}" for name, version in self.versions.items()))
+
+    def _errors(self) -> Iterator[tuple[str, float | None]]:
+        yield "always the mean (the target's standard deviation)", self.target_deviation
+        yield "`cuml`, the forest", self.forest_rmse
+        yield "`bert-large` before: the encoder frozen, a linear layer on top", self.head_rmse
+        yield "`bert-large`, fine-tuned", self.bert_rmse
+        if self.blend:
+            yield "both, weight 0.5", self.blend.rmse[len(WEIGHTS) // 2]
+            yield f"both, best weight ({self.blend.best_weight:.2f})", self.blend.best_rmse
+            yield "both, weight chosen on other folds", self.blend.nested_rmse
+
+
+def _duration(seconds: float) -> str:
+    """Say a duration: 45 s, 12 min, 3 h 05 min."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min"
