@@ -12,7 +12,7 @@ from dualpath.training.encoder import Regressor
 from dualpath.training.head import Head
 from dualpath.training.minilm import minilm_folder
 
-VOCABULARY = 50
+VOCABULARY = 8
 
 
 def tiny_encoder(n_layers: int = 2, seed: int = 0) -> BertModel:
@@ -37,10 +37,10 @@ def tiny_regressor(n_layers: int = 2, seed: int = 0) -> Regressor:
 
 
 def rows_with_targets(n_rows: int, seed: int = 0) -> tuple[list[np.ndarray], np.ndarray]:
-    """Return rows of token ids, and as targets how often a row holds a token below 10, as a share, times four."""
+    """Return rows of token ids, and as targets how often a row holds a token below 4, as a share, times four."""
     rng = np.random.default_rng(seed)
     rows = [rng.integers(1, VOCABULARY, rng.integers(5, 20)).astype(np.int64) for _ in range(n_rows)]
-    return rows, np.array([4 * np.mean(row < 10) for row in rows], np.float32)
+    return rows, np.array([4 * np.mean(row < 4) for row in rows], np.float32)
 
 
 def save_encoder(folder: Path, **config: int) -> Path:
