@@ -55,14 +55,16 @@ def save_encoder(folder: Path, **config: int) -> Path:
 
 
 def write_corpus(path: Path, n_rows: int = 40, seed: int = 0) -> Path:
-    """Write rated excerpts, two of a source, whose target is the share of short words in them, times four."""
+    """Write rated excerpts, two of a source, whose target is the number of short words in them, divided by eight."""
     rng = np.random.default_rng(seed)
-    words = ["cat", "dog", "sun", "run", "red", "notwithstanding", "indemnification", "heretofore", "covenant"]
+    short, long = (["".join(rng.choice([*"aeimnorst"], length)) for _ in range(150)] for length in (4, 11))
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["id", "url_legal", "license", "excerpt", "target", "standard_error"])
         for row in range(n_rows):
-            chosen = rng.choice(words, 30, p=rng.dirichlet(np.ones(len(words))))
-            target = 4 * np.mean([len(word) == 3 for word in chosen])
-            writer.writerow([row, f"https://example.org/{row // 2}", "", " ".join(chosen) + f" {row}.", target, 0.5])
+            n_short = rng.integers(31)
+            chosen = [*rng.choice(short, n_short), *rng.choice(long, 30 - n_short)]
+            writer.writerow(
+                [row, f"https://example.org/{row // 2}", "", " ".join(rng.permutation(chosen)), n_short / 8, 0.5]
+            )
     return path

@@ -77,7 +77,6 @@ class BertTraining:
         tuner, state = self._tune(FINAL, everything, None, stop)
         regressor = tuner.regressor.cpu().eval()
         regressor.requires_grad_(False)
-        regressor.encoder.gradient_checkpointing_disable()
         return regressor, state.elapsed_s
 
     def write(self, regressor: Regressor, folder: Path, precision: str) -> None:

@@ -110,7 +110,7 @@ class FineTuner:
             layer.requires_grad_(True)
         regressor.head.requires_grad_(True)
         if settings.gradient_checkpointing:
-            regressor.encoder.gradient_checkpointing_enable({"use_reentrant": False})
+            regressor.encoder.activation_checkpointing_enable({"use_reentrant": False})
         self._optimizer = torch.optim.AdamW(_groups(regressor, settings), weight_decay=settings.weight_decay)
         dtype = half_precision(device) if settings.mixed_precision else None
         self._autocast: Callable[[], AbstractContextManager[Any]] = lambda: torch.autocast(
