@@ -105,7 +105,7 @@ class BertTraining:
         targets = self._corpus.targets
         encoder = load_encoder(self._folder)
         # The head starts where the frozen encoder's best one is, so that the first steps do not spoil the encoder.
-        columns = encoder.config.hidden_size
+        columns = encoder.config.hidden_size if self._settings.hidden_states == "last" else 0
         head, _ = fit_head(self._pooled()[fitted][:, -columns:], targets[fitted])
         tuner = FineTuner(Regressor(encoder, head), self._settings, self.device)
 

@@ -30,6 +30,7 @@ class Settings:
     """How to fine-tune.
 
     Attributes:
+        hidden_states: what the linear layer reads: the "last" hidden layer, or "all" of them.
         epochs: at most; early stopping may end before.
         batch_rows: rows of a step.
         accumulate: parts that a step's rows are computed in, one after the other, to save memory.
@@ -43,6 +44,7 @@ class Settings:
         gradient_checkpointing: compute activations twice to save memory.
     """
 
+    hidden_states: str = "last"
     epochs: int = 3
     batch_rows: int = 16
     accumulate: int = 1
