@@ -44,3 +44,14 @@ def replacing(folder: Path, last: str = "") -> Iterator[Path]:
         yield new
         for path in sorted(new.iterdir(), key=lambda path: path.name == last):
             os.replace(path, folder / path.name)
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Give a path to write a file to; when the block succeeds it replaces `path` in one step."""
+    new = path.with_name(f".{path.name}.new")
+    try:
+        yield new
+        os.replace(new, path)
+    finally:
+        new.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The BERT regressor: an encoder, all of its hidden states pooled, one linear layer."""
+"""The BERT regressor: an encoder, its last hidden states pooled, one linear layer."""
 
 from __future__ import annotations
 
@@ -16,17 +16,22 @@ from dualpath.training.head import Head
 
 
 class Regressor(torch.nn.Module):
-    """Score token ids. The encoder may be float32 or bfloat16; pooling and head are float32."""
+    """Score token ids. The encoder may be of any precision; pooling and head are float32.
+
+    The head's size says what it reads: the last hidden state, as a fine-tuned encoder's, or all of them.
+    """
 
     def __init__(self, encoder: BertModel, head: Head) -> None:
         super().__init__()
         self.encoder = encoder
-        self.head = torch.nn.Linear(pooled_size(encoder), 1)
-        if head.weight.shape != (self.head.in_features,):
+        columns, all_columns = int(encoder.config.hidden_size), pooled_size(encoder)
+        if head.weight.shape not in ((columns,), (all_columns,)):
             raise UserError(
-                f"regression head: expected {self.head.in_features} weights for this encoder, got {head.weight.size}. "
-                "Fit a head for it with `python -m dualpath.training.fit_defaults`."
+                f"regression head: expected {columns} or {all_columns} weights for this encoder, got "
+                f"{head.weight.size}. Fit a head for it with `dualpath train bert`."
             )
+        self.head = torch.nn.Linear(head.weight.size, 1)
+        self._n_states = head.weight.size // columns
         with torch.no_grad():
             self.head.weight.copy_(torch.from_numpy(head.weight))
             self.head.bias.fill_(head.bias)
@@ -34,16 +39,22 @@ class Regressor(torch.nn.Module):
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Score int64 [rows, tokens] ids and mask: float32 [rows, 1], higher is easier."""
-        return cast(torch.Tensor, self.head(pool(self.encoder, input_ids, attention_mask)))
+        return cast(torch.Tensor, self.head(self.pooled(input_ids, attention_mask)))
+
+    def pooled(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Return what the head reads, float32 [rows, its columns]."""
+        return pool(self.encoder, input_ids, attention_mask, self._n_states)
 
 
-def pool(encoder: BertModel, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-    """Average each hidden state over the tokens, the embeddings' and every layer's, side by side.
+def pool(
+    encoder: BertModel, input_ids: torch.Tensor, attention_mask: torch.Tensor, n_states: int | None = None
+) -> torch.Tensor:
+    """Average hidden states over the tokens, side by side: the embeddings' and every layer's, or the last few.
 
     Args:
         input_ids, attention_mask: int64 [rows, tokens].
     Returns:
-        float32 [rows, `pooled_size(encoder)`].
+        float32 [rows, `pooled_size(encoder)`], or [rows, n_states * hidden size].
     """
     n_rows, n_places = input_ids.shape
     # Left to itself, transformers makes both of numbers that a trace keeps on the device where it was traced.
@@ -53,9 +64,10 @@ def pool(encoder: BertModel, input_ids: torch.Tensor, attention_mask: torch.Tens
         position_ids=encoder.embeddings.position_ids[:, :n_places],
         output_hidden_states=True,
     )
+    states = output.hidden_states[-(n_states or 0) :]
     mask = attention_mask.unsqueeze(-1).to(torch.float32)
     n_tokens = mask.sum(dim=1)
-    means = [(state.to(torch.float32) * mask).sum(dim=1) / n_tokens for state in output.hidden_states]
+    means = [(state.to(torch.float32) * mask).sum(dim=1) / n_tokens for state in states]
     return torch.cat(means, dim=-1)
 
 

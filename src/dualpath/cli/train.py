@@ -1,0 +1,188 @@
+"""`dualpath train`: fit the models on rated excerpts and publish them as a version."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dualpath.cli.build import Precision
+from dualpath.cli.options import DEFAULT_REPOSITORY, Json, ModelRepository
+from dualpath.errors import UserError
+
+if TYPE_CHECKING:
+    from dualpath.training.train import Trained
+
+app = typer.Typer(
+    name="train",
+    help="Fit the models on excerpts with ratings, and publish them as a version of the model repository.",
+    no_args_is_help=True,
+)
+
+
+class Engine(enum.StrEnum):
+    """What fits the forest."""
+
+    auto = "auto"
+    cuml = "cuml"
+    sklearn = "sklearn"
+
+
+DATA_HELP = (
+    "Rated excerpts, .csv or .xlsx: the layout of the CommonLit Readability Prize's train.csv, or the CLEAR corpus."
+)
+Data = Annotated[Path, typer.Option("--data", metavar="FILE", help=DATA_HELP)]
+Folds = Annotated[int, typer.Option(help="Folds of the cross-validation; excerpts of one source stay together.")]
+Seed = Annotated[int, typer.Option(help="Of the folds and of all that is random.")]
+Version = Annotated[
+    str, typer.Option("--version", metavar="new|N", help="Write a new version folder, or replace version N.")
+]
+Encoder = Annotated[
+    str, typer.Option(metavar="NAME|PATH", help="minilm, a folder, or a model of the Hugging Face hub.")
+]
+ServedIn = Annotated[Precision, typer.Option(help="What BERT will compute in when it is served.")]
+Epochs = Annotated[int, typer.Option(min=1, help="At most; early stopping may end before.")]
+BatchRows = Annotated[int, typer.Option(min=1, help="Excerpts of a step.")]
+Accumulate = Annotated[int, typer.Option(min=1, help="Parts that a step is computed in, to save memory.")]
+LearningRate = Annotated[float, typer.Option(min=0, help="Of the encoder, at its highest.")]
+HeadRate = Annotated[float, typer.Option(min=0, help="Of the linear layer on top.")]
+Decay = Annotated[float, typer.Option(min=0, help="Of weights; biases and norms have none.")]
+WarmUp = Annotated[float, typer.Option(min=0, max=1, help="Share of the steps in which the rates rise.")]
+Patience = Annotated[int, typer.Option(min=1, help="Evaluations without a lower RMSE after which to stop.")]
+Evaluations = Annotated[int, typer.Option(min=1, help="Per epoch.")]
+Freeze = Annotated[int, typer.Option(min=0, help="Lowest layers that stay as they are; embeddings always do.")]
+Mixed = Annotated[bool, typer.Option(help="Compute in half precision where the hardware has it.")]
+Checkpointing = Annotated[
+    bool, typer.Option("--gradient-checkpointing", help="Compute activations twice: slower, much less memory.")
+]
+EngineOption = Annotated[Engine, typer.Option(help="cuML on a GPU, scikit-learn elsewhere; auto chooses.")]
+RunDir = Annotated[
+    Path | None,
+    typer.Option(help="Where unfinished work is kept, so that the same command goes on.  [default: one in runs]"),
+]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Forget unfinished work and start again.")]
+
+
+@app.command()
+def bert(
+    data: Data,
+    encoder: Encoder = "minilm",
+    folds: Folds = 5,
+    epochs: Epochs = 3,
+    batch_rows: BatchRows = 16,
+    accumulate: Accumulate = 1,
+    learning_rate: LearningRate = 1e-4,
+    head_learning_rate: HeadRate = 1e-3,
+    weight_decay: Decay = 0.01,
+    warm_up: WarmUp = 0.1,
+    patience: Patience = 3,
+    evaluations: Evaluations = 2,
+    freeze_layers: Freeze = 0,
+    mixed_precision: Mixed = True,
+    gradient_checkpointing: Checkpointing = False,
+    precision: ServedIn = Precision.float32,
+    seed: Seed = 0,
+    version: Version = "new",
+    run_dir: RunDir = None,
+    fresh: Fresh = False,
+    model_repository: ModelRepository = DEFAULT_REPOSITORY,
+    json_: Json = False,
+) -> None:
+    """Fine-tune an encoder with one linear layer on its last hidden layer.
+
+    Interrupted, the same command goes on where it was. Nothing that is served changes before the new version is whole
+    and checked.
+    """
+    _train(["bert-large"], **locals())
+
+
+@app.command()
+def forest(
+    data: Data,
+    engine: EngineOption = Engine.auto,
+    folds: Folds = 5,
+    seed: Seed = 0,
+    version: Version = "new",
+    model_repository: ModelRepository = DEFAULT_REPOSITORY,
+    json_: Json = False,
+) -> None:
+    """Fit the random forest on 207 counted features; word lists come from the excerpts."""
+    _train(["cuml"], **locals())
+
+
+@app.command("all")
+def all_(
+    data: Data,
+    encoder: Encoder = "minilm",
+    engine: EngineOption = Engine.auto,
+    folds: Folds = 5,
+    epochs: Epochs = 3,
+    batch_rows: BatchRows = 16,
+    accumulate: Accumulate = 1,
+    learning_rate: LearningRate = 1e-4,
+    head_learning_rate: HeadRate = 1e-3,
+    weight_decay: Decay = 0.01,
+    warm_up: WarmUp = 0.1,
+    patience: Patience = 3,
+    evaluations: Evaluations = 2,
+    freeze_layers: Freeze = 0,
+    mixed_precision: Mixed = True,
+    gradient_checkpointing: Checkpointing = False,
+    precision: ServedIn = Precision.float32,
+    seed: Seed = 0,
+    version: Version = "new",
+    run_dir: RunDir = None,
+    fresh: Fresh = False,
+    model_repository: ModelRepository = DEFAULT_REPOSITORY,
+    json_: Json = False,
+) -> None:
+    """Train both models on the same folds, and find the weight at which their blend is best."""
+    _train(["cuml", "bert-large"], **locals())
+
+
+def _train(models: list[str], data: Path, folds: int, version: str, json_: bool, **options: Any) -> None:
+    from rich.console import Console
+
+    from dualpath.cli.train_view import progress, table
+    from dualpath.training.finetune import Settings
+    from dualpath.training.train import Order, train
+
+    fields = {field.name for field in dataclasses.fields(Settings)}
+    settings = Settings(**{name: value for name, value in options.items() if name in fields})
+    others = {name: getattr(value, "value", value) for name, value in options.items() if name not in fields - {"seed"}}
+    order = Order(data, models, version=_version(version), n_folds=folds, settings=settings, **others)
+    console = Console(stderr=True, highlight=False)
+    try:
+        with progress(console) as report:
+            trained = train(order, report)
+    except KeyboardInterrupt:
+        print("dualpath: interrupted; nothing served has changed, and the same command goes on from here.", file=sys.stderr)
+        raise
+    except RuntimeError as error:
+        print(f"dualpath: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    if json_:
+        print(json.dumps(_as_json(trained), indent=2, default=str))
+        return
+    Console().print(table(trained.card))
+    for folder in trained.folders:
+        print(f"Wrote {folder}")
+    print("A running server takes it by `dualpath reload`.")
+
+
+def _version(text: str) -> int | None:
+    if text == "new":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise UserError(f"--version: expected new or a number, got {text!r}.") from None
+
+
+def _as_json(trained: Trained) -> dict[str, Any]:
+    return trained.card.as_json() | {"folders": trained.folders, "run_dir": trained.run_dir}

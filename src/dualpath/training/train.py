@@ -1,0 +1,168 @@
+"""A training run, from a file of rated excerpts to a published version of the models."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dualpath import __version__
+from dualpath.readability.contract import BERT, FOREST
+from dualpath.training.artifacts import installed, publishing
+from dualpath.training.blend import blend, plot, rmse
+from dualpath.training.card import Card
+from dualpath.training.corpus import Corpus, read_corpus
+from dualpath.training.finetune import Settings
+from dualpath.training.folds import Fold, split
+from dualpath.training.forest import chosen_engine, cross_validate_forest, write_forest
+from dualpath.training.runs import Report, fingerprint, opened
+
+RUNS = Path("runs")
+BLEND_FIGURE = "blend.png"
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to train.
+
+    Attributes:
+        models: BERT's name, the forest's, or both.
+        version: to write or replace; None is a new one.
+        encoder: `minilm`, a folder, or a name of the Hugging Face hub.
+        precision: what BERT will be served in.
+        engine: what fits the forest: auto, cuml or sklearn.
+        run_dir: folder to keep unfinished work in; None is one below `runs` that is told apart by what is asked for.
+        fresh: forget what `run_dir` holds.
+    """
+
+    data: Path
+    models: Sequence[str]
+    model_repository: Path
+    version: int | None = None
+    n_folds: int = 5
+    seed: int = 0
+    encoder: str = "minilm"
+    precision: str = "float32"
+    settings: Settings = Settings()
+    engine: str = "auto"
+    run_dir: Path | None = None
+    fresh: bool = False
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What was found and written.
+
+    Attributes:
+        files: by model, the names of the files of its new version.
+        run_dir: where finished parts are kept, None without BERT.
+    """
+
+    card: Card
+    files: dict[str, list[str]]
+    run_dir: Path | None
+
+
+def train(order: Order, report: Report) -> Trained:
+    """Cross-validate, fit on everything, and publish; what was served before stays until all is checked.
+
+    Raises:
+        UserError: the file, an option or the model repository is not as it must be.
+        RuntimeError: an exported model does not score what the original scores.
+    """
+    with publishing(order.model_repository, order.models, order.version) as folders:
+        corpus = read_corpus(order.data, order.n_folds)
+        training = _Training(order, corpus, split(corpus, order.n_folds, order.seed), report)
+        if FOREST.name in folders:
+            training.forest(folders[FOREST.name])
+        if BERT.name in folders:
+            training.bert(folders[BERT.name])
+        card = training.card()
+        for folder in folders.values():
+            card.write(folder)
+            if card.blend:
+                plot(card.blend, folder / BLEND_FIGURE)
+        names = {model: sorted(path.name for path in folder.iterdir()) for model, folder in folders.items()}
+    return Trained(card, names, training.run_dir)
+
+
+class _Training:
+    """One run under way; its facts gather in `facts`."""
+
+    def __init__(self, order: Order, corpus: Corpus, folds: Sequence[Fold], report: Report) -> None:
+        self._order, self._corpus, self._folds, self._report = order, corpus, folds, report
+        self._scores: dict[str, npt.NDArray[np.float32]] = {}
+        self.run_dir: Path | None = None
+        self._elapsed_s = 0.0
+        self._packages = {"dualpath": __version__}
+        self._facts: dict[str, Any] = {}
+
+    def forest(self, folder: Path) -> None:
+        """Cross-validate the forest, fit it on everything and write its files."""
+        started, n_folds = time.monotonic(), len(self._folds)
+
+        def on_fold(number: int, error: float) -> None:
+            self._report("forest", number + 1, n_folds + 1, f"RMSE {error:.3f}")
+
+        engine = chosen_engine(self._order.engine)
+        self._report("forest", 0, n_folds + 1, engine)
+        scores = cross_validate_forest(self._corpus, self._folds, engine, on_fold)
+        write_forest(self._corpus, folder, engine)
+        error = rmse(scores, self._corpus.targets)
+        self._report("forest", n_folds + 1, n_folds + 1, f"RMSE {error:.3f} out of fold")
+        self._scores[FOREST.name] = scores
+        self._facts |= {"engine": engine, "forest_rmse": error}
+        self._elapsed_s += time.monotonic() - started
+        self._packages |= installed("scikit-learn", "treelite")
+
+    def bert(self, folder: Path) -> None:
+        """Fine-tune BERT on every fold and on everything, and write its files."""
+        from dualpath.training import bert
+        from dualpath.training.encoders import encoder_folder
+
+        order, targets = self._order, self._corpus.targets
+        identity = bert.identity(self._corpus.digest, order.encoder, order.n_folds, order.seed, order.settings)
+        name = encoder_folder(order.encoder).name if order.encoder != "minilm" else order.encoder
+        self.run_dir = order.run_dir or RUNS / f"{name}-{fingerprint(identity)}"
+        with opened(self.run_dir, identity, order.fresh) as run:
+            training = bert.BertTraining(self._corpus, order.encoder, order.settings, run, self._report)
+            results = training.cross_validate(self._folds)
+            regressor, elapsed_s = training.fit(float(np.mean([result.stop for result in results])))
+            training.write(regressor, folder, order.precision)
+        scores, frozen = np.empty_like(targets), np.empty_like(targets)
+        for fold, result in zip(self._folds, results, strict=True):
+            scores[fold.test], frozen[fold.test] = result.scores, result.frozen
+        self._scores[BERT.name] = scores
+        self._facts |= {
+            "encoder": order.encoder,
+            "precision": order.precision,
+            "bert_rmse": rmse(scores, targets),
+            "head_rmse": rmse(frozen, targets),
+        }
+        self._elapsed_s += elapsed_s + sum(result.elapsed_s for result in results)
+        self._packages |= installed("torch", "transformers", "tokenizers")
+
+    def card(self) -> Card:
+        """Return the run's card."""
+        order, corpus, facts = self._order, self._corpus, dict(self._facts)
+        if len(self._scores) == 2:
+            facts["blend"] = blend(self._scores[BERT.name], self._scores[FOREST.name], corpus.targets, self._folds)
+        return Card(
+            data=order.data.name,
+            data_digest=corpus.digest,
+            n_rows=len(corpus.excerpts),
+            n_groups=corpus.n_groups,
+            n_folds=order.n_folds,
+            seed=order.seed,
+            target_deviation=float(corpus.targets.std()),
+            versions=self._packages,
+            date=datetime.now(UTC).isoformat(timespec="seconds"),
+            elapsed_s=self._elapsed_s,
+            **facts,
+        )

@@ -1,0 +1,181 @@
+"""Training from the file to the published version: what is written, what is refused, and going on when interrupted."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import treelite
+from tiny_bert import save_encoder, write_corpus
+
+from dualpath.errors import UserError
+from dualpath.training import bert, train
+from dualpath.training.card import Card
+from dualpath.training.finetune import Settings
+from dualpath.training.train import Order
+
+SETTINGS = Settings(epochs=2, batch_rows=4, learning_rate=1e-3, mixed_precision=False)
+
+
+@pytest.fixture
+def order(tmp_path) -> Order:
+    """Everything small: 40 excerpts, two layers of 16."""
+    repository = tmp_path / "model_repository"
+    for model in ("bert-large", "cuml"):
+        (repository / model / "1").mkdir(parents=True)
+        (repository / model / "1" / "old").write_text("served")
+    return Order(
+        data=write_corpus(tmp_path / "train.csv"),
+        models=["cuml", "bert-large"],
+        model_repository=repository,
+        n_folds=2,
+        encoder=str(save_encoder(tmp_path / "encoder")),
+        settings=SETTINGS,
+        engine="sklearn",
+        run_dir=tmp_path / "run",
+    )
+
+
+def silent(*_: object) -> None:
+    pass
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_both_models_are_published_as_a_new_version_that_scores_in_process(order):
+    trained = train.train(order, silent)
+    bert_folder, forest_folder = (order.model_repository / model / "2" for model in ("bert-large", "cuml"))
+    assert {path.name for path in bert_folder.iterdir()} >= {"model.pt", "tokenizer.json", "card.json", "blend.png"}
+    assert {path.name for path in forest_folder.iterdir()} >= {"checkpoint.tl", "word_lists.json", "model-card.md"}
+    assert Card.load(bert_folder / "card.json") == Card.load(forest_folder / "card.json") == trained.card
+    assert (order.model_repository / "bert-large" / "1" / "old").read_text() == "served"
+    treelite.Model.deserialize(forest_folder / "checkpoint.tl")
+    torch.jit.load(str(bert_folder / "model.pt"))
+    assert trained.card.blend.rmse[-1] == pytest.approx(trained.card.bert_rmse)
+    assert trained.card.blend.rmse[0] == pytest.approx(trained.card.forest_rmse)
+    assert trained.card.bert_rmse < trained.card.target_deviation
+
+
+def test_equal_orders_give_equal_figures(order, tmp_path):
+    one = train.train(order, silent)
+    other = train.train(replace(order, run_dir=tmp_path / "other"), silent)
+    assert one.card.bert_rmse == other.card.bert_rmse
+    assert one.card.forest_rmse == other.card.forest_rmse
+    assert one.card.blend == other.card.blend
+
+
+@pytest.mark.parametrize("part", ["forest", "embedding", "fold-1", "fold-2", "final"])
+def test_an_interruption_changes_nothing_served_and_the_same_order_goes_on(order, part):
+    before = snapshot(order.model_repository)
+    n_steps = {}
+
+    def interrupt(name: str, n_done: int, n_all: int, note: str) -> None:
+        if name == part and n_done:
+            raise KeyboardInterrupt
+
+    def count(name: str, n_done: int, n_all: int, note: str) -> None:
+        n_steps[name] = n_steps.get(name, 0) + (note != bert.DONE_BEFORE)
+
+    with pytest.raises(KeyboardInterrupt):
+        train.train(order, interrupt)
+    assert snapshot(order.model_repository) == before
+    trained = train.train(order, count)
+    earlier = {"fold-2": ["fold-1"], "final": ["fold-1", "fold-2"]}.get(part, [])
+    assert [n_steps[name] for name in earlier] == [0] * len(earlier)
+    whole = train.train(replace(order, run_dir=order.run_dir.with_name("whole")), silent)
+    assert trained.card.bert_rmse == whole.card.bert_rmse
+    assert trained.card.blend == whole.card.blend
+
+
+def test_a_traced_model_that_scores_something_else_is_not_published(order, monkeypatch):
+    before = snapshot(order.model_repository)
+
+    def wrong(regressor, path):
+        raise RuntimeError("traced regressor: expected the eager model's scores, got 1.0e+00 apart.")
+
+    monkeypatch.setattr(bert, "export_regressor", wrong)
+    with pytest.raises(RuntimeError, match="apart"):
+        train.train(replace(order, models=["bert-large"]), silent)
+    assert snapshot(order.model_repository) == before
+
+
+def test_no_row_is_scored_by_a_model_that_was_fitted_or_stopped_on_it(order, monkeypatch):
+    seen = []
+
+    class Spy(bert.FineTuner):
+        def fit(self, rows, targets, validation, *rest):
+            used = [*rows, *(validation[0] if validation else ())]
+            seen.append({row.tobytes() for row in used})
+            return super().fit(rows, targets, validation, *rest)
+
+        def score(self, rows, exact=True):
+            if exact:
+                assert not seen[-1] & {row.tobytes() for row in rows}
+            return super().score(rows, exact)
+
+    monkeypatch.setattr(bert, "FineTuner", Spy)
+    train.train(replace(order, models=["bert-large"]), silent)
+    assert len(seen) == 3
+    assert len(seen[-1]) == 40
+
+
+def test_a_version_is_replaced_as_told(order):
+    train.train(replace(order, models=["cuml"], version=1), silent)
+    assert not (order.model_repository / "cuml" / "1" / "old").exists()
+    assert (order.model_repository / "cuml" / "1" / "checkpoint.tl").exists()
+
+
+def test_an_encoder_that_reads_too_few_tokens_is_refused(order, tmp_path):
+    short = save_encoder(tmp_path / "short", max_position_embeddings=128)
+    with pytest.raises(UserError, match=r"expected 512 positions, found 128\."):
+        train.train(replace(order, encoder=str(short)), silent)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("./nowhere", r"--encoder \./nowhere: expected a folder in Hugging Face's layout, found none\."),
+        ("{empty}", r"expected an encoder's weights \(\*\.safetensors\), found none\."),
+    ],
+)
+def test_an_encoder_that_is_not_there_is_named(order, tmp_path, name, message):
+    (tmp_path / "empty").mkdir()
+    before = snapshot(order.model_repository)
+    with pytest.raises(UserError, match=message):
+        train.train(replace(order, encoder=name.format(empty=tmp_path / "empty")), silent)
+    assert snapshot(order.model_repository) == before
+
+
+def test_the_architecture_of_bert_large_trains_exports_and_scores(order, tmp_path):
+    """Two layers of bert-large's own widths."""
+    widths = {"hidden_size": 1024, "num_attention_heads": 16, "intermediate_size": 4096}
+    encoder = save_encoder(tmp_path / "large", **widths)
+    data = write_corpus(tmp_path / "few.csv", n_rows=12)
+    settings = replace(SETTINGS, epochs=1, accumulate=2, gradient_checkpointing=True)
+    order = replace(order, data=data, models=["bert-large"], encoder=str(encoder), settings=settings)
+    trained = train.train(order, silent)
+    assert np.isfinite(trained.card.bert_rmse)
+    model = torch.jit.load(str(order.model_repository / "bert-large" / "2" / "model.pt"))
+    ids = torch.ones(2, 16, dtype=torch.int64)
+    assert model(ids, ids).shape == (2, 1)
+
+
+def test_the_run_keeps_a_log_that_can_be_plotted(order):
+    train.train(order, silent)
+    header, *lines = (order.run_dir / "log.csv").read_text().splitlines()
+    columns = header.split(",")
+    parts = {line.split(",")[0] for line in lines}
+    assert parts == {"fold-1", "fold-2", "final"}
+    assert all(float(line.split(",")[columns.index("train_rmse")]) > 0 for line in lines)
+
+
+def test_the_runs_settings_say_what_was_asked(order):
+    train.train(order, silent)
+    settings = json.loads((order.run_dir / "settings.json").read_text())
+    assert settings["epochs"] == 2
+    with pytest.raises(UserError, match="expected a run with epochs 3, found one with 2"):
+        train.train(replace(order, settings=replace(SETTINGS, epochs=3)), silent)
