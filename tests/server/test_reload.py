@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections import Counter
 from contextlib import contextmanager
 
@@ -32,6 +33,9 @@ MIXED = -1000.0
 N_RELEASES = 9
 WORDS = [word for k in range(1, N_RELEASES + 1) for word in [f"w{k}"] * k]
 TEXT = " ".join(WORDS).encode()
+FLUSH_S = 1.0
+"""How often the orchestrator passes its metrics on."""
+
 SHARE_FEATURE = 7
 """The first listed word's share of an excerpt's words."""
 
@@ -143,6 +147,12 @@ class Served:
         client = client or connect(self.server.grpc_url)
         return tuple(Scorer(client, model).score([TEXT] * len(WEIGHTS), WEIGHTS, client_timeout=30).tolist())
 
+    def rows_counted(self):
+        """How many rows the orchestrator's own metrics say that it has answered."""
+        with urllib.request.urlopen(self.server.metrics_url, timeout=10) as page:
+            lines = page.read().decode().splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("bls_rows{"))
+
     def versions(self):
         rows = json.loads(self.dualpath("models", "--json").stdout)
         return {(row["model"], row["version"]) for row in rows if row["state"] == "ready"}
@@ -202,6 +212,10 @@ def assert_serves(served, release, *expected):
         ("ensemble_all", "1"),
         ("postprocess", "1"),
     }
+    before = served.rows_counted()
+    served.scores("orchestrator")
+    time.sleep(2 * FLUSH_S)
+    assert served.rows_counted() - before >= len(WEIGHTS)
 
 
 def test_releases_change_under_load_without_an_answer_lost_or_mixed(served):

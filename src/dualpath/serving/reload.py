@@ -153,6 +153,8 @@ class _Switch:
             self._report(f"{', '.join(self.ensembles) or 'no ensemble'}: changing over")
             self._pin(release)
         except ReloadFailed as error:
+            if common:
+                self._pin(max(common))
             self._take_back()
             raise ReloadFailed(
                 f"{error} Nothing has changed: {_said(before)} goes on. Replace release {release} before a restart."
