@@ -50,5 +50,4 @@ check-rapids: build  ## Hold the GPU code's calls against the real RAPIDS, witho
 	.venv-rapids/bin/python tools/check_rapids.py
 
 clean:  ## Remove .venv and the model artifacts
-	rm -rf .venv .venv-rapids model_repository/bert-large/1/model.pt model_repository/bert-large/1/*.json \
-		model_repository/cuml/1/checkpoint.tl model_repository/cuml/1/*.json
+	rm -rf .venv .venv-rapids model_repository/bert-large/1 model_repository/cuml/1

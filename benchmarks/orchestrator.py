@@ -32,6 +32,7 @@ from rich.table import Table
 from dualpath.compare import stats
 from dualpath.compare.limit import Limit, Plan, plans
 from dualpath.compare.load import Contender, Turn, in_turns, run_turn, serialise
+from dualpath.readability.releases import newest
 from dualpath.readability.samples import SAMPLES
 from dualpath.serving import TritonServer
 
@@ -83,7 +84,7 @@ def main(
 ) -> None:
     """Run the workloads and print one table each."""
     excerpts = _excerpts(input)
-    precision = json.loads((model_repository / "bert-large/1/build.json").read_text())["precision"]
+    precision = json.loads((newest(model_repository / "bert-large") / "build.json").read_text())["precision"]
     workloads: dict[str, object] = {}
     report = {"machine": _machine(), "precision": precision, "turns": turns, "workloads": workloads}
     console.print(report["machine"], precision)
@@ -149,9 +150,9 @@ def _null_artifacts(repository: Path) -> None:
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
             return torch.zeros(input_ids.size(0), 1)
 
-    torch.jit.script(Null()).save(str(repository / "bert-large/1/model.pt"))
+    torch.jit.script(Null()).save(str(newest(repository / "bert-large") / "model.pt"))
     forest = RandomForestRegressor(1, max_depth=1).fit(np.zeros((2, 207)), np.zeros(2))
-    treelite.sklearn.import_model(forest).serialize(repository / "cuml/1/checkpoint.tl")
+    treelite.sklearn.import_model(forest).serialize(newest(repository / "cuml") / "checkpoint.tl")
 
 
 def _request(model: str, excerpts: list[bytes], weights: list[float]) -> bytes:

@@ -27,6 +27,16 @@ def config(parameters=(), kind="CPU", folder="/nowhere", **raw):
     )
 
 
+def test_a_path_may_name_the_models_own_version(tmp_path):
+    (tmp_path / "other/3").mkdir(parents=True)
+    (tmp_path / "other/3/file").touch()
+    found = config({"file": "../other/{version}/file"}, folder=tmp_path / "m")
+    assert found.path("file") == tmp_path / "other/3/file"
+    assert found.version == 3
+    with pytest.raises(ConfigError, match=f"expected the file {tmp_path}/other/3/none"):
+        config({"file": "../other/{version}/none"}, folder=tmp_path / "m").path("file")
+
+
 def request_with(parameters):
     return Request(ReceivedRequest({"x": np.zeros(1)}, parameters), lambda: None)
 

@@ -90,20 +90,20 @@ def test_ensemble_connects_the_four_steps():
     assert [(s.model_name, s.model_version, dict(s.input_map), dict(s.output_map)) for s in steps] == [
         (
             "preprocess",
-            1,
+            -1,
             {"INPUT0": "excerpt"},
             {"BERT_IDS": "bert_input_ids", "BERT_AM": "bert_attention_masks", "TREE_FEATS": "tree_feats"},
         ),
         (
             "bert-large",
-            1,
+            -1,
             {"INPUT__0": "bert_input_ids", "INPUT__1": "bert_attention_masks"},
             {"OUTPUT__0": "bert_large_score"},
         ),
-        ("cuml", 1, {"input__0": "tree_feats"}, {"output__0": "cuml_score"}),
+        ("cuml", -1, {"input__0": "tree_feats"}, {"output__0": "cuml_score"}),
         (
             "postprocess",
-            1,
+            -1,
             {"BERT_WEIGHT_INPUT": "BERT_WEIGHT", "BERT_LARGE_SCORE": "bert_large_score", "CUML_SCORE": "cuml_score"},
             {"OUTPUT0": "SCORE"},
         ),

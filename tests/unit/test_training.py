@@ -16,7 +16,7 @@ from dualpath.readability.contract import MAX_TOKENS, N_FEATURES, TOLERANCES
 from dualpath.readability.features import N_COUNTS, features
 from dualpath.training import build as training
 from dualpath.training import export, forest, minilm
-from dualpath.training.artifacts import installed, replacing
+from dualpath.training.artifacts import installed
 from dualpath.training.encoder import Regressor, load_encoder, pooled_size
 from dualpath.training.head import Head, fit_head
 
@@ -249,19 +249,6 @@ def test_failed_build_leaves_the_old_artifacts(repository: Path, monkeypatch: py
     with pytest.raises(OSError, match="disk full"):
         training.build(repository, force=True)
     assert {path: path.read_bytes() for path in repository.rglob("*") if path.is_file()} == before
-
-
-def test_replacing_does_not_move_the_last_file_when_another_move_fails(tmp_path: Path) -> None:
-    (tmp_path / "b" / "c").mkdir(parents=True)  # a folder in the place of b
-
-    def move() -> None:
-        with replacing(tmp_path, last="a") as new:
-            (new / "a").write_text("stamp")
-            (new / "b").write_text("artifact")
-
-    with pytest.raises(OSError, match="b"):
-        move()
-    assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
 @pytest.mark.parametrize(("present", "found"), [([], "no folder bert-large"), (["bert-large"], "no folder cuml")])

@@ -30,8 +30,9 @@ def test_finished_parts_are_found_again(tmp_path):
 def test_a_folder_of_another_run_is_refused_and_left_as_it_is(tmp_path):
     with opened(tmp_path, SETTINGS) as run:
         run.finish("fold-1", stop=0.5)
-    with pytest.raises(UserError, match=r"expected a run with epochs 4, found one with 3\..*--fresh"), opened(
-        tmp_path, SETTINGS | {"epochs": 4}
+    with (
+        pytest.raises(UserError, match=r"expected a run with epochs 4, found one with 3\..*--fresh"),
+        opened(tmp_path, SETTINGS | {"epochs": 4}),
     ):
         pass
     with opened(tmp_path, SETTINGS) as run:
@@ -59,8 +60,9 @@ def test_two_processes_do_not_work_in_one_folder(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"--run-dir .*file/run: expected a folder to write to"), opened(
-        tmp_path / "file" / "run", SETTINGS
+    with (
+        pytest.raises(UserError, match=r"--run-dir .*file/run: expected a folder to write to"),
+        opened(tmp_path / "file" / "run", SETTINGS),
     ):
         pass
 

@@ -27,7 +27,7 @@ class TritonPythonModel:
             lambda rows: dict(zip(("INPUT__0", "INPUT__1"), self.engine.pad(rows), strict=True)),
             in_flight=config.integer("bert_in_flight"),
             chunk_rows=config.integer("bert_chunk_rows"),
-            version=1,
+            version=config.version,
             metrics=self.metrics,
         )
         self.forest = bls.MergingChild(
@@ -37,7 +37,7 @@ class TritonPythonModel:
             in_flight=1,
             chunk_rows=512,
             slow=False,
-            version=1,
+            version=config.version,
             metrics=self.metrics,
         )
         self.loop = bls.Loop(self.score, faults=(InvalidInput,), metrics=self.metrics)

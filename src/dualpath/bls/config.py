@@ -44,7 +44,8 @@ class ModelConfig:
         self.kind = args["model_instance_kind"]
         self._args = args
         self.directory = Path(args["model_repository"])
-        self.version_directory = self.directory / args["model_version"]
+        self.version = int(args["model_version"])
+        self.version_directory = self.directory / str(self.version)
         self.parameters: dict[str, str] = {
             key: value["string_value"] for key, value in self.raw.get("parameters", {}).items()
         }
@@ -71,12 +72,14 @@ class ModelConfig:
     def path(self, parameter: str) -> Path:
         """Return the existing file that a parameter names, relative to the model's folder.
 
+        `{version}` in it stands for this model's own version, so that it reads what belongs to that.
+
         Raises:
             ConfigError: the parameter or the file is missing.
         """
         if parameter not in self.parameters:
             raise ConfigError(f"{self.name}: expected a parameter {parameter!r} that names a file, got none.")
-        path = (self.directory / self.parameters[parameter]).resolve()
+        path = (self.directory / self.parameters[parameter].replace("{version}", str(self.version))).resolve()
         if not path.is_file():
             raise ConfigError(f"{self.name}: expected the file {path} (parameter {parameter!r}), got none.")
         return path

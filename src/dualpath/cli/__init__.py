@@ -7,7 +7,7 @@ import sys
 import typer
 
 from dualpath import __version__
-from dualpath.cli import bench, build, compare, demo, env, models, score, serve
+from dualpath.cli import bench, build, compare, demo, env, models, reload, score, serve
 from dualpath.errors import UserError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app.command()(build.build)
 app.command()(serve.serve)
 app.command()(score.score)
 app.command()(models.models)
+app.command()(reload.reload)
 app.command()(demo.demo)
 app.command()(compare.compare)
 app.command()(bench.bench)

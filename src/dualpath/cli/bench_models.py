@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dualpath.errors import UserError
 from dualpath.readability.contract import BERT, FOREST, MODELS
+from dualpath.readability.releases import newest_release
 
 
 def default_work_dir() -> Path:
@@ -82,10 +83,11 @@ def with_artifacts(model_repository: Path, artifacts: Path, target: Path) -> Pat
 
     repository = target / "model_repository"
     shutil.copytree(model_repository, repository, ignore=versions)
+    version = str(newest_release(model_repository) or 1)
     for name in built:
-        (repository / name / "1").mkdir()
+        (repository / name / version).mkdir()
         for file in (artifacts / name / "1").iterdir():
-            (repository / name / "1" / file.name).symlink_to(file.absolute())
+            (repository / name / version / file.name).symlink_to(file.absolute())
     backends = model_repository.absolute().parent / "backends"
     if backends.is_dir():
         (target / "backends").symlink_to(backends)

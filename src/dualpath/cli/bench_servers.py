@@ -15,6 +15,7 @@ from dualpath.cli.comparison import Server
 from dualpath.cli.serve import start
 from dualpath.errors import UserError
 from dualpath.readability.contract import BERT, FOREST
+from dualpath.readability.releases import newest
 from dualpath.serving import installation, preflight, repository
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def _built(shape: str, precision: str, work_dir: Path, console: Console) -> Path
 
 
 def _serve(model_repository: Path, stack: ExitStack, console: Console) -> Place:
-    stamp = model_repository / BERT.name / "1" / "build.json"
+    stamp = newest(model_repository / BERT.name) / "build.json"
     facts = json.loads(stamp.read_text(encoding="utf-8")) if stamp.is_file() else {}
     precision = facts.get("precision", "unknown")
     triton = stack.enter_context(start(model_repository, console))

@@ -27,6 +27,7 @@ from dualpath.compare.result import Load, Result
 from dualpath.compare.run import Plan, measure, on_server
 from dualpath.errors import UserError
 from dualpath.readability.contract import BERT, EXCERPT, SCORERS, TOLERANCES, WEIGHT
+from dualpath.readability.releases import newest
 from dualpath.serving import ServerFailed, TritonServer, repository
 from dualpath.serving.client import connect
 
@@ -93,7 +94,7 @@ def server_for(asked: Asked, url: str | None, model_repository: Path, console: C
         raise UserError(f"{unknown[0]}: expected a model of {model_repository}, which has {', '.join(sorted(known))}.")
     if names <= {model.name for model in SCORERS}:
         asked.source.rows(SCORERS[0].inputs)
-    built = model_repository / BERT.name / "1" / "build.json"
+    built = newest(model_repository / BERT.name) / "build.json"
     precision = json.loads(built.read_text(encoding="utf-8"))["precision"] if built.is_file() else None
     with start(model_repository, console) as triton, closing(Server(triton.grpc_url, triton, precision)) as server:
         yield server

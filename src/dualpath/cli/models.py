@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,17 @@ COLUMNS = ("model", "version", "state", "backend", "device", "artifact")
 
 
 def models(json: Json = False, model_repository: ModelRepository = DEFAULT_REPOSITORY, url: Url = DEFAULT_URL) -> None:
-    """Show what is served: each model's state, backend, device and artifact.
+    """Show what is served: each model's version, state, backend, device and artifact.
 
-    Artifacts are looked up in the model repository folder, where it is the one that the server loads.
+    Artifacts, and what their build and their training said of them, are looked up in the model repository folder, where
+    it is the one that the server loads.
     """
     from dualpath.serving.client import connect
 
     client = connect(url)
-    rows = [
-        _row(client, entry, model_repository) for entry in client.get_model_repository_index(as_json=True)["models"]
-    ]
+    index = client.get_model_repository_index(as_json=True)["models"]
+    ready = {entry["name"] for entry in index if entry.get("state") == "READY"}
+    rows = [_row(client, entry, model_repository) for entry in index if not _is_past(entry, ready)]
     if json:
         print(json_module.dumps(rows, indent=2))
         return
@@ -53,6 +55,11 @@ def _row(client: Any, entry: dict[str, str], model_repository: Path) -> dict[str
     return row
 
 
+def _is_past(entry: dict[str, str], ready: set[str]) -> bool:
+    """Tell whether a version has given way to another that is ready."""
+    return entry["name"] in ready and entry.get("state") == "UNAVAILABLE" and entry.get("reason") == "unloaded"
+
+
 def _reason(entry: dict[str, str]) -> str:
     state = entry.get("state", "not loaded").lower()
     return f"{state}: {entry['reason']}" if entry.get("reason") else state
@@ -70,8 +77,17 @@ def _artifact(name: str, version: str, config: dict[str, Any], model_repository:
     folder = model_repository / name / version
     if not (folder / filename).is_file():
         return f"{version}/{filename}"
-    built = folder / "build.json"
-    facts = json_module.loads(built.read_text(encoding="utf-8")) if built.is_file() else {}
-    said = ", ".join(str(facts[key]) for key in ("encoder", "precision") if key in facts)
     size = filesize.decimal((folder / filename).stat().st_size)
-    return f"{version}/{filename} ({', '.join(filter(None, (said, size)))})"
+    return f"{version}/{filename} ({', '.join([*_facts(folder), size])})"
+
+
+def _facts(folder: Path) -> Iterator[str]:
+    """Give what is known of a version, a few words each: by its build, and by its training's model card."""
+    facts: dict[str, Any] = {}
+    for path in (folder / "build.json", folder / "card.json"):
+        if path.is_file():
+            facts |= json_module.loads(path.read_text(encoding="utf-8"))
+    wordings = {"rmse": "RMSE {:.3f}", "trained_on": "trained on {}"}
+    for key in ("encoder", "precision", "rmse", "trained_on", "date"):
+        if isinstance(facts.get(key), str | float):
+            yield wordings.get(key, "{}").format(facts[key])

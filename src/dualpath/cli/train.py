@@ -161,7 +161,10 @@ def _train(models: list[str], data: Path, folds: int, version: str, json_: bool,
         with progress(console) as report:
             trained = train(order, report)
     except KeyboardInterrupt:
-        print("dualpath: interrupted; nothing served has changed, and the same command goes on from here.", file=sys.stderr)
+        print(
+            "dualpath: interrupted; nothing served has changed, and the same command goes on from here.",
+            file=sys.stderr,
+        )
         raise
     except RuntimeError as error:
         print(f"dualpath: {error}", file=sys.stderr)

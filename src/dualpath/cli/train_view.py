@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 @contextmanager
 def progress(console: Console) -> Iterator[Report]:
     """Show bars while the block runs; where nobody watches, a line whenever a part has something new to say."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         TextColumn("{task.description}"),

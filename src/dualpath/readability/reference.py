@@ -14,6 +14,7 @@ import treelite
 from dualpath.readability.combine import Scores, combine
 from dualpath.readability.contract import BERT, CHUNK_ROWS, FOREST
 from dualpath.readability.features import FeatureCounter, WordLists
+from dualpath.readability.releases import newest
 from dualpath.readability.tokens import TokenEncoder, pad
 
 
@@ -21,14 +22,14 @@ class Reference:
     """The two models of a model repository, loaded into this process.
 
     Args:
-        model_repository: holds what `dualpath build` wrote.
+        model_repository: holds what `dualpath build` wrote; the newest version of each model counts.
         threads: torch threads, for the whole process. BERT's scores are bitwise those of a server whose instances have
             as many.
         chunk_rows: rows that BERT takes at a time.
     """
 
     def __init__(self, model_repository: Path, threads: int = 1, chunk_rows: int = CHUNK_ROWS) -> None:
-        bert, forest = model_repository / BERT.name / "1", model_repository / FOREST.name / "1"
+        bert, forest = (newest(model_repository / model.name) for model in (BERT, FOREST))
         torch.set_num_threads(threads)
         self._chunk_rows = chunk_rows
         self._bert = torch.jit.load(bert / "model.pt", map_location="cpu").eval()

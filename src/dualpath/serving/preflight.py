@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dualpath.errors import UserError
+from dualpath.readability import releases
 from dualpath.readability.contract import MODELS
 from dualpath.serving import repository
 from dualpath.serving.installation import Installation
@@ -27,13 +28,13 @@ def check_artifacts(models: list[Path]) -> None:
                 raise UserError(f"{model.name}: expected {model / '1' / file}, found none; run `dualpath build`")
         # Triton 2.51 waits for ever for a Python model whose code is missing.
         if repository.is_python(model) and "default_model_filename" not in repository.config_text(model):
-            newest = next(iter(repository.versions(model)), model / "1")
+            newest = releases.newest(model)
             if not (newest / "model.py").is_file():
                 raise UserError(f"{model.name}: expected {newest / 'model.py'}, found none; restore it")
 
 
 def _in_any_version(model: Path, file: str) -> bool:
-    return any((version / file).is_file() for version in repository.versions(model))
+    return any((version / file).is_file() for version in releases.versions(model))
 
 
 def check_config_name(models: list[Path], config_name: str | None) -> None:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from dualpath.errors import UserError
+from dualpath.readability import releases
 
 
 def models(repository: Path) -> list[Path]:
@@ -27,10 +28,20 @@ def models(repository: Path) -> list[Path]:
     return found
 
 
-def versions(model: Path) -> list[Path]:
-    """Return the model's version folders, newest first: 2, 1."""
-    folders = [path for path in model.iterdir() if path.is_dir() and path.name.isdecimal()]
-    return sorted(folders, key=lambda path: int(path.name), reverse=True)
+def complete_release(repository: Path) -> None:
+    """Give every model that belongs to the newest release its version, while the repository is locked.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    try:
+        releases.complete(repository)
+    except OSError as error:
+        raise UserError(
+            f"{repository}: expected version {releases.newest_release(repository)} of "
+            f"{', '.join(model.name for model in releases.members(repository))}, found none of some, and "
+            f"{error.filename} cannot be written: {error.strerror}. Copy or link it from the version before."
+        ) from None
 
 
 def is_python(model: Path) -> bool:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from dualpath.readability import releases
 from dualpath.serving import environment, installation, log, preflight, repository, supervise
 from dualpath.serving.installation import Installation
 
@@ -145,8 +146,12 @@ class TritonServer:
         self._address = preflight.resolve(self.host)
         self._ports = preflight.check_ports(self._address, self._ports)
         try:
-            self._spawn(found)
-            self._await_ready([model.name for model in models])
+            # Nobody publishes a version while Triton looks which there are.
+            with releases.locked(self.model_repository):
+                repository.complete_release(self.model_repository)
+                releases.start_anew(self.model_repository)
+                self._spawn(found)
+                self._await_ready([model.name for model in models])
         except BaseException:
             self.stop()
             raise

@@ -91,7 +91,9 @@ class BertTraining:
             return FoldScores(done["scores"], done["frozen"], float(done["stop"]), float(done["elapsed_s"]))
         corpus, targets = self._corpus, self._corpus.targets
         inner = GroupShuffleSplit(1, test_size=VALIDATION_SHARE, random_state=self._settings.seed)
-        fitted, held_out = (fold.train[rows] for rows in next(inner.split(fold.train, groups=corpus.groups[fold.train])))
+        fitted, held_out = (
+            fold.train[rows] for rows in next(inner.split(fold.train, groups=corpus.groups[fold.train]))
+        )
         tuner, state = self._tune(part, fitted, held_out)
         scores = tuner.score([self._rows[row] for row in fold.test])
         frozen = fit_head(self._pooled()[fold.train], targets[fold.train])[0].predict(self._pooled()[fold.test])

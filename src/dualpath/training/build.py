@@ -17,7 +17,7 @@ from dualpath import __version__
 from dualpath.errors import UserError
 from dualpath.readability.contract import BERT, FOREST
 from dualpath.training import minilm
-from dualpath.training.artifacts import installed, replacing, sha256
+from dualpath.training.artifacts import installed, publishing, sha256
 from dualpath.training.head import HEAD_FILE, Head
 
 DATA_FOLDER = Path(__file__).parent / "data"
@@ -159,15 +159,14 @@ def _build(
         report(f"{model}: up to date")
         return [_artifact(model, folder / name, 0.0, up_to_date=True) for name in makers]
 
-    folder.mkdir(exist_ok=True)
     elapsed_s = {}
-    with replacing(folder, last=STAMP) as new:
+    with publishing(folder.parent.parent, [model], int(folder.name)) as folders:
+        new = folders[model]
         for name, make in makers.items():
             report(f"{model}: building {name}")
             start = time.perf_counter()
             make(new / name)
             elapsed_s[name] = time.perf_counter() - start
-        # The artifacts' digests also tell of a move that was interrupted between two files.
         stamp = recipe | {"artifacts": _digests(*(new / name for name in makers))}
         (new / STAMP).write_text(json.dumps(stamp, indent=2) + "\n", encoding="utf-8")
     return [_artifact(model, folder / name, elapsed_s[name], up_to_date=False) for name in makers]

@@ -56,7 +56,9 @@ def write_tokenizer(folder: Path, path: Path) -> None:
             with quiet():
                 tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
         except (OSError, ValueError) as error:
-            raise UserError(f"{folder}: expected tokenizer.json or vocab.txt beside the weights, found none.") from error
+            raise UserError(
+                f"{folder}: expected tokenizer.json or vocab.txt beside the weights, found none."
+            ) from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.save(str(path))

@@ -205,9 +205,7 @@ class FineTuner:
         self._optimizer.zero_grad()
         return squared_error
 
-    def _evaluate(
-        self, state: State, per_epoch: int, validation: tuple[Sequence[batches.Ids], Targets] | None
-    ) -> None:
+    def _evaluate(self, state: State, per_epoch: int, validation: tuple[Sequence[batches.Ids], Targets] | None) -> None:
         rmse = None
         if validation:
             rows, targets = validation

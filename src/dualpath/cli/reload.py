@@ -1,0 +1,62 @@
+"""`dualpath reload`: let a running server take the newest release."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+import time
+from typing import Annotated
+
+import typer
+
+from dualpath.cli.options import DEFAULT_REPOSITORY, DEFAULT_URL, Json, ModelRepository, Url
+
+
+def reload(
+    model: Annotated[
+        str | None, typer.Argument(metavar="[MODEL]", help="Change this model alone, or refuse where it would not fit.")
+    ] = None,
+    drain_timeout: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="How long the requests that began before may take to end.")
+    ] = 120,
+    json: Json = False,
+    model_repository: ModelRepository = DEFAULT_REPOSITORY,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Let a running server change to the newest release, without a request lost or half-answered.
+
+    A release is one version number of all models that belong together. While it changes, both releases are in memory.
+    Where the new one does not load, the old one goes on, and the exit code is 1. The folder must be the one that the
+    server loads.
+    """
+    from rich.console import Console
+
+    from dualpath.serving import repository
+    from dualpath.serving.client import connect
+    from dualpath.serving.reload import ReloadFailed, reload_release
+
+    repository.models(model_repository)
+    client = connect(url)
+    console = Console(stderr=True)
+    started = time.monotonic()
+    try:
+        with console.status("") as status:
+
+            def report(line: str) -> None:
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
+                status.update(line)
+
+            done = reload_release(client, model_repository, model=model, drain_timeout_s=drain_timeout, report=report)
+    except ReloadFailed as error:
+        print(f"dualpath: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    finally:
+        client.close()
+    elapsed_s = round(time.monotonic() - started, 1)
+    if json:
+        said = {"release": done and done.release, "before": done.before if done else (), "elapsed_s": elapsed_s}
+        print(json_module.dumps(said, indent=2))
+    elif done:
+        print(f"Release {done.release} is served, after {elapsed_s} s.")
+    else:
+        print("Nothing new: the newest release is served.")

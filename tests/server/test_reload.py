@@ -1,0 +1,296 @@
+"""A running server changes from release to release under load: every answer is all of one, and none is missing.
+
+The artifacts are made so that a mix is seen: release k's tokenizer makes 10 + k of every word, and its BERT gives
+100 k for that and MIXED for any other; its word lists begin with the word `wk`, which TEXT has k times, and its forest
+gives 10 k for that share and MIXED for any other.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections import Counter
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from treelite.model_builder import Metadata, ModelBuilder, PostProcessorFunc, TreeAnnotation
+
+from dualpath.readability.contract import N_FEATURES, SCORERS
+from dualpath.serving.client import Scorer, connect
+from dualpath.serving.server import TritonServer
+from dualpath.training.artifacts import publishing
+from paths import REPOSITORY, ROOT
+
+MIXED = -1000.0
+N_RELEASES = 9
+WORDS = [word for k in range(1, N_RELEASES + 1) for word in [f"w{k}"] * k]
+TEXT = " ".join(WORDS).encode()
+FLUSH_S = 1.0
+"""How often the orchestrator passes its metrics on."""
+
+SHARE_FEATURE = 7
+"""The first listed word's share of an excerpt's words."""
+
+WEIGHTS = np.array([0.5, 0, 1, 0.5], np.float32)
+SCORERS = [model.name for model in SCORERS]
+DUALPATH = [sys.executable, "-c", "from dualpath.cli import main; main()"]
+
+
+def scores_of(bert, forest=None):
+    """What BERT of one release and the forest of another, or the same, answer to TEXT."""
+    forest = bert if forest is None else forest
+    return tuple((WEIGHTS * 100 * bert + (1 - WEIGHTS) * 10 * forest).tolist())
+
+
+class Bert(torch.nn.Module):
+    """BERT's place: some milliseconds, so that requests are under way while the releases change."""
+
+    def __init__(self, k: int):
+        super().__init__()
+        self.token, self.score = 10 + k, 100.0 * k
+        self.work = torch.nn.Parameter(torch.eye(256), requires_grad=False)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        work = self.work
+        for _ in range(10):
+            work = work @ self.work
+        scores = torch.where(input_ids[:, :1] == self.token, self.score, -1000.0)
+        return scores * work[0, 0]
+
+
+def write_bert(folder, k):
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 10 + k}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    torch.jit.script(Bert(k)).save(folder / "model.pt")
+
+
+def write_forest(folder, k):
+    lists = {"most": [f"w{k}", *(f"m{i}" for i in range(99))], "least": [f"l{i}" for i in range(100)]}
+    (folder / "word_lists.json").write_text(json.dumps(lists))
+    builder = ModelBuilder(
+        threshold_type="float32",
+        leaf_output_type="float32",
+        metadata=Metadata(
+            num_feature=N_FEATURES,
+            task_type="kRegressor",
+            average_tree_output=False,
+            num_target=1,
+            num_class=[1],
+            leaf_vector_shape=(1, 1),
+        ),
+        tree_annotation=TreeAnnotation(num_tree=1, target_id=[0], class_id=[0]),
+        postprocessor=PostProcessorFunc(name="identity"),
+        base_scores=[0.0],
+    )
+    builder.start_tree()
+    for node, threshold, left, right in ((0, k - 0.5, 1, 2), (2, k + 0.5, 3, 4)):
+        builder.start_node(node)
+        builder.numerical_test(
+            feature_id=SHARE_FEATURE,
+            threshold=threshold / len(WORDS),
+            default_left=True,
+            opname="<",
+            left_child_key=left,
+            right_child_key=right,
+        )
+        builder.end_node()
+        if node == 0:
+            builder.start_node(1)
+            builder.leaf(MIXED)
+            builder.end_node()
+    for node, value in ((3, 10.0 * k), (4, MIXED)):
+        builder.start_node(node)
+        builder.leaf(value)
+        builder.end_node()
+    builder.end_tree()
+    builder.commit().serialize(folder / "checkpoint.tl")
+
+
+WRITE = {"bert-large": write_bert, "cuml": write_forest}
+
+
+def publish(repository, k, names=("bert-large", "cuml"), version=None):
+    with publishing(repository, names, version) as folders:
+        for name in names:
+            WRITE[name](folders[name], k)
+
+
+class Served:
+    """A server on a model repository of its own, and what the command says to it."""
+
+    def __init__(self, repository, server):
+        self.repository, self.server = repository, server
+
+    def dualpath(self, command, *arguments, started=subprocess.run, **options):
+        where = ["--url", self.server.grpc_url, "--model-repository", self.repository]
+        return started(
+            [*DUALPATH, command, *map(str, [*arguments, *where])],
+            env={**os.environ, "COLUMNS": "250"},
+            **({"capture_output": True, "timeout": 120} if started is subprocess.run else {}),
+            text=True,
+            **options,
+        )
+
+    def reload(self, *arguments):
+        return self.dualpath("reload", *arguments)
+
+    def scores(self, model, client=None):
+        client = client or connect(self.server.grpc_url)
+        return tuple(Scorer(client, model).score([TEXT] * len(WEIGHTS), WEIGHTS, client_timeout=30).tolist())
+
+    def rows_counted(self):
+        """How many rows the orchestrator's own metrics say that it has answered."""
+        with urllib.request.urlopen(self.server.metrics_url, timeout=10) as page:
+            lines = page.read().decode().splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("bls_rows{"))
+
+    def versions(self):
+        rows = json.loads(self.dualpath("models", "--json").stdout)
+        return {(row["model"], row["version"]) for row in rows if row["state"] == "ready"}
+
+    @contextmanager
+    def under_load(self, n_clients=2):
+        """Ask both models all the while; give what they answer, counted, and fail on any error."""
+        answers, errors = {model: Counter() for model in SCORERS}, []
+        ended = threading.Event()
+
+        def ask(model):
+            client = connect(self.server.grpc_url)
+            try:
+                while not ended.is_set():
+                    answers[model][self.scores(model, client)] += 1
+                    time.sleep(0.002)  # leaves the processors time to load models
+            except Exception as error:
+                errors.append(f"{model}: {error}")
+            client.close()
+
+        clients = [threading.Thread(target=ask, args=(model,)) for model in SCORERS for _ in range(n_clients)]
+        for each in clients:
+            each.start()
+        try:
+            time.sleep(0.3)
+            yield answers
+            time.sleep(0.3)
+        finally:
+            ended.set()
+            for each in clients:
+                each.join()
+        assert errors == []
+
+
+@pytest.fixture
+def served(tmp_path):
+    (tmp_path / "backends").symlink_to(ROOT / "backends")
+    repository = tmp_path / "model_repository"
+    artifacts = shutil.ignore_patterns("__pycache__", "[2-9]*")
+    shutil.copytree(REPOSITORY, repository, ignore=artifacts)
+    for name in WRITE:
+        shutil.rmtree(repository / name / "1", ignore_errors=True)
+    config = repository / "bert-large" / "config.pbtxt"
+    config.write_text(config.read_text().replace("count: 2", "count: 1"))  # processes that import torch take their time
+    publish(repository, 1, version=1)
+    log = tmp_path / "triton.log"
+    with TritonServer(repository, http_port=0, grpc_port=0, metrics_port=0, server="embedded", log_path=log) as server:
+        yield Served(repository, server)
+
+
+def assert_serves(served, release, *expected):
+    expected = scores_of(*(expected or (release,)))
+    assert {model: served.scores(model) for model in SCORERS} == dict.fromkeys(SCORERS, expected)
+    members = ("bert-large", "cuml", "orchestrator", "preprocess")
+    assert served.versions() == {
+        *((name, str(release)) for name in members),
+        ("ensemble_all", "1"),
+        ("postprocess", "1"),
+    }
+    before = served.rows_counted()
+    served.scores("orchestrator")
+    time.sleep(2 * FLUSH_S)
+    assert served.rows_counted() - before >= len(WEIGHTS)
+
+
+def test_releases_change_under_load_without_an_answer_lost_or_mixed(served):
+    with served.under_load() as answers:
+        for release in range(2, 5):
+            publish(served.repository, release)
+            done = served.reload()
+            assert done.returncode == 0, done.stderr
+            assert done.stdout.startswith(f"Release {release} is served, after ")
+            time.sleep(0.2)
+    for model in SCORERS:
+        assert answers[model].keys() == {scores_of(release) for release in range(1, 5)}, answers
+    assert_serves(served, 4)
+
+
+def test_a_release_of_one_model_changes_that_one_under_load(served):
+    publish(served.repository, 5, ["cuml"])
+    with served.under_load() as answers:
+        done = served.reload("bert-large")
+        assert done.returncode == 2
+        assert done.stderr.startswith("dualpath: bert-large alone would not fit: release 2 changes cuml. Run `dualpath")
+        done = served.reload("cuml", "--json")
+        assert done.returncode == 0, done.stderr
+        assert {**json.loads(done.stdout), "elapsed_s": 0} == {"release": 2, "before": [1], "elapsed_s": 0}
+    for model in SCORERS:
+        assert answers[model].keys() == {scores_of(1), scores_of(1, 5)}, answers
+    assert_serves(served, 2, 1, 5)
+
+
+def test_a_version_that_is_replaced_while_it_is_served_is_taken_by_a_restart_only(served):
+    publish(served.repository, 7, version=1)
+    publish(served.repository, 2)
+    done = served.reload()
+    assert done.returncode == 2
+    assert done.stderr.startswith("dualpath: bert-large: version 1 was replaced since a server started on it, and")
+    assert_serves(served, 1)
+    served.server.stop()
+    served.server.start()
+    assert_serves(served, 2)
+
+
+def test_nothing_new_is_said(served):
+    done = served.reload()
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Nothing new: the newest release is served.\n", "")
+
+
+def test_where_an_artifact_does_not_load_the_old_release_goes_on(served):
+    with publishing(served.repository, ["bert-large"], None) as folders:
+        write_bert(folders["bert-large"], 2)
+        (folders["bert-large"] / "model.pt").write_text("no model")
+    with served.under_load() as answers:
+        done = served.reload()
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("dualpath: bert-large: ")
+    assert done.stderr.endswith("release 1 goes on. Replace release 2 before a restart.\n")
+    for model in SCORERS:
+        assert answers[model].keys() == {scores_of(1)}, answers
+    assert_serves(served, 1)
+    publish(served.repository, 3)
+    assert served.reload().returncode == 0
+    assert_serves(served, 3)
+
+
+def test_a_reload_that_is_killed_leaves_one_release_to_each_request_and_the_next_finishes(served):
+    with served.under_load() as answers:
+        for release, pause_s in ((2, 1.5), (3, 2.5), (4, 4)):
+            publish(served.repository, release)
+            killed = served.dualpath("reload", started=subprocess.Popen, stderr=subprocess.PIPE)
+            time.sleep(pause_s)
+            killed.send_signal(signal.SIGKILL)
+            killed.communicate()
+            time.sleep(0.5)
+        done = served.reload()
+        assert done.returncode == 0, done.stderr
+    for model in SCORERS:
+        assert answers[model].keys() <= {scores_of(release) for release in range(1, 5)}, answers
+        assert scores_of(4) in answers[model]
+    assert_serves(served, 4)

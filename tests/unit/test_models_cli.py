@@ -1,0 +1,47 @@
+"""What `dualpath models` says of a server that has changed from one release to another."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from dualpath.cli import models as command
+from dualpath.serving import client as serving
+
+INDEX = [
+    {"name": "bert-large", "version": "1", "state": "UNAVAILABLE", "reason": "unloaded"},
+    {"name": "bert-large", "version": "2", "state": "READY"},
+    {"name": "cuml", "version": "2", "state": "READY"},
+    {"name": "postprocess", "version": "1", "state": "UNAVAILABLE", "reason": "unloaded"},
+]
+CARD = {"rmse": 0.52345, "encoder": "bert-large-uncased", "trained_on": "train.csv", "date": "2026-01-31", "folds": [1]}
+
+
+@pytest.fixture
+def shown(monkeypatch, tmp_path, capsys):
+    """The rows for INDEX, by model, given a repository with version 2 of both models and what is known of them."""
+    for name, file in (("bert-large", "model.pt"), ("cuml", "checkpoint.tl")):
+        (tmp_path / name / "2").mkdir(parents=True)
+        (tmp_path / name / "2" / file).write_bytes(b"12345")
+    (tmp_path / "bert-large/2/build.json").write_text(json.dumps({"encoder": "?", "precision": "bfloat16"}))
+    (tmp_path / "bert-large/2/card.json").write_text(json.dumps(CARD))
+    server = SimpleNamespace(
+        get_model_repository_index=lambda as_json: {"models": INDEX},
+        get_model_config=lambda name, version, as_json: {"config": {"backend": "b"}},
+    )
+    monkeypatch.setattr(serving, "connect", lambda url: server)
+    command.models(json=True, model_repository=tmp_path)
+    return {row["model"]: row for row in json.loads(capsys.readouterr().out)}
+
+
+def test_the_version_that_is_served_is_shown_with_its_build_and_its_card(shown):
+    assert shown["bert-large"]["version"] == "2"
+    assert shown["bert-large"]["artifact"] == (
+        "2/model.pt (bert-large-uncased, bfloat16, RMSE 0.523, trained on train.csv, 2026-01-31, 5 bytes)"
+    )
+    assert shown["cuml"]["artifact"] == "2/checkpoint.tl (5 bytes)"
+
+
+def test_a_version_that_has_given_way_is_not_shown_but_a_model_that_is_gone_is(shown):
+    assert shown.keys() == {"bert-large", "cuml", "postprocess"}
+    assert shown["postprocess"]["state"] == "unavailable: unloaded"

@@ -1,0 +1,210 @@
+"""Which loads a reload asks of a server, in which order, and when it refuses. tests/server has the real one."""
+
+from types import SimpleNamespace
+
+import pytest
+from google.protobuf import json_format
+from tritonclient.grpc import model_config_pb2 as proto
+from tritonclient.utils import InferenceServerException
+
+from dualpath.errors import UserError
+from dualpath.serving.reload import Reloaded, ReloadFailed, reload_release
+
+STEPS = ("preprocess", "bert-large", "cuml", "postprocess")
+MEMBERS = ("bert-large", "cuml", "orchestrator", "preprocess")
+READERS = ("orchestrator", "preprocess")
+
+
+class Triton:
+    """What a reload sees of a server, by the rules that serving/reload.py states of Triton."""
+
+    def __init__(self, repository, refuses=None, busy=()):
+        self.repository, self.refuses, self.busy = repository, refuses, busy
+        self.explicit = True
+        self.loads = []  # model and versions, or the versions that an ensemble's steps name
+        self.ready = {name: {1} for name in (*MEMBERS, "postprocess", "ensemble_all")}
+        self.unloading = {}
+        self.configs = {name: proto.ModelConfig(name=name) for name in self.ready}
+        for name in STEPS:
+            self.configs["ensemble_all"].ensemble_scheduling.step.add(model_name=name, model_version=-1)
+
+    def get_model_repository_index(self):
+        entries = [(name, version, "READY") for name, versions in self.ready.items() for version in versions]
+        entries += [(name, version, "UNLOADING") for name, versions in self.unloading.items() for version in versions]
+        return SimpleNamespace(models=[SimpleNamespace(name=n, version=str(v), state=s) for n, v, s in entries])
+
+    def get_model_config(self, name):
+        config = proto.ModelConfig()
+        config.CopyFrom(self.configs[name])
+        return SimpleNamespace(config=config)
+
+    def load_model(self, name, config=None):
+        if not self.explicit:
+            raise InferenceServerException("explicit model load / unload is not allowed if polling is enabled")
+        if config is None:
+            self.loads.append((name, None))
+            return
+        parsed = json_format.Parse(config, proto.ModelConfig())
+        steps = [(step.model_name, step.model_version) for step in parsed.ensemble_scheduling.step]
+        wanted = set(parsed.version_policy.specific.versions) or {version for _, version in steps}
+        self.loads.append((name, wanted))
+        if (name, max(wanted)) == self.refuses:
+            raise InferenceServerException(
+                f"load failed for model '{name}': version {max(wanted)}: Internal: broken;\n"
+            )
+        assert all(version in (-1, *self.ready[step]) for step, version in steps), "the ensemble would be taken down"
+        self.configs[name] = parsed
+        if not steps:
+            present = {version for version in wanted if (self.repository / name / str(version)).exists()}
+            if name in self.busy:
+                self.unloading[name] = self.ready[name] - present
+            self.ready[name] = present
+        named = {step.model_name: step.model_version for step in self.configs["ensemble_all"].ensemble_scheduling.step}
+        for member in MEMBERS:
+            assert named.get(member, -1) in (-1, *self.ready[member]), "the ensemble would be taken down"
+        if -1 in [named[step] for step in STEPS[:3]]:
+            assert all(len(self.ready[step]) == 1 for step in STEPS[:3]), "the ensemble would mix"
+        for reader in READERS:
+            busy = self.ready[reader] | self.unloading.get(reader, set())
+            assert all(busy <= self.ready[child] for child in MEMBERS[:2]), "a reader would miss its children"
+
+
+@pytest.fixture
+def repository(tmp_path):
+    for name in (*MEMBERS, "postprocess", "ensemble_all"):
+        folder = tmp_path / name / "1"
+        folder.mkdir(parents=True)
+        (folder / "file").write_text(name)
+        (tmp_path / name / "config.pbtxt").write_text("{version}" if name in READERS else "")
+    return tmp_path
+
+
+def publish(repository, version, *names):
+    for name in names:
+        (repository / name / str(version)).mkdir()
+        (repository / name / str(version) / "file").write_text(f"{name} {version}")
+
+
+def assert_serves(triton, release):
+    assert {name: triton.ready[name] for name in MEMBERS} == {name: {release} for name in MEMBERS}
+
+
+def test_a_reload_adds_from_below_changes_over_and_takes_away_from_above(repository):
+    publish(repository, 2, "bert-large")
+    triton = Triton(repository)
+    assert reload_release(triton, repository) == Reloaded(2, (1,))
+    assert_serves(triton, 2)
+    seen = [(name, versions) for name, versions in triton.loads if len(versions) > 1 or name in MEMBERS]
+    both = [name for name, versions in seen if versions == {1, 2}]
+    assert both[:4] == list(MEMBERS)
+    assert [name for name, versions in seen if versions == {2}] == ["orchestrator", "preprocess", "bert-large", "cuml"]
+
+
+def test_nothing_new_asks_for_no_load(repository):
+    triton = Triton(repository)
+    assert reload_release(triton, repository) is None
+    assert triton.loads == []
+
+
+def test_a_version_that_was_replaced_while_it_was_served_is_not_touched(repository):
+    publish(repository, 2, "bert-large")
+    (repository / "cuml/1/.replaced").touch()
+    triton = Triton(repository)
+    with pytest.raises(
+        UserError, match=r"cuml: version 1 was replaced since a server started on it, .* Restart `dualpath"
+    ):
+        reload_release(triton, repository)
+    assert triton.loads == []
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_where_a_version_does_not_load_all_is_as_before(repository, name):
+    publish(repository, 2, "bert-large", "cuml")
+    triton = Triton(repository, refuses=(name, 2))
+    with pytest.raises(
+        ReloadFailed, match=rf"^{name}: load failed .*: broken\. Nothing has changed: release 1 goes on\."
+    ):
+        reload_release(triton, repository)
+    assert_serves(triton, 1)
+
+
+def test_requests_that_do_not_end_keep_their_models_and_the_next_reload_finishes(repository):
+    publish(repository, 2, "cuml")
+    triton = Triton(repository, busy=["orchestrator"])
+    with pytest.raises(
+        ReloadFailed, match="orchestrator: requests of release 1 have not ended within 0 s; release 2 se"
+    ):
+        reload_release(triton, repository, drain_timeout_s=0)
+    assert triton.ready["cuml"] == triton.ready["bert-large"] == {1, 2}
+    triton.busy, triton.unloading = (), {}
+    assert reload_release(triton, repository) == Reloaded(2, (1,))
+    assert_serves(triton, 2)
+
+
+@pytest.mark.parametrize("n_loads", range(1, 30))
+def test_a_reload_that_ends_anywhere_is_finished_by_the_next(repository, n_loads):
+    publish(repository, 2, "cuml")
+    triton = Triton(repository)
+    load, left = triton.load_model, iter(range(n_loads))
+
+    def killed(*arguments, **options):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        load(*arguments, **options)
+
+    triton.load_model = killed
+    try:
+        reload_release(triton, repository)
+    except KeyboardInterrupt:
+        triton.load_model = load
+        publish(repository, 3, "bert-large")
+        assert reload_release(triton, repository).release == 3
+        assert_serves(triton, 3)
+    else:
+        assert n_loads > 15
+        assert_serves(triton, 2)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("cuml", r"cuml alone would not fit: release 2 changes bert-large\. Run"),
+        ("preprocess", r"preprocess alone would not fit: release 2 changes bert-large\. Run"),
+        ("ensemble_all", r"ensemble_all alone would not fit: release 2 changes bert-large\. Run"),
+        ("postprocess", r"postprocess: release 2 is not served yet\. Run `dualpath reload` first\."),
+        ("nobody", r"nobody: expected a model that .* bert-large, cuml, ensemble_all, orchestrator, postpro"),
+    ],
+)
+def test_one_model_is_refused_where_it_would_not_fit(repository, model, message):
+    publish(repository, 2, "bert-large")
+    triton = Triton(repository)
+    with pytest.raises(UserError, match=message):
+        reload_release(triton, repository, model=model)
+    assert triton.loads == []
+
+
+def test_one_model_changes_alone_where_the_others_are_the_same_files(repository):
+    publish(repository, 2, "bert-large")
+    triton = Triton(repository)
+    assert reload_release(triton, repository, model="bert-large") == Reloaded(2, (1,))
+
+
+def test_a_model_whose_code_has_changed_is_loaded_where_the_newest_release_is_served(repository):
+    triton = Triton(repository)
+    assert reload_release(triton, repository, model="orchestrator") is None
+    assert triton.loads == [("orchestrator", None)]
+
+
+def test_a_server_that_loads_by_itself_is_refused(repository):
+    publish(repository, 2, "bert-large")
+    triton = Triton(repository)
+    triton.explicit = False
+    with pytest.raises(UserError, match="expected a server with explicit model control"):
+        reload_release(triton, repository)
+
+
+def test_a_model_that_is_not_ready_is_named(repository):
+    triton = Triton(repository)
+    del triton.ready["cuml"]
+    with pytest.raises(UserError, match=r"cuml: expected a version that is ready, found none\. See `dualpath models`"):
+        reload_release(triton, repository)
