@@ -155,7 +155,7 @@ def test_half_precision_fits_as_float32_does_within_its_rounding(tmp_path, monke
 def test_rates_rise_to_the_highest_once_and_then_fall(n_steps, warm_up):
     rates = [rate(step, n_steps, warm_up) for step in range(n_steps)]
     top = int(np.argmax(rates))
-    assert 0 < min(rates)
+    assert min(rates) > 0
     assert max(rates) <= 1
     assert rates[:top] == sorted(rates[:top])
     assert rates[top:] == sorted(rates[top:], reverse=True)

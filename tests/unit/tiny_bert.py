@@ -44,7 +44,7 @@ def rows_with_targets(n_rows: int, seed: int = 0) -> tuple[list[np.ndarray], np.
 
 
 def save_encoder(folder: Path, **config: int) -> Path:
-    """Write a random encoder with MiniLM's vocabulary and tokenizer in Hugging Face's layout, as a user would have it."""
+    """Write a random encoder with MiniLM's vocabulary and tokenizer, in Hugging Face's layout."""
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

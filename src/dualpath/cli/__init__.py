@@ -7,7 +7,7 @@ import sys
 import typer
 
 from dualpath import __version__
-from dualpath.cli import bench, build, compare, demo, env, models, reload, score, serve
+from dualpath.cli import bench, build, compare, demo, env, models, reload, score, serve, train
 from dualpath.errors import UserError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.command()(reload.reload)
 app.command()(demo.demo)
 app.command()(compare.compare)
 app.command()(bench.bench)
+app.add_typer(train.app, name="train")
 app.add_typer(env.app, name="env")
 
 

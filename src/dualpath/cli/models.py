@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dualpath.cli.options import DEFAULT_REPOSITORY, DEFAULT_URL, Json, ModelRepository, Url
+from dualpath.readability.contract import BERT, MODELS
 
 COLUMNS = ("model", "version", "state", "backend", "device", "artifact")
 
@@ -68,8 +69,6 @@ def _reason(entry: dict[str, str]) -> str:
 def _artifact(name: str, version: str, config: dict[str, Any], model_repository: Path) -> str:
     from rich import filesize
 
-    from dualpath.readability.contract import MODELS
-
     default = next((model.artifact for model in MODELS if model.name == name), None)
     filename = config.get("default_model_filename") or default
     if not filename:
@@ -78,16 +77,20 @@ def _artifact(name: str, version: str, config: dict[str, Any], model_repository:
     if not (folder / filename).is_file():
         return f"{version}/{filename}"
     size = filesize.decimal((folder / filename).stat().st_size)
-    return f"{version}/{filename} ({', '.join([*_facts(folder), size])})"
+    return f"{version}/{filename} ({', '.join([*_facts(name, folder), size])})"
 
 
-def _facts(folder: Path) -> Iterator[str]:
-    """Give what is known of a version, a few words each: by its build, and by its training's model card."""
-    facts: dict[str, Any] = {}
-    for path in (folder / "build.json", folder / "card.json"):
-        if path.is_file():
-            facts |= json_module.loads(path.read_text(encoding="utf-8"))
-    wordings = {"rmse": "RMSE {:.3f}", "trained_on": "trained on {}"}
-    for key in ("encoder", "precision", "rmse", "trained_on", "date"):
-        if isinstance(facts.get(key), str | float):
-            yield wordings.get(key, "{}").format(facts[key])
+def _facts(model: str, folder: Path) -> Iterator[str]:
+    """Give what is known of a version, a few words each: by its build, or by its training's model card."""
+    if (folder / "card.json").is_file():
+        from dualpath.training.card import Card
+
+        card = Card.load(folder / "card.json")
+        bert = model == BERT.name
+        yield from filter(None, (card.encoder, card.precision) if bert else (card.engine,))
+        if (error := card.bert_rmse if bert else card.forest_rmse) is not None:
+            yield f"RMSE {error:.3f} on {card.data}"
+        yield card.date[:10]
+    elif (folder / "build.json").is_file():
+        built = json_module.loads((folder / "build.json").read_text(encoding="utf-8"))
+        yield from (str(built[key]) for key in ("encoder", "precision") if key in built)

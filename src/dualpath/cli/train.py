@@ -7,16 +7,13 @@ import enum
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from dualpath.cli.build import Precision
 from dualpath.cli.options import DEFAULT_REPOSITORY, Json, ModelRepository
 from dualpath.errors import UserError
-
-if TYPE_CHECKING:
-    from dualpath.training.train import Trained
 
 app = typer.Typer(
     name="train",
@@ -33,6 +30,13 @@ class Engine(enum.StrEnum):
     sklearn = "sklearn"
 
 
+class HiddenState(enum.StrEnum):
+    """What the linear layer reads."""
+
+    last = "last"
+    all = "all"
+
+
 DATA_HELP = (
     "Rated excerpts, .csv or .xlsx: the layout of the CommonLit Readability Prize's train.csv, or the CLEAR corpus."
 )
@@ -46,6 +50,7 @@ Encoder = Annotated[
     str, typer.Option(metavar="NAME|PATH", help="minilm, a folder, or a model of the Hugging Face hub.")
 ]
 ServedIn = Annotated[Precision, typer.Option(help="What BERT will compute in when it is served.")]
+HiddenStates = Annotated[HiddenState, typer.Option(help="What the linear layer reads: the last hidden layer, or all.")]
 Epochs = Annotated[int, typer.Option(min=1, help="At most; early stopping may end before.")]
 BatchRows = Annotated[int, typer.Option(min=1, help="Excerpts of a step.")]
 Accumulate = Annotated[int, typer.Option(min=1, help="Parts that a step is computed in, to save memory.")]
@@ -73,11 +78,12 @@ def bert(
     data: Data,
     encoder: Encoder = "minilm",
     folds: Folds = 5,
+    hidden_states: HiddenStates = HiddenState.last,
     epochs: Epochs = 3,
     batch_rows: BatchRows = 16,
     accumulate: Accumulate = 1,
     learning_rate: LearningRate = 1e-4,
-    head_learning_rate: HeadRate = 1e-3,
+    head_learning_rate: HeadRate = 1e-4,
     weight_decay: Decay = 0.01,
     warm_up: WarmUp = 0.1,
     patience: Patience = 3,
@@ -121,11 +127,12 @@ def all_(
     encoder: Encoder = "minilm",
     engine: EngineOption = Engine.auto,
     folds: Folds = 5,
+    hidden_states: HiddenStates = HiddenState.last,
     epochs: Epochs = 3,
     batch_rows: BatchRows = 16,
     accumulate: Accumulate = 1,
     learning_rate: LearningRate = 1e-4,
-    head_learning_rate: HeadRate = 1e-3,
+    head_learning_rate: HeadRate = 1e-4,
     weight_decay: Decay = 0.01,
     warm_up: WarmUp = 0.1,
     patience: Patience = 3,
@@ -145,7 +152,9 @@ def all_(
     _train(["cuml", "bert-large"], **locals())
 
 
-def _train(models: list[str], data: Path, folds: int, version: str, json_: bool, **options: Any) -> None:
+def _train(
+    models: list[str], data: Path, folds: int, version: str, model_repository: Path, json_: bool, **options: Any
+) -> None:
     from rich.console import Console
 
     from dualpath.cli.train_view import progress, table
@@ -153,9 +162,10 @@ def _train(models: list[str], data: Path, folds: int, version: str, json_: bool,
     from dualpath.training.train import Order, train
 
     fields = {field.name for field in dataclasses.fields(Settings)}
+    options = {name: getattr(value, "value", value) for name, value in options.items()}
     settings = Settings(**{name: value for name, value in options.items() if name in fields})
-    others = {name: getattr(value, "value", value) for name, value in options.items() if name not in fields - {"seed"}}
-    order = Order(data, models, version=_version(version), n_folds=folds, settings=settings, **others)
+    others = {name: value for name, value in options.items() if name not in fields - {"seed"}}
+    order = Order(data, models, model_repository, _version(version), n_folds=folds, settings=settings, **others)
     console = Console(stderr=True, highlight=False)
     try:
         with progress(console) as report:
@@ -170,12 +180,12 @@ def _train(models: list[str], data: Path, folds: int, version: str, json_: bool,
         print(f"dualpath: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
     if json_:
-        print(json.dumps(_as_json(trained), indent=2, default=str))
+        said = {"version": trained.version, "files": trained.files, "run_dir": trained.run_dir}
+        print(json.dumps(said | {"card": trained.card.as_json()}, indent=2, default=str))
         return
     Console().print(table(trained.card))
-    for folder in trained.folders:
-        print(f"Wrote {folder}")
-    print("A running server takes it by `dualpath reload`.")
+    folders = [str(model_repository / model / str(trained.version)) for model in trained.files]
+    print(f"Version {trained.version}: {' and '.join(folders)}. A running server takes it by `dualpath reload`.")
 
 
 def _version(text: str) -> int | None:
@@ -185,7 +195,3 @@ def _version(text: str) -> int | None:
         return int(text)
     except ValueError:
         raise UserError(f"--version: expected new or a number, got {text!r}.") from None
-
-
-def _as_json(trained: Trained) -> dict[str, Any]:
-    return trained.card.as_json() | {"folders": trained.folders, "run_dir": trained.run_dir}

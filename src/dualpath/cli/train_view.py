@@ -17,25 +17,19 @@ if TYPE_CHECKING:
 @contextmanager
 def progress(console: Console) -> Iterator[Report]:
     """Show bars while the block runs; where nobody watches, a line whenever a part has something new to say."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+    from rich.progress import TimeRemainingColumn as Remaining
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        Remaining(),
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
-        tasks: dict[str, tuple[int, str]] = {}
+        tasks: dict[str, tuple[TaskID, str]] = {}
 
         def report(part: str, n_done: int, n_all: int, note: str) -> None:
             task, said = tasks.get(part) or (bars.add_task(part, total=n_all, note=""), "")

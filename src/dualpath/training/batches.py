@@ -38,7 +38,7 @@ def tensors(rows: Sequence[Ids], device: torch.device) -> tuple[torch.Tensor, to
 def apply(
     function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     rows: Sequence[Ids],
-    device: torch.device = torch.device("cpu"),
+    device: torch.device | None = None,
     report: Callable[[int], object] = lambda n_rows: None,
 ) -> npt.NDArray[np.float32]:
     """Apply a function of input_ids and attention_mask to all rows: float32 [rows, columns], in their order.
@@ -46,11 +46,14 @@ def apply(
     Args:
         report: gets each batch's number of rows.
     """
+    device = device or torch.device("cpu")
     order = np.argsort([len(row) for row in rows], kind="stable")
     parts: list[npt.NDArray[np.float32]] = []
     with torch.inference_mode():
         for batch in _stretches(order, SCORED_ROWS):
-            parts.append(function(*tensors([rows[row] for row in batch], device)).float().cpu().numpy())
+            parts.append(
+                function(*tensors([rows[row] for row in batch], device)).float().cpu().numpy()
+            )
             report(len(batch))
     return np.concatenate(parts)[np.argsort(order)]
 

@@ -24,7 +24,7 @@ from dualpath.training.encoders import digest, encoder_folder, write_tokenizer
 from dualpath.training.export import export_regressor
 from dualpath.training.finetune import FineTuner, Settings, State
 from dualpath.training.folds import Fold
-from dualpath.training.head import Head, fit_head
+from dualpath.training.head import fit_head
 from dualpath.training.runs import Report, Run
 
 TOKENIZER = "tokenizer.json"

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dualpath.errors import UserError
 from dualpath.training.blend import WEIGHTS, Blend
@@ -28,6 +29,7 @@ class Card:
         date: when the run ended, ISO 8601 in UTC.
         elapsed_s: how long it took, all interruptions left out.
         encoder: what BERT was fine-tuned from; None where BERT was not trained.
+        precision: what BERT computes in when it is served.
         engine: what fitted the forest; None where it was not trained.
         head_rmse: BERT with a frozen encoder, on the same folds.
         blend: of both models' scores by weight.
@@ -44,6 +46,7 @@ class Card:
     date: str
     elapsed_s: float
     encoder: str | None = None
+    precision: str | None = None
     engine: str | None = None
     head_rmse: float | None = None
     bert_rmse: float | None = None
@@ -78,6 +81,11 @@ class Card:
 
     def write(self, folder: Path) -> None:
         """Write card.json and model-card.md into a folder."""
+        (folder / CARD_FILE).write_text(json.dumps(self.as_json(), indent=2) + "\n", encoding="utf-8")
+        (folder / PAGE_FILE).write_text(self.page(), encoding="utf-8")
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the facts as they stand in card.json."""
         facts = dataclasses.asdict(self)
         if self.blend:
             facts["blend"] = {
@@ -86,8 +94,7 @@ class Card:
                 "nested_rmse": self.blend.nested_rmse,
                 "rmse_by_weight": {f"{w:.2f}": error for w, error in zip(WEIGHTS, self.blend.rmse, strict=True)},
             }
-        (folder / CARD_FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-        (folder / PAGE_FILE).write_text(self.page(), encoding="utf-8")
+        return facts
 
     def page(self) -> str:
         """Return the card as Markdown."""
@@ -105,7 +112,7 @@ class Card:
         yield from ("", "A score is an easiness on the scale of the data's targets: higher is easier to read.")
         yield from ("", "## Quality", "", f"Root mean squared error in {self.n_folds}-fold cross-validation:", "")
         yield from ("| | RMSE |", "| --- | --- |")
-        for name, error in self._errors():
+        for name, error in self.errors():
             if error is not None:
                 yield f"| {name} | {error:.3f} |"
         yield ""
@@ -119,7 +126,8 @@ class Card:
         yield "- The data's licence holds for what is computed from it."
         yield from ("", "## Made with", "", ", ".join(f"{name} {version}" for name, version in self.versions.items()))
 
-    def _errors(self) -> Iterator[tuple[str, float | None]]:
+    def errors(self) -> Iterator[tuple[str, float | None]]:
+        """Give each error with its name as Markdown."""
         yield "always the mean (the target's standard deviation)", self.target_deviation
         yield "`cuml`, the forest", self.forest_rmse
         yield "`bert-large` before: the encoder frozen, a linear layer on top", self.head_rmse

@@ -49,7 +49,7 @@ class Settings:
     batch_rows: int = 16
     accumulate: int = 1
     learning_rate: float = 1e-4
-    head_learning_rate: float = 1e-3
+    head_learning_rate: float = 1e-4
     weight_decay: float = 0.01
     warm_up: float = 0.1
     patience: int = 3
@@ -193,7 +193,7 @@ class FineTuner:
             expected = torch.from_numpy(targets[part]).to(self._device)
             mean_squared = torch.nn.functional.mse_loss(self._scores(*inputs)[:, 0], expected)
             loss = torch.sqrt(mean_squared + TINY) * (len(part) / len(rows))
-            self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            self._scaler.scale(loss).backward()
             squared_error += float(mean_squared.detach()) * len(part)
         factor = rate(state.step, state.n_steps, self._settings.warm_up)
         for group in self._optimizer.param_groups:

@@ -87,9 +87,7 @@ def opened(folder: Path, settings: Mapping[str, Any], fresh: bool = False) -> It
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UserError(
-                f"--run-dir {folder}: another training run works in it. Wait for it, or name another."
-            ) from None
+            raise UserError(f"--run-dir {folder}: another training run works in it. Name another folder.") from None
         if fresh:
             for path in (path for pattern in ("*.npz", "*.pt", LOG, SETTINGS) for path in folder.glob(pattern)):
                 path.unlink()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dualpath import __version__
+from dualpath.readability import releases
 from dualpath.readability.contract import BERT, FOREST
 from dualpath.training.artifacts import installed, publishing
 from dualpath.training.blend import blend, plot, rmse
@@ -49,7 +50,7 @@ class Order:
     seed: int = 0
     encoder: str = "minilm"
     precision: str = "float32"
-    settings: Settings = Settings()
+    settings: Settings = field(default_factory=Settings)
     engine: str = "auto"
     run_dir: Path | None = None
     fresh: bool = False
@@ -65,6 +66,7 @@ class Trained:
     """
 
     card: Card
+    version: int
     files: dict[str, list[str]]
     run_dir: Path | None
 
@@ -89,7 +91,8 @@ def train(order: Order, report: Report) -> Trained:
             if card.blend:
                 plot(card.blend, folder / BLEND_FIGURE)
         names = {model: sorted(path.name for path in folder.iterdir()) for model, folder in folders.items()}
-    return Trained(card, names, training.run_dir)
+    version = order.version or releases.newest_release(order.model_repository)
+    return Trained(card, version, names, training.run_dir)
 
 
 class _Training:
