@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from tritonclient.grpc import InferResult, service_pb2
 
+from dualpath.compare.connection import over_grpc, reason
 from dualpath.compare.inputs import Row
-from dualpath.compare.load import over_grpc, reason, run
+from dualpath.compare.load import run
 from dualpath.compare.requests import request
 from dualpath.compare.result import Parity, Result, WorstRow
 from dualpath.compare.target import Pair, Target
