@@ -28,10 +28,12 @@ import tritonclient.grpc as grpcclient
 import typer
 from rich.console import Console
 from rich.table import Table
+from turns import in_turns
 
 from dualpath.compare import stats
+from dualpath.compare.connection import serialise
 from dualpath.compare.limit import Limit, Plan, plans
-from dualpath.compare.load import Contender, Turn, in_turns, run_turn, serialise
+from dualpath.compare.load import Contender, Turn, run_turn
 from dualpath.readability.releases import newest
 from dualpath.readability.samples import SAMPLES
 from dualpath.serving import TritonServer

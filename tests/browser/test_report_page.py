@@ -16,7 +16,7 @@ LOOKS = (Path(__file__).parent / "looks.js").read_text()
 SCHEMES = {"light": LIGHT, "dark": DARK}
 DESKTOP, PHONE = 1280, 390
 
-every_sample = pytest.mark.parametrize("sample", ["full", "failed", "bench", "hostile"])
+every_sample = pytest.mark.parametrize("sample", ["full", "failed", "doubtful", "bench", "precisions", "hostile"])
 every_scheme = pytest.mark.parametrize("scheme", SCHEMES)
 every_width = pytest.mark.parametrize("width", [DESKTOP, PHONE])
 

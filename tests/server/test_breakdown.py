@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from dualpath.compare.breakdown import Recorder, timelines
-from dualpath.compare.load import serialise
+from dualpath.compare.connection import serialise
 
 TEXT = "The cat sat on the mat."
 MODELS = {"A": ("ensemble_all", ""), "B": ("orchestrator", "1")}

@@ -99,6 +99,7 @@ def full() -> Result:
         MACHINE,
         [
             Parity(
+                A,
                 B,
                 "SCORE",
                 512,
@@ -187,11 +188,19 @@ def failed() -> Result:
         whole,
         parity=[
             Parity(
-                B, "SCORE", 512, 480, 1.02e-3, 2.1e-6, 2e-5, (WorstRow("excerpts.csv:301", 0.4120, 0.41302, 1.02e-3),)
+                A,
+                B,
+                "SCORE",
+                512,
+                480,
+                1.02e-3,
+                2.1e-6,
+                2e-5,
+                (WorstRow("excerpts.csv:301", 0.4120, 0.41302, 1.02e-3),),
             ),
-            Parity(B, "ROUTE", 512, 511, 1, 1 / 512, 0, (WorstRow("excerpts.csv:7", "bert+cuml", "cuml", 1),)),
+            Parity(A, B, "ROUTE", 512, 511, 1, 1 / 512, 0, (WorstRow("excerpts.csv:7", "bert+cuml", "cuml", 1),)),
             Parity(
-                B, "DEBUG", 512, 0, math.nan, math.nan, 2e-5, (WorstRow("excerpts.csv:1", math.nan, 1.0, math.nan),)
+                A, B, "DEBUG", 512, 0, math.nan, math.nan, 2e-5, (WorstRow("excerpts.csv:1", math.nan, 1.0, math.nan),)
             ),
         ],
         cells=[whole.cells[0], dead],
@@ -238,8 +247,48 @@ def bench() -> Result:
             "The weights of bert-large are random: speed can be judged, scores cannot.",
             "Set-up 3 was not measured: no GPU.",
         ],
-        parity=[Parity(SETUPS[1], "SCORE", 0, 0, math.nan, math.nan, 2e-5, ())],
+        parity=[Parity(*SETUPS[:2], "SCORE", 0, 0, math.nan, math.nan, 2e-5, ())],
         verdict="Alone, a row takes 75 ms in either set-up; from 8 rows on, text in the client is up to 16 % faster.",
+    )
+
+
+def doubtful() -> Result:
+    """With 16 clients the client was the bottleneck; at 20 requests/s the baseline cannot keep up."""
+    whole = full()
+    bound = replace(whole.cells[2], client_bound=[B], notes=["With orchestrator the client itself was the bottleneck."])
+    late = replace(whole.cells[-1], no_verdict={A: "cannot keep up"}, notes=["No verdict: ensemble_all is late."])
+    return replace(whole, cells=[*whole.cells[:2], bound, *whole.cells[-3:-1], late])
+
+
+def precisions() -> Result:
+    """Of `dualpath bench` with two precisions: six contenders with long names, two of them not measured."""
+    kinds = ("all in Triton, CPU", "models in Triton, pre- and postprocessing at the client", "all in Triton, GPU")
+    names = [f"{kind}, {precision}" for precision in ("float32", "bfloat16") for kind in kinds]
+    first, second, _, third, fourth, _ = names
+    cells = []
+    for batch in (1, 8, 64):
+        times = {first: 28.0 * batch, second: 27.0 * batch, third: 9 + 6.8 * batch, fourth: 8 + 6.9 * batch}
+        cell = Cell(Load(batch, 1), {name: measured(1000 * batch / ms, ms, 1.3) for name, ms in times.items()})
+        for name, ms in times.items():
+            if name != first:
+                cell.compared[name] = Compared(
+                    about(times[first] / ms), about(ms / times[first]), about(ms / times[first])
+                )
+        cell.not_measured = dict.fromkeys(names[2::3], "no GPU")
+        cells.append(cell)
+    cells[-1].client_bound = [fourth]
+    return Result(
+        "Set-ups of the pipeline, MiniLM",
+        names,
+        "dualpath bench --precision float32,bfloat16 --report bench",
+        "2026-07-14 11:02 UTC",
+        MACHINE,
+        [
+            Parity(first, second, "SCORE", 32, 30, 3.1e-6, 2e-7, 2e-5, (WorstRow("in.csv:7", 0.5, 0.5000031, 3.1e-6),)),
+            Parity(third, fourth, "SCORE", 32, 12, 4.2e-3, 6e-4, 2e-2, (WorstRow("in.csv:9", 0.5, 0.5042, 4.2e-3),)),
+        ],
+        cells,
+        verdict="One excerpt alone takes 15.8 ms. Scores agree in each precision.",
     )
 
 
@@ -260,7 +309,7 @@ def hostile() -> Result:
     ]
     return Result(
         evil, list(names.values()), f"dualpath compare '{evil}' \udcff", "2026-07-14", {evil: evil},
-        [Parity(names[B], evil, 2, 1, 1e-3, 1e-4, 2e-5, (WorstRow(evil, evil, 1.0, 1e-3),))],
+        [Parity(names[A], names[B], evil, 2, 1, 1e-3, 1e-4, 2e-5, (WorstRow(evil, evil, 1.0, 1e-3),))],
         cells,
         [replace(step, contender=names[step.contender], model=evil) for step in whole.steps],
         [replace(stage, contender=names[stage.contender], name=evil) for stage in whole.stages],

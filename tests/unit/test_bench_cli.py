@@ -5,6 +5,7 @@ import json
 import sys
 from contextlib import asynccontextmanager, contextmanager
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from dualpath.compare import setups
 from dualpath.compare.breakdown import Asked
 from dualpath.compare.load import Contender
 from dualpath.compare.setups import InTriton
+from dualpath.training import build
 from paths import REPOSITORY
 
 ALL_CPU, CLIENT, ALL_GPU = "all in Triton, CPU", "client + models on CPU", "all in Triton, GPU"
@@ -45,9 +47,13 @@ class FakeClient(FakeTriton):
 
 
 class FakeRecorder:
+    all: ClassVar[list] = []
+
     def __init__(self, url, models, metrics_url, server_pid):
         self.notes = []
+        self.closed = False
         FakeRecorder.n_rows = 0
+        FakeRecorder.all.append(self)
 
     @contextmanager
     def turn(self, contender):
@@ -59,6 +65,9 @@ class FakeRecorder:
         return []
 
     stages = processes = steps
+
+    def close(self):
+        self.closed = True
 
 
 def server(url):
@@ -74,6 +83,7 @@ def place(precision="float32", gpu=None, encoder="MiniLM"):
 def places(monkeypatch):
     """Run on these places, with fake set-ups that take a millisecond a row."""
     places = [place()]
+    FakeRecorder.all.clear()
 
     @contextmanager
     def served(*asked):
@@ -151,6 +161,7 @@ def test_each_precision_has_its_set_ups_and_is_held_against_itself(places, bench
     assert result["contenders"][0] == f"{ALL_CPU}, float32"
     assert len(result["contenders"]) == 6
     assert [parity["other"] for parity in result["parity"]] == [f"{CLIENT}, float32", f"{CLIENT}, bfloat16"]
+    assert [parity["baseline"] for parity in result["parity"]] == [f"{ALL_CPU}, float32", f"{ALL_CPU}, bfloat16"]
     assert [parity["atol"] for parity in result["parity"]] == [2e-5, 2e-2]
     assert any("weights are random" in note for note in result["notes"])
 
@@ -198,6 +209,31 @@ def test_ctrl_c_gives_what_was_measured(places, bench, monkeypatch):
     assert code == 130
     assert [cell["load"]["batch"] for cell in result["cells"] if cell["measured"]] == [1]
     assert "Interrupted after 1 of 2 loads." in result["notes"]
+    assert [recorder.closed for recorder in FakeRecorder.all] == [True]
+
+
+def test_every_recorder_is_closed(places, bench):
+    places[:] = [place(gpu=server("gpu"))]
+    assert bench("--batch", "1")[0] == 0
+    assert [recorder.closed for recorder in FakeRecorder.all] == [True, True]
+
+
+def test_a_shape_without_a_precision_is_measured_in_those_of_the_cpu_whatever_can_be_built(
+    places, dualpath, monkeypatch
+):
+    asked = []
+
+    @contextmanager
+    def served(*arguments):
+        asked.append(arguments[2:4])
+        yield places
+
+    monkeypatch.setattr(bench_servers, "served", served)
+    monkeypatch.setattr(build, "PRECISIONS", ("float16", "float32", "bfloat16"))
+    quick = ("bench", "--duration", "0.06", "--batch", "1")
+    dualpath(*quick, "--encoder-shape", "bert-large")
+    dualpath(*quick)
+    assert asked == [("bert-large", ["float32", "bfloat16"]), ("minilm", [])]
 
 
 @pytest.mark.parametrize("arguments", [(), ("--json",)])

@@ -1,5 +1,6 @@
 """What `dualpath bench` serves: whether there is a GPU for it, and which artifacts."""
 
+from contextlib import contextmanager
 from functools import partial
 from types import SimpleNamespace
 
@@ -37,6 +38,26 @@ def test_a_repository_without_the_model_is_refused(tmp_path):
         pass
 
 
+def test_every_connection_is_closed_before_its_server_stops(monkeypatch, tmp_path):
+    ended = []
+
+    @contextmanager
+    def start(model_repository, console, config_name=None):
+        yield SimpleNamespace(grpc_url=str(config_name))
+        ended.append(f"server {config_name}")
+
+    def server(url, own, precision):
+        return SimpleNamespace(url=url, close=lambda: ended.append(f"connection {url}"))
+
+    monkeypatch.setattr(bench_servers, "start", start)
+    monkeypatch.setattr(bench_servers, "Server", server)
+    monkeypatch.setattr(bench_servers, "why_no_gpu", lambda repository: None)
+    with bench_servers.served(REPOSITORY, "orchestrator", "minilm", [], tmp_path, None) as [place]:
+        assert (place.cpu.url, place.gpu.url) == ("None", "gpu")
+        assert ended == []
+    assert ended == ["connection gpu", "server gpu", "connection None", "server None"]
+
+
 def test_other_artifacts_take_the_place_of_the_repository_s_own(tmp_path):
     built = tmp_path / "built"
     for file in ("bert-large/1/model.pt", "bert-large/1/tokenizer.json", "cuml/1/checkpoint.tl"):
@@ -51,7 +72,7 @@ def test_other_artifacts_take_the_place_of_the_repository_s_own(tmp_path):
 
 
 def test_what_a_build_refuses_comes_back_from_its_process(tmp_path):
-    with pytest.raises(UserError, match="precision: expected float32 or bfloat16 or float16, found 'int8'"):
+    with pytest.raises(UserError, match=r"precision: expected .*, found 'int8'"):
         bench_models.build_encoder(tmp_path, "minilm", "int8", print)
 
 

@@ -30,7 +30,7 @@ def rows(n_rows):
 
 
 def compared(*pairs, atol=ATOL):
-    tally = Tally("B", "SCORE", atol)
+    tally = Tally("A", "B", "SCORE", atol)
     for number, (a, b) in enumerate(pairs):
         tally.add(f"row {number}", np.atleast_1d(np.array(a)), np.atleast_1d(np.array(b)))
     return tally.parity()
@@ -65,6 +65,7 @@ def test_a_difference_of_a_thousandth_in_one_row_of_512_is_caught_and_named():
     assert result.failed
     [found] = result.parity
     assert not found.ok
+    assert (found.baseline, found.other) == ("A", "B")
     assert (found.n_rows, found.n_equal) == (512, 511)
     assert found.largest == pytest.approx(1e-3, rel=0.01)
     assert found.mean == pytest.approx(1e-3 / 512, rel=0.01)
@@ -137,7 +138,7 @@ def test_texts_are_equal_or_not():
     def text(value):
         return np.array([value], np.object_)
 
-    tally = Tally("B", "ROUTE", ATOL)
+    tally = Tally("A", "B", "ROUTE", ATOL)
     for number, (a, b) in enumerate([(b"bert", b"bert"), (b"bert", b"cuml")]):
         tally.add(f"row {number}", text(a), text(b))
     found = tally.parity()

@@ -9,6 +9,7 @@ from made_up_turns import Machine, compare
 from dualpath.compare.load import Turn
 from dualpath.compare.result import Load
 from dualpath.compare.run import Plan
+from dualpath.compare.verdict import doubt
 
 
 def test_a_known_ratio_lies_in_its_interval_on_a_drifting_noisy_machine():
@@ -102,6 +103,8 @@ def test_as_fast_is_not_said_where_the_client_was_the_bottleneck():
         return Turn(1.0, 1000 * (1 + fast), 0, {"all": [1.0] * 1000}, client_busy=busy)
 
     result = compare(measure_turn, [Load(1, 1), Load(1, 2), Load(1, 4)])
+    assert [cell.client_bound for cell in result.cells] == [["A", "B"], [], []]
+    assert doubt(result.cells[0], "B", "A") == "the client was the bottleneck"
     assert result.verdict == (
         "B against A, rows per second: faster under 1 of 3 loads (2 x), as fast under 1 of 3 loads, no verdict under 1 "
         "of 3 loads. In 1 of 3 loads the client was the bottleneck."
@@ -127,6 +130,7 @@ def test_turns_without_an_answer_are_not_left_out_of_the_verdict(load):
     assert "as fast" not in result.verdict
     if load.rate:
         assert cell.notes == ["No verdict on B: in some rounds one side answered nothing."]
+        assert cell.no_verdict == {"B": "left rounds unanswered"}
         assert "at a given rate: no verdict." in result.verdict
 
 
@@ -175,7 +179,10 @@ def test_who_does_not_keep_up_with_a_rate_is_named_and_gets_no_verdict():
     assert result.cells[0].notes == [
         "No verdict: A does not keep up with 100 requests/s; its latency grows with the length of a turn."
     ]
+    assert result.cells[0].no_verdict == {"A": "cannot keep up"}
     assert result.verdict == "B against A, speed of the median answer at a given rate: no verdict."
+    assert doubt(result.cells[0], "B", "A") == "no verdict: A cannot keep up"
+    assert doubt(result.cells[0], "B") == ""
 
 
 def test_who_drops_requests_does_not_keep_up():

@@ -7,6 +7,7 @@ import pytest
 
 from dualpath.cli import models as command
 from dualpath.serving import client as serving
+from dualpath.training.card import Card
 
 INDEX = [
     {"name": "bert-large", "version": "1", "state": "UNAVAILABLE", "reason": "unloaded"},
@@ -14,7 +15,21 @@ INDEX = [
     {"name": "cuml", "version": "2", "state": "READY"},
     {"name": "postprocess", "version": "1", "state": "UNAVAILABLE", "reason": "unloaded"},
 ]
-CARD = {"rmse": 0.52345, "encoder": "bert-large-uncased", "trained_on": "train.csv", "date": "2026-01-31", "folds": [1]}
+CARD = Card(
+    data="train.csv",
+    data_digest="ab" * 32,
+    n_rows=100,
+    n_groups=50,
+    n_folds=5,
+    seed=0,
+    target_deviation=1.0,
+    versions={},
+    date="2026-01-31T01:02:03+00:00",
+    elapsed_s=60,
+    encoder="bert-large-uncased",
+    precision="bfloat16",
+    bert_rmse=0.52345,
+)
 
 
 @pytest.fixture
@@ -23,8 +38,7 @@ def shown(monkeypatch, tmp_path, capsys):
     for name, file in (("bert-large", "model.pt"), ("cuml", "checkpoint.tl")):
         (tmp_path / name / "2").mkdir(parents=True)
         (tmp_path / name / "2" / file).write_bytes(b"12345")
-    (tmp_path / "bert-large/2/build.json").write_text(json.dumps({"encoder": "?", "precision": "bfloat16"}))
-    (tmp_path / "bert-large/2/card.json").write_text(json.dumps(CARD))
+    CARD.write(tmp_path / "bert-large/2")
     server = SimpleNamespace(
         get_model_repository_index=lambda as_json: {"models": INDEX},
         get_model_config=lambda name, version, as_json: {"config": {"backend": "b"}},
@@ -37,7 +51,7 @@ def shown(monkeypatch, tmp_path, capsys):
 def test_the_version_that_is_served_is_shown_with_its_build_and_its_card(shown):
     assert shown["bert-large"]["version"] == "2"
     assert shown["bert-large"]["artifact"] == (
-        "2/model.pt (bert-large-uncased, bfloat16, RMSE 0.523, trained on train.csv, 2026-01-31, 5 bytes)"
+        "2/model.pt (bert-large-uncased, bfloat16, RMSE 0.523 on train.csv, 2026-01-31, 5 bytes)"
     )
     assert shown["cuml"]["artifact"] == "2/checkpoint.tl (5 bytes)"
 

@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache, partial
@@ -69,7 +69,6 @@ class Bench:
             self._add(place, f", {place.precision}" if len(places) > 1 else "")
         self._now = breakdown.Asked()  # the rows of the turn that runs
         self._servers = [server for place in places for server in (place.cpu, place.gpu) if server]
-        self._recorders = {server.url: self._recorder(server) for server in self._servers}
         self.result = Result(
             title=f"Set-ups of the pipeline, {places[0].encoder}",
             contenders=[*self._setups, *self._absent],
@@ -78,23 +77,27 @@ class Bench:
             environment=self._environment(),
             notes=self._notes(),
         )
+        self._recorders = {server.url: self._recorder(server) for server in self._servers}
 
     def run(self, console: Console) -> None:
-        """Hold the set-ups' answers against each other, measure them, and see where the time goes.
+        """Hold the set-ups' answers against each other, measure them, and see where the time goes; once.
 
         On Ctrl-C the result holds what was found until then, and KeyboardInterrupt goes on.
         """
-        try:
-            with live(console) as view:
-                families = zip(self._places, self._families, strict=True)
-                if all(self._compare_answers(place, family, view) for place, family in families):
-                    self._measure(view)
-        except KeyboardInterrupt:
+        with ExitStack() as stack:
+            for recorder in self._recorders.values():
+                stack.enter_context(closing(recorder))
+            try:
+                with live(console) as view:
+                    families = zip(self._places, self._families, strict=True)
+                    if all(self._compare_answers(place, family, view) for place, family in families):
+                        self._measure(view)
+            except KeyboardInterrupt:
+                self._break_down()
+                raise
+            finally:
+                self.result.verdict = f"{headline(self.result)} {verdict.sentence(self.result)}".strip()
             self._break_down()
-            raise
-        finally:
-            self.result.verdict = f"{headline(self.result)} {verdict.sentence(self.result)}".strip()
-        self._break_down()
         if not self._gone():
             self._trace()
 
@@ -239,8 +242,6 @@ class Bench:
             notes.append(
                 "The encoder's weights are random: the figures are of speed at its size, its scores mean nothing."
             )
-        if len(self._places) > 1:
-            notes.append("Answers are held against each other in each precision by itself.")
         return notes
 
 

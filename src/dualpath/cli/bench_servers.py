@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -80,12 +80,13 @@ def _serve(model_repository: Path, stack: ExitStack, console: Console) -> Place:
     stamp = newest(model_repository / BERT.name) / "build.json"
     facts = json.loads(stamp.read_text(encoding="utf-8")) if stamp.is_file() else {}
     precision = facts.get("precision", "unknown")
-    triton = stack.enter_context(start(model_repository, console))
-    cpu, gpu = Server(triton.grpc_url, triton, precision), None
-    why = why_no_gpu(model_repository)
-    if why is None:
-        triton = stack.enter_context(start(model_repository, console, config_name=GPU_CONFIG))
-        gpu = Server(triton.grpc_url, triton, precision)
+
+    def serve(config_name: str | None = None) -> Server:
+        triton = stack.enter_context(start(model_repository, console, config_name=config_name))
+        return stack.enter_context(closing(Server(triton.grpc_url, triton, precision)))
+
+    cpu, why = serve(), why_no_gpu(model_repository)
+    gpu = serve(GPU_CONFIG) if why is None else None
     return Place(model_repository, facts.get("encoder", "unknown"), precision, cpu, gpu, why or "")
 
 

@@ -9,13 +9,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dualpath.cli.compare_view import describe
+from dualpath.cli.compare_view import describe, in_doubt, show_parity
 from dualpath.compare.result import Cell, Result
 from dualpath.compare.stats import Ratio
 
 
 def show(result: Result, console: Console) -> None:
-    """Print the figures of each load and set-up, what was not measured and why, the notes and the verdict."""
+    """Print how far answers agree, what was not measured and why, the notes, the figures and the verdict."""
+    show_parity(result, console)
     said = [f"{describe(cell.load)}: {note}" for cell in result.cells for note in cell.notes]
     for text in [*said, *_not_measured(result), *result.notes]:
         console.print(text, markup=False, highlight=False)
@@ -41,7 +42,7 @@ def _add(table: Table, cell: Cell, rows: str, names: list[str]) -> None:
                 rows,
                 escape(name),
                 f"{measured.rows_per_s:.3g}",
-                escape(_ratio(compared.throughput)) if compared else "",
+                f"{escape(_ratio(compared.throughput))}{in_doubt(cell, name, names[0])}" if compared else "",
                 *latencies,
             )
             rows = ""

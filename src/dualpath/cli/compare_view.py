@@ -11,7 +11,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from dualpath.compare import run
-from dualpath.compare.result import Cell, Load, Measured, Parity, Result
+from dualpath.compare.result import Cell, Load, Measured, Result
+from dualpath.compare.verdict import doubt
 
 
 class View:
@@ -55,10 +56,7 @@ def describe(load: Load) -> str:
 
 def show(result: Result, console: Console) -> None:
     """Print a result's tables, its notes and its verdict."""
-    if result.parity:
-        console.print(_parity(result))
-        for line in _worst(result):
-            console.print(f"  {line}", markup=False, highlight=False)
+    show_parity(result, console)
     for cell in result.cells:
         console.print(_cell(cell, result))
         for note in cell.notes:
@@ -68,13 +66,21 @@ def show(result: Result, console: Console) -> None:
     console.print(result.verdict, markup=False, highlight=False, style="bold")
 
 
+def show_parity(result: Result, console: Console) -> None:
+    """Print whose answers were held against whose, how far they agree, and the rows that differ most."""
+    if result.parity:
+        console.print(_parity(result))
+        for line in _worst(result):
+            console.print(f"  {line}", markup=False, highlight=False)
+
+
 def _parity(result: Result) -> Table:
-    table = Table("output", title="Do they agree?", title_justify="left")
-    for header in ("rows", "equal to the bit", "largest difference", "mean", "tolerance"):
+    table = Table("contender", "held against", "output", title="Do they agree?", title_justify="left")
+    for header in ("rows", "bitwise equal", "largest difference", "mean", "tolerance"):
         table.add_column(header, justify="right")
     for parity in result.parity:
         table.add_row(
-            escape(_output(parity, result)),
+            *(escape(text) for text in (parity.other, parity.baseline, parity.output)),
             str(parity.n_rows),
             str(parity.n_equal),
             f"{parity.largest:.2g}",
@@ -88,12 +94,9 @@ def _parity(result: Result) -> Table:
 def _worst(result: Result) -> Iterator[str]:
     """Yield a line for each of the rows on which they disagree most, the worst of each output first."""
     for parity in result.parity:
+        of = f"{parity.output} of {parity.other}" if len(result.contenders) > 2 else parity.output
         for row in parity.worst:
-            yield f"{_output(parity, result)}: {row.where}: {row.baseline} and {row.other} ({row.difference:.2g} apart)"
-
-
-def _output(parity: Parity, result: Result) -> str:
-    return f"{parity.output} of {parity.other}" if len(result.contenders) > 2 else parity.output
+            yield f"{of}: {row.where}: {row.baseline} and {row.other} ({row.difference:.2g} apart)"
 
 
 def _cell(cell: Cell, result: Result) -> Table:
@@ -114,14 +117,15 @@ def _cell(cell: Cell, result: Result) -> Table:
         if name in cell.not_measured:
             table.add_row(escape(name), escape(f"not measured: {cell.not_measured[name]}"))
         elif name in cell.measured:
-            measured, compared = cell.measured[name], cell.compared.get(name)
-            ratios = (compared.throughput, compared.p50, compared.p99) if compared else ("", "", "")
+            measured = cell.measured[name]
+            throughput, p50, p99 = _ratios(cell, name, result.contenders[0])
             table.add_row(
                 escape(name),
                 f"{measured.rows_per_s:.4g}",
-                escape(str(ratios[0])),
+                throughput,
                 *(_ms(measured, percentile) for percentile in (50, 90, 99)),
-                *(escape(str(ratio)) for ratio in ratios[1:]),
+                p50,
+                p99,
                 str(measured.n_errors),
                 str(measured.n_timeouts),
             )
@@ -129,6 +133,23 @@ def _cell(cell: Cell, result: Result) -> Table:
                 shown = (f"{latencies[it]:.1f}" if latencies else "" for it in (50, 90, 99))
                 table.add_row(f"  BERT_WEIGHT {escape(group)}", "", "", *shown, style="dim")
     return table
+
+
+def _ratios(cell: Cell, name: str, baseline: str) -> list[str]:
+    """Return the ratios of throughput, p50 and p99 as markup."""
+    if (compared := cell.compared.get(name)) is None:
+        return [""] * 3
+    decisive = compared.throughput if cell.load.rate is None else compared.p50
+    return [
+        escape(str(ratio)) + (in_doubt(cell, name, baseline) if ratio is decisive else "")
+        for ratio in (compared.throughput, compared.p50, compared.p99)
+    ]
+
+
+def in_doubt(cell: Cell, name: str, baseline: str) -> str:
+    """Return what stands under the ratio that a verdict goes by where it is not to be taken as it stands, as markup."""
+    why = doubt(cell, name, baseline)
+    return f"\n[yellow]{escape(why)}[/]" if why else ""
 
 
 def _ms(measured: Measured, percentile: int) -> str:

@@ -7,43 +7,24 @@ import itertools
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
 import numpy as np
-import tritonclient.grpc as grpcclient
-from tritonclient.grpc import service_pb2
+
+from dualpath.compare.connection import Connect, Send, over_grpc, reason
 
 T = TypeVar("T")
 
-_INFER = "/inference.GRPCInferenceService/ModelInfer"
-
-CONNECT_TIMEOUT_S = 2.0
 PAUSE_S = 0.01
 """After a failure a client of a closed loop waits, so as not to hammer a server that is down."""
 TICK_S = 0.02
 N_CONNECTIONS = 8
 """Of an open loop, whose requests outnumber any number of clients."""
-
-Send = Callable[[Any], Awaitable[object]]
-"""Sends one request and returns when it is answered; whatever it raises counts as an error."""
-
-Connect = Callable[[str], AbstractAsyncContextManager[Send]]
-"""Opens one client's connection to a server's gRPC address."""
-
-
-@asynccontextmanager
-async def over_grpc(url: str) -> AsyncIterator[Send]:
-    """Open a connection of its own that takes serialised ModelInferRequests."""
-    unlimited = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-    async with grpc.aio.insecure_channel(url, options=[("grpc.use_local_subchannel_pool", 1), *unlimited]) as channel:
-        with suppress(TimeoutError):  # then its first request fails, and is counted
-            await asyncio.wait_for(channel.channel_ready(), CONNECT_TIMEOUT_S)
-        yield channel.unary_unary(_INFER)  # bytes in, bytes out
 
 
 @dataclass(frozen=True)
@@ -107,19 +88,6 @@ class Turn:
         """Return the latencies of these groups or of all, and for each time-out how long it was waited for."""
         both = self.latencies_ms, self.timeouts_ms
         return [wait for group in groups or self.latencies_ms for waits in both for wait in waits.get(group, ())]
-
-
-def serialise(
-    model: str, inputs: Sequence[grpcclient.InferInput], outputs: Sequence[str] = (), version: str = ""
-) -> bytes:
-    """Serialise one request for these outputs, or for all."""
-    request = service_pb2.ModelInferRequest(model_name=model, model_version=version)
-    for name in outputs:
-        request.outputs.add(name=name)
-    for tensor in inputs:
-        request.inputs.append(tensor._get_tensor())
-        request.raw_input_contents.append(tensor._get_content())
-    return bytes(request.SerializeToString())
 
 
 async def run_turn(
@@ -231,30 +199,6 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
         signal.signal(signal.SIGINT, before)
 
 
-def in_turns(
-    contenders: Mapping[str, Callable[[int], Turn]], n_turns: int, seed: int = 0, warm_up: int = 1
-) -> dict[str, list[Turn]]:
-    """Measure contenders in short turns, in random order within each round, so that a drifting machine hits all.
-
-    Args:
-        contenders: by name, what measures one turn; gets a random number, the request to start with.
-        n_turns: turns of each contender that count.
-        warm_up: rounds before them that do not.
-    Returns:
-        For each name its turns; the i-th turns of all were measured next to each other.
-    """
-    rng = np.random.default_rng(seed)
-    names = list(contenders)
-    turns: dict[str, list[Turn]] = {name: [] for name in names}
-    for number in range(-warm_up, n_turns):
-        start = int(rng.integers(1 << 16))  # the same requests for all contenders of a round
-        for index in rng.permutation(len(names)):
-            turn = contenders[names[index]](start)
-            if number >= 0:
-                turns[names[index]].append(turn)
-    return turns
-
-
 @asynccontextmanager
 async def _connections(url: str, contender: Contender, number: int) -> AsyncIterator[list[Send]]:
     async with AsyncExitStack() as stack:
@@ -314,11 +258,3 @@ class _Meter:
             slept = time.perf_counter()
             await asyncio.sleep(TICK_S)
             self._lags_ms.append((time.perf_counter() - slept - TICK_S) * 1e3)
-
-
-def reason(error: BaseException) -> str:
-    """Return an error in one line, as its server worded it."""
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    text = str(error.details()) if isinstance(error, grpc.aio.AioRpcError) else str(error)
-    return " ".join(text.split()) or type(error).__name__

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from tritonclient.grpc import InferResult, service_pb2
 
+from dualpath.compare.connection import over_grpc, reason
 from dualpath.compare.inputs import Row
-from dualpath.compare.load import over_grpc, reason, run
+from dualpath.compare.load import run
 from dualpath.compare.requests import request
 from dualpath.compare.result import Parity, Result, WorstRow
 from dualpath.compare.target import Pair, Target
@@ -35,8 +36,8 @@ Ask = Callable[[Row], Awaitable[Answer]]
 class Tally:
     """One output of two models, row after row."""
 
-    def __init__(self, other: str, output: str, atol: float) -> None:
-        self._other, self._output, self._atol = other, output, atol
+    def __init__(self, baseline: str, other: str, output: str, atol: float) -> None:
+        self._baseline, self._other, self._output, self._atol = baseline, other, output, atol
         self._is_text = False
         self._n_equal = 0
         self._differences: list[float] = []
@@ -56,6 +57,7 @@ class Tally:
         differences = np.array(self._differences or [0.0])
         finite = differences[np.isfinite(differences)]
         return Parity(
+            baseline=self._baseline,
             other=self._other,
             output=self._output,
             n_rows=len(self._differences),
@@ -94,8 +96,8 @@ def check(
     Raises:
         UserError: both refuse a row as invalid.
     """
-    tallies = {output: Tally(other, output, atol) for output in outputs}
     names = (result.contenders[0], other)
+    tallies = {output: Tally(*names, output, atol) for output in outputs}
     failures: dict[str, list[str]] = {name: [] for name in names}
     n_late = dict.fromkeys(names, 0)  # in a row
 

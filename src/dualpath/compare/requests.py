@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from dualpath.compare.connection import serialise
 from dualpath.compare.inputs import Row
-from dualpath.compare.load import Contender, serialise
+from dualpath.compare.load import Contender
 from dualpath.compare.target import Pair, Target
 from dualpath.compare.tensors import infer_input
 from dualpath.errors import UserError

@@ -77,8 +77,8 @@ class Cell:
         compared: by contender, the baseline left out.
         notes: what a reader must know: too noisy for a verdict, the client was the bottleneck.
         not_measured: by contender, why: "no GPU", "over 30 s a request".
-        no_verdict: contenders on whose speed nothing may be concluded, whatever the ratio; a note says why.
-        client_bound: whether the client was the bottleneck, so that equal figures do not mean equal speed.
+        no_verdict: by contender on whose speed nothing may be concluded, whatever its ratios, why: "cannot keep up".
+        client_bound: contenders with which the client was the bottleneck: equal figures do not mean equal speed then.
     """
 
     load: Load
@@ -86,8 +86,8 @@ class Cell:
     compared: dict[str, Compared] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     not_measured: dict[str, str] = field(default_factory=dict)
-    no_verdict: list[str] = field(default_factory=list)
-    client_bound: bool = False
+    no_verdict: dict[str, str] = field(default_factory=dict)
+    client_bound: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -105,11 +105,13 @@ class WorstRow:
 
 @dataclass(frozen=True)
 class Parity:
-    """One common output of the baseline and another contender, over every input that both answered.
+    """One common output of two contenders, over every input that both answered.
 
-    Differences are absolute; NaN equals NaN only. Texts are equal or not: `mean` is the share of those that are not.
+    `other` was held against `baseline`, which need not be the first contender of all. Differences are absolute; NaN
+    equals NaN only. Texts are equal or not: `mean` is the share of those that are not.
     """
 
+    baseline: str
     other: str
     output: str
     n_rows: int

@@ -15,7 +15,8 @@ import numpy.typing as npt
 import tritonclient.grpc as grpcclient
 from tritonclient.grpc import service_pb2
 
-from dualpath.compare.load import Contender, Send, over_grpc, serialise
+from dualpath.compare.connection import Send, over_grpc, serialise
+from dualpath.compare.load import Contender
 from dualpath.compare.result import Cell, Load, Result
 from dualpath.compare.tensors import infer_input
 from dualpath.readability.combine import Scores, combine

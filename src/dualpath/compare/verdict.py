@@ -43,10 +43,10 @@ def speed(load: Load, compared: Compared) -> Ratio:
     return Ratio(1 / compared.p50.value, 1 / compared.p50.high, 1 / compared.p50.low if compared.p50.low else inf)
 
 
-def judge(cell: Cell, name: str) -> Verdict:
+def judge(cell: Cell, name: str, baseline: str) -> Verdict:
     """Say what a cell allows to say on a contender."""
     ratio = speed(cell.load, cell.compared[name])
-    if name in cell.no_verdict:
+    if {name, baseline} & cell.no_verdict.keys():
         return Verdict.none
     if ratio.low > 1:
         return Verdict.faster
@@ -54,25 +54,34 @@ def judge(cell: Cell, name: str) -> Verdict:
         return Verdict.slower
     if ratio.high > ratio.low * SAME:
         return Verdict.noisy
-    return Verdict.none if cell.client_bound else Verdict.same
+    return Verdict.none if {name, baseline} & {*cell.client_bound} else Verdict.same
+
+
+def doubt(cell: Cell, *names: str) -> str:
+    """Say in a few words why figures of these contenders are not to be taken as they stand; "" where they are."""
+    said = [f"no verdict: {name} {cell.no_verdict[name]}" for name in names if name in cell.no_verdict]
+    if {*names} & {*cell.client_bound}:
+        said.append("the client was the bottleneck")
+    return "; ".join(said)
 
 
 def annotate(cell: Cell, turns: Mapping[str, Sequence[Turn]], contenders: Sequence[str]) -> None:
     """Note in a cell what a reader must know about its figures, and where they allow no verdict."""
+    baseline = contenders[0]
     behind = _behind(cell, turns) if cell.load.rate is not None else {}
-    for name in cell.compared:
-        pairs = zip(turns[name], turns[contenders[0]], strict=False)
+    for name in cell.compared if cell.load.rate is not None else ():
         # The median of an open loop leaves such rounds out; the throughput of a closed one has them.
-        unanswered = cell.load.rate is not None and not all(a.waits_ms() and b.waits_ms() for a, b in pairs)
-        if unanswered:
+        rounds = zip(turns[baseline], turns[name], strict=False)
+        silent = {it for of in rounds for it, turn in zip((baseline, name), of, strict=True) if not turn.waits_ms()}
+        if silent:
             cell.notes.append(f"No verdict on {name}: in some rounds one side answered nothing.")
-        if unanswered or behind.keys() & {name, contenders[0]}:
-            cell.no_verdict.append(name)
-    cell.notes += [*_about_figures(cell, contenders[0]), *behind.values()]
+        cell.no_verdict |= dict.fromkeys(sorted(silent), "left rounds unanswered")
+    cell.no_verdict |= dict.fromkeys(behind, "cannot keep up")
+    cell.notes += [*_about_figures(cell, baseline), *behind.values()]
     for name, taken in turns.items():
         answered = [turn for turn in taken if turn.n_rows]
         about_client = list(_about_client(name, answered)) if answered else []
-        cell.client_bound |= bool(about_client)
+        cell.client_bound += [name] * bool(about_client)
         cell.notes += about_client
         if answered and cell.load.rate is None:
             cell.notes += _about_machine(name, answered)
@@ -81,11 +90,11 @@ def annotate(cell: Cell, turns: Mapping[str, Sequence[Turn]], contenders: Sequen
 def _about_figures(cell: Cell, baseline: str) -> Iterable[str]:
     for name, compared in cell.compared.items():
         ratio = speed(cell.load, compared)
-        if name in cell.no_verdict:
+        if {name, baseline} & cell.no_verdict.keys():
             continue
         if ratio.high == inf:
             yield f"Too few turns for a verdict on {name}: a longer duration gives more."
-        elif judge(cell, name) is Verdict.noisy:
+        elif judge(cell, name, baseline) is Verdict.noisy:
             yield f"Too noisy for a verdict on {name}: its speed is {ratio} of {baseline}'s."
     for name, measured in cell.measured.items():
         if not measured.latencies_ms:
@@ -101,13 +110,13 @@ def sentence(result: Result) -> str:
         closed = [cell for cell in cells if cell.load.rate is None]
         open_ = [cell for cell in cells if cell.load.rate is not None]
         if closed:
-            said.append(f"{other} against {baseline}, rows per second: {_counts(closed, other)}.")
+            said.append(f"{other} against {baseline}, rows per second: {_counts(closed, other, baseline)}.")
         if open_:
-            counts = _counts(open_, other)
+            counts = _counts(open_, other, baseline)
             said.append(f"{other} against {baseline}, speed of the median answer at a given rate: {counts}.")
         agreement = [parity for parity in result.parity if parity.other == other]
-        said += [_agreement(parity) for parity in agreement]
-    if n_bound := sum(cell.client_bound for cell in result.cells):
+        said += [_agreement(parity, baseline) for parity in agreement]
+    if n_bound := sum(bool(cell.client_bound) for cell in result.cells):
         said.append(f"In {n_bound} of {len(result.cells)} loads the client was the bottleneck.")
     said += [_failures(result, name) for name in result.contenders]
     said = list(filter(None, said))
@@ -121,10 +130,10 @@ def _failures(result: Result, name: str) -> str:
     return f"{name} {' and '.join(parts)}{'' if n_errors else ' requests'}." if parts else ""
 
 
-def _counts(cells: Sequence[Cell], name: str) -> str:
+def _counts(cells: Sequence[Cell], name: str, baseline: str) -> str:
     parts = []
     for verdict in Verdict:
-        values = sorted(speed(it.load, it.compared[name]).value for it in cells if judge(it, name) is verdict)
+        values = sorted(speed(it.load, it.compared[name]).value for it in cells if judge(it, name, baseline) is verdict)
         if values:
             times = f" ({_range(values)} x)" if verdict in (Verdict.faster, Verdict.slower) else ""
             where = "" if len(cells) == 1 else f" under {len(values)} of {len(cells)} loads"
@@ -137,7 +146,12 @@ def _range(values: Sequence[float]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _agreement(parity: Parity) -> str:
+def _agreement(parity: Parity, baseline: str) -> str:
+    agreement = _within(parity)
+    return agreement if parity.baseline == baseline else f"{parity.other} against {parity.baseline}: {agreement}"
+
+
+def _within(parity: Parity) -> str:
     if not parity.n_rows:
         return f"{parity.output} was not compared."
     if parity.n_equal == parity.n_rows:

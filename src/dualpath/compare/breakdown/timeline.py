@@ -42,7 +42,7 @@ def timelines(url: str, requests: Mapping[str, bytes]) -> tuple[list[Span], list
 
     Args:
         url: the server's gRPC address.
-        requests: by contender, a serialised ModelInferRequest (`load.serialise`).
+        requests: by contender, a serialised ModelInferRequest (`connection.serialise`).
     Returns:
         Spans, parents before children; and notes: which contender has none, and why.
     """

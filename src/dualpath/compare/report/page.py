@@ -70,6 +70,7 @@ def _render(result: Result, drawn: dict[str, Any]) -> str:
         parity=tables.parity(result),
         worst=tables.worst(result),
         loads=tables.loads(result),
+        no_verdict=any(cell.no_verdict for cell in result.cells),
         errors=tables.errors(result),
         not_measured=tables.not_measured(result),
         steps=tables.steps(result),
@@ -88,7 +89,8 @@ def _verdict(result: Result) -> tuple[str, str]:
     return (first + stop.rstrip() or NO_VERDICT), more
 
 
-def _ratio(ratio: tuple[str, str]) -> Markup:
-    return Markup('<td class="ratio">{}{}</td>').format(
-        ratio[0], Markup("<small>{}</small>").format(ratio[1]) if ratio[1] else ""
-    )
+def _ratio(ratio: tables.Figure) -> Markup:
+    interval = Markup("<small>{}</small>").format(ratio.interval) if ratio.interval else ""
+    why = Markup('<small class="why warn">{}</small>').format(ratio.why) if ratio.why else ""
+    doubtful = " doubtful" if ratio.doubtful else ""
+    return Markup('<td class="ratio{}">{}{}{}</td>').format(doubtful, ratio.value, interval, why)

@@ -21,7 +21,7 @@ LIGHT = {
     "series-1": "#d55e00",
     "series-2": "#008f68",
     "series-3": "#882255",
-    "series-4": "#6d7681",
+    "series-4": "#75522b",
     "series-5": "#332288",
 }
 
@@ -39,7 +39,7 @@ DARK = {
     "series-1": "#f0883e",
     "series-2": "#3cc9a0",
     "series-3": "#e58fbf",
-    "series-4": "#a8b1bb",
+    "series-4": "#cbb08a",
     "series-5": "#b3a6ff",
 }
 

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from dualpath.compare.report.palette import LIGHT
-from dualpath.compare.report.render import Key, Panel, Plot, mark
-from dualpath.compare.report.wording import factor, joined, known, load, number, rows, senders, short
-from dualpath.compare.result import Cell, Compared, Measured, Result
-from dualpath.compare.stats import Ratio
+from dualpath.compare.report.ratios import ratios
+from dualpath.compare.report.render import Key, Panel, Plot, face, mark
+from dualpath.compare.report.wording import clean, joined, load, number, rows, senders, short
+from dualpath.compare.result import Cell, Measured, Result
+from dualpath.compare.verdict import doubt
 
 MOST_DISTRIBUTIONS = 6
 WIDE = 20  # values that differ by more are shown on a logarithmic axis
 STYLES = ("-", "--", ":", "-.")
+IN_DOUBT = Key("grey: no verdict, or the client was the bottleneck; the table says which", doubtful=True)
 
 Lines = dict[str, list[tuple[float, float]]]
 
@@ -28,8 +28,9 @@ def speed(result: Result) -> list[Plot]:
     """Return the figures for which there is something to show."""
     closed = [cell for cell in result.cells if cell.load.rate is None and cell.measured]
     opened = [cell for cell in result.cells if cell.load.rate is not None and cell.measured]
+    compared = [cell for cell in result.cells if cell.compared]
     plots = [
-        _ratios(result),
+        ratios(result, compared, contenders(result, compared)),
         _throughput(result, closed),
         _latency(result, closed, "latency", "Latency"),
         _latency(result, opened, "latency-at-rate", "Latency at a given rate of requests"),
@@ -39,9 +40,11 @@ def speed(result: Result) -> list[Plot]:
 
 
 def contenders(result: Result, cells: Sequence[Cell] | None = None) -> list[Key]:
-    """Return the keys of the contenders that these cells measured."""
+    """Return the keys of the contenders that these cells measured, and that of doubtful figures where there are any."""
     seen = result.contenders if cells is None else {name for cell in cells for name in cell.measured}
-    return [Key(name, place) for place, name in enumerate(result.contenders) if name in seen]
+    keys = [Key(name, place) for place, name in enumerate(result.contenders) if name in seen]
+    in_doubt = any(doubt(cell, *cell.measured) for cell in cells or ())
+    return [*keys, *[IN_DOUBT] * in_doubt]
 
 
 def _throughput(result: Result, cells: Sequence[Cell]) -> Plot:
@@ -99,13 +102,16 @@ def _curves(
         return {name: line for name, line in named.items() if line}
 
     drawn = {style: lines(of) for style, of in values.items()}
+    doubts = {(name, x): why for x, cell in points for name in cell.measured if (why := doubt(cell, name))}
 
     def draw(axes: Axes) -> None:
         for style, of in drawn.items():
             for name, line in of.items():
-                hollow: dict[str, Any] = {"markerfacecolor": LIGHT["paper"]} if style != "-" else {}
-                place = result.contenders.index(name)
-                axes.plot(*zip(*line, strict=True), linestyle=style, clip_on=False, **mark(place), **hollow)
+                look, hollow = {"clip_on": False, **mark(result.contenders.index(name))}, style != "-"
+                axes.plot(*zip(*line, strict=True), linestyle=style, **look, **face(hollow))
+                for x, y in line:
+                    if (name, x) in doubts:
+                        axes.plot(x, y, zorder=3, linestyle="", **look, **face(hollow, doubtful=True))
         xs = sorted({x for x, _ in points})
         if across != "requests/s" or xs[-1] / xs[0] > WIDE:
             axes.set_xscale("log", base=2)
@@ -121,7 +127,8 @@ def _curves(
     said = "; ".join(
         f"{short(name)} " + joined([f"{number(y)} at {x:,.6g}" for x, y in line]) for name, line in first.items()
     )
-    return Panel(title, f"{title}: {unit} by {across}. {said}.", draw)
+    warned = [f" {short(name)} at {x:,.6g}: {clean(why)}." for (name, x), why in doubts.items()]
+    return Panel(title, f"{title}: {unit} by {across}. {said}.{''.join(warned)}", draw)
 
 
 def _scale(axes: Axes, ys: Sequence[float], unit: str) -> None:
@@ -170,8 +177,9 @@ def _percentiles(result: Result, cell: Cell, groups: Sequence[str]) -> Panel:
                 line = [(_nines(p), ms) for p, ms in sorted(latencies.items()) if p <= _tail(measured)]
                 line += [(last, latencies[100])] if 100 in latencies else []
                 at = [i for i, (x, _) in enumerate(line) if x == last or x in (_nines(50), _nines(90), _nines(99))]
+                look = {"linestyle": style, **mark(place), **face(doubtful=bool(doubt(cell, name)))}
                 if line:
-                    axes.plot(*zip(*line, strict=True), linestyle=style, markevery=at, clip_on=False, **mark(place))
+                    axes.plot(*zip(*line, strict=True), markevery=at, clip_on=False, **look)
                 ys += [y for _, y in line]
         ticks = [p for p in (50, 90, 99, 99.9) if p <= tail]
         axes.set_xticks([0, *map(_nines, ticks), last], ["0", *(f"{p:g}" for p in ticks), "max"])
@@ -195,92 +203,3 @@ def _tail(measured: Measured) -> float:
 
 def _nines(percentile: float) -> float:
     return -math.log10(1 - percentile / 100)
-
-
-def _ratios(result: Result) -> Plot:
-    """Every ratio with its interval: the answer, load by load."""
-    cells = [cell for cell in result.cells if cell.compared]
-    others = [key for key in contenders(result)[1:] if any(key.label in cell.compared for cell in cells)]
-    height = 74 + len(cells) * max(24, 13 * len(others) + 8)
-    measures: list[tuple[str, str, Callable[[Compared], Ratio]]] = [
-        ("Throughput", "faster →", lambda c: c.throughput),
-        ("Median latency (p50)", "← faster", lambda c: c.p50),
-        ("99th percentile (p99)", "← faster", lambda c: c.p99),
-    ]
-    panels = [_forest(result, others, *measure, cells) for measure in measures if cells]
-    who = short(others[0].label) if len(others) == 1 else "Each contender"
-    caption = (
-        "Turn by turn, with the 95 % interval. A hollow mark: the interval holds 1, so no difference is shown. "
-        "Right of 1 is more, left is less."
-    )
-    title = f"{who} over {_baseline(result)}, load by load"
-    return Plot("ratios", title, caption, panels, others if len(others) > 1 else [], (400, height))
-
-
-def _baseline(result: Result) -> str:
-    """Return the baseline's name, short."""
-    return short(result.contenders[0]) if result.contenders else "the baseline"
-
-
-def _forest(
-    result: Result,
-    others: Sequence[Key],
-    title: str,
-    better: str,
-    of: Callable[[Compared], Ratio],
-    cells: Sequence[Cell],
-) -> Panel:
-    drawn = [
-        (y + ((i + 0.5) / len(others) - 0.5) * 0.7, key, of(cell.compared[key.label]))
-        for y, cell in enumerate(cells)
-        for i, key in enumerate(others)
-        if key.label in cell.compared and known(of(cell.compared[key.label]))
-    ]
-
-    def draw(axes: Axes) -> None:
-        axes.axvline(1, color=LIGHT["muted"], linewidth=1)
-        for y, key, ratio in drawn:
-            hollow: dict[str, Any] = {"markerfacecolor": LIGHT["paper"]} if ratio.low <= 1 <= ratio.high else {}
-            axes.plot((ratio.low, ratio.high), (y, y), color=key.line["color"], linewidth=1.6)
-            axes.plot(ratio.value, y, linestyle="", **key.line, **hollow)
-        axes.set_xscale("log")
-        ends = [x for _, _, ratio in drawn for x in (ratio.low, ratio.high) if math.isfinite(x) and x > 0]
-        low, high = min([0.9, *ends]) / 1.05, max([1.1, *ends]) * 1.05
-        axes.set_xlim(low, high)
-        ticks = _ticks(low, high)
-        axes.set_xticks(ticks, [f"{tick:,.6g}×" for tick in ticks])
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.grid(True, axis="x")
-        axes.grid(False, axis="y")
-        axes.set_yticks(range(len(cells)), [load(cell.load) for cell in cells])
-        axes.tick_params(axis="y", length=0)
-        axes.spines["left"].set_visible(False)
-        axes.set_ylim(len(cells) - 0.4, -0.6)
-        axes.set_title(title)
-        axes.set_title(better, loc="right", size=8, weight="normal", color=LIGHT["muted"])
-
-    said = "; ".join(
-        f"{short(key.label)} at {load(cell.load)} {' '.join(factor(of(cell.compared[key.label])))}"
-        for cell in cells
-        for key in others
-        if key.label in cell.compared
-    )
-    return Panel(title, f"{title} over {_baseline(result)}: {said}.", draw)
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """Return up to five round ratios within an interval, 1 among them."""
-    steps: list[list[float]] = [
-        [i / 20 for i in range(10, 41)],
-        [i / 10 for i in range(5, 21)],
-        [0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.2, 1.4, 1.6, 1.8, 2],
-        [0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4],
-        [2.0**i for i in range(-12, 13)],
-        [4.0**i for i in range(-6, 7)],
-    ]
-    for candidates in steps:
-        ticks = [tick for tick in candidates if low <= tick <= high]
-        covered = ticks[0] / low < 1.5 * (candidates[1] / candidates[0]) and candidates[-1] * 1.6 > high
-        if len(ticks) <= 5 and covered:
-            return ticks
-    return [10.0**i for i in range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)]

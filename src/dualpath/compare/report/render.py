@@ -15,12 +15,15 @@ from markupsafe import Markup
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 
 from dualpath.compare.report.palette import LIGHT, marker, series
 from dualpath.compare.report.wording import short
 
 PIXELS = 96  # to the inch, in CSS
+DPI = 160  # of PNGs
+LONGEST_KEY = 80  # characters
 
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib; in the page the page's own font takes its place
@@ -64,15 +67,18 @@ class Panel:
 
 @dataclass(frozen=True)
 class Key:
-    """What a line means: that of a contender, by its place, or a line style of all."""
+    """What a line means: that of a contender, by its place, a line style of all, or the mark of a doubtful figure."""
 
     label: str
     place: int | None = None
     style: str = "-"
+    doubtful: bool = False
 
     @property
     def line(self) -> dict[str, Any]:
         """How matplotlib draws it."""
+        if self.doubtful:
+            return {"linestyle": "", "marker": "o", **face(doubtful=True)}
         if self.place is None:
             return {"color": LIGHT["ink"], "linestyle": self.style}
         return mark(self.place)
@@ -99,6 +105,12 @@ class Plot:
 def mark(place: int) -> dict[str, Any]:
     """Return the colour and marker of a contender by its place."""
     return {"color": series(place), "marker": marker(place)}
+
+
+def face(hollow: bool = False, doubtful: bool = False) -> dict[str, Any]:
+    """Return how a marker is filled: with its colour, hollow, or in grey where its figure is in doubt."""
+    grey = {"markerfacecolor": LIGHT["rule"], "markeredgecolor": LIGHT["muted"]} if doubtful else {}
+    return {**grey, "markerfacecolor": LIGHT["paper"]} if hollow else grey
 
 
 @contextmanager
@@ -130,9 +142,9 @@ def png(plot: Plot, path: Path) -> None:
     """Save a plot, all panels, with its title and keys."""
     columns = min(3, len(plot.panels))
     lines = -(-len(plot.panels) // columns)
-    across = max(1, columns * plot.size[0] // 200)
-    head = 40 + 17 * -(-len(plot.keys) // across)  # for the title and the keys
-    width, height = columns * plot.size[0] + 20, lines * plot.size[1] + head
+    across, keys_width, keys_height = _columns(plot.keys, columns * plot.size[0]) if plot.keys else (1, 0.0, 0.0)
+    head = 32 + keys_height  # for the title and the keys
+    width, height = max(columns * plot.size[0], keys_width) + 20, lines * plot.size[1] + head
     figure = Figure((width / PIXELS, height / PIXELS), facecolor=LIGHT["paper"])
     figure.set_layout_engine("constrained", rect=(0, 0, 1, 1 - head / height), w_pad=0.1, h_pad=0.1)
     grid = list(figure.subplots(lines, columns, squeeze=False).flat)
@@ -142,14 +154,28 @@ def png(plot: Plot, path: Path) -> None:
         axes.set_visible(False)
     figure.text(10 / width, 1 - 12 / height, plot.title, size=11, weight="bold", va="top")
     if plot.keys:
-        figure.legend(
-            handles=[Line2D([], [], label=short(key.label), **key.line) for key in plot.keys],
-            loc="upper left",
-            bbox_to_anchor=(0, 1 - 28 / height),
-            ncols=across,
-            handlelength=2.4,
-        )
-    figure.savefig(path, dpi=160)
+        _legend(figure, plot.keys, across, 1 - 28 / height)
+    figure.savefig(path, dpi=DPI)
+
+
+def _columns(keys: Sequence[Key], width: float) -> tuple[int, float, float]:
+    """Return in how many columns keys fit a width in CSS pixels, one at least, and how wide and high they are then."""
+    figure = Figure(dpi=DPI)  # at another, letters have other widths
+    for across in range(len(keys), 0, -1):
+        legend = _legend(figure, keys, across, 1)
+        box = legend.get_window_extent()
+        legend.remove()
+        keys_width, keys_height = box.width * PIXELS / DPI, box.height * PIXELS / DPI
+        if keys_width <= width:
+            break
+    return across, keys_width, keys_height
+
+
+def _legend(figure: Figure, keys: Sequence[Key], across: int, top: float) -> Legend:
+    handles = [Line2D([], [], label=short(key.label, LONGEST_KEY), **key.line) for key in keys]
+    return figure.legend(
+        handles=handles, loc="upper left", bbox_to_anchor=(0, top), ncols=across, handlelength=2.4, borderaxespad=0.5
+    )
 
 
 def _inline(figure: Figure, name: str, attributes: Markup) -> Markup:

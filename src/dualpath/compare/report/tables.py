@@ -10,11 +10,22 @@ from typing import Any
 
 from dualpath.compare.report import wording
 from dualpath.compare.report.wording import NOTHING, clean, difference, digits, factor, fixed, joined, known
-from dualpath.compare.result import Parity, Result, Step
+from dualpath.compare.result import Cell, Parity, Result, Step
 from dualpath.compare.stats import Ratio
+from dualpath.compare.verdict import doubt
 
 MOST_WORST = 5
 SHOWN = (50, 90, 99)  # percentiles of latency
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A ratio with its interval; `doubtful` where it is not to be taken as it stands, and in one of a row's, why."""
+
+    value: str = ""
+    interval: str = ""
+    doubtful: bool = False
+    why: str = ""
 
 
 @dataclass
@@ -22,7 +33,7 @@ class Line:
     """A row of the table of loads: a contender's, or a group of its requests, which has no `place`.
 
     Attributes:
-        ratios: of throughput, p50 and p99, each with its interval.
+        ratios: of throughput, p50 and p99.
         counts: requests, and how many of them failed.
         load: in words, at a load's first row only, as are its notes and how many rows it spans.
     """
@@ -31,7 +42,7 @@ class Line:
     name: str
     rate: str
     latencies: list[str]
-    ratios: list[tuple[str, str]] = field(default_factory=lambda: [("", "")] * 3)
+    ratios: list[Figure] = field(default_factory=lambda: [Figure()] * 3)
     counts: list[str] = field(default_factory=lambda: [""] * 2)
     load: str = ""
     span: int = 0
@@ -39,10 +50,15 @@ class Line:
 
 
 def summary(result: Result) -> list[dict[str, Any]]:
-    """Return a row for each contender: whether its scores agree, and how fast it is over all loads."""
+    """Return a row for each contender: whether its scores agree, and how fast it is where a verdict is allowed."""
     rows = []
     for place, name in enumerate(result.contenders):
-        compared = [(cell.load, cell.compared[name]) for cell in result.cells if name in cell.compared]
+        void = {name, result.contenders[0]}
+        compared = [
+            (cell.load, cell.compared[name])
+            for cell in result.cells
+            if name in cell.compared and not void & cell.no_verdict.keys()
+        ]
         measured = [cell.measured[name] for cell in result.cells if name in cell.measured]
         n_requests = sum(m.n_requests for m in measured)
         n_failed = sum(m.n_errors + m.n_timeouts for m in measured)
@@ -88,9 +104,10 @@ def parity(result: Result) -> list[dict[str, Any]]:
     return [
         {
             "agrees": "not compared" if not parity.n_rows else "yes" if parity.ok else "no",
-            "place": result.contenders.index(parity.other),
+            "places": [result.contenders.index(name) for name in (parity.other, parity.baseline)],
             "cells": [
                 clean(parity.other),
+                clean(parity.baseline),
                 clean(parity.output),
                 f"{parity.n_rows:,}",
                 f"{parity.n_equal:,}",
@@ -107,9 +124,12 @@ def worst(result: Result) -> list[dict[str, Any]]:
     return [
         {
             "beyond": not row.difference <= parity.atol,
-            "cells": [clean(row.where), clean(parity.output), clean(parity.other)]
-            + [_value(value, row.difference) for value in (row.baseline, row.other)]
-            + [difference(row.difference)],
+            "cells": [
+                *(clean(row.where), clean(parity.output)),
+                *(clean(parity.other), _value(row.other, row.difference)),
+                *(clean(parity.baseline), _value(row.baseline, row.difference)),
+                difference(row.difference),
+            ],
         }
         for parity in result.parity
         for row in [row for row in parity.worst if row.difference != 0][:MOST_WORST]
@@ -135,15 +155,13 @@ def loads(result: Result) -> list[Line]:
         for place, name in enumerate(result.contenders):
             if (m := cell.measured.get(name)) is None:
                 continue
-            compared = cell.compared.get(name)
-            ratios = [compared.throughput, compared.p50, compared.p99] if compared else []
             of_cell.append(
                 Line(
                     place,
                     clean(name),
                     fixed(m.rows_per_s, rate),
                     [fixed(m.latencies_ms.get(p), latency) for p in SHOWN],
-                    [factor(ratio) for ratio in ratios] or [("", "")] * 3,
+                    _ratios(cell, name, result.contenders[0]),
                     [f"{n:,}" for n in (m.n_requests, m.n_errors + m.n_timeouts)],
                 )
             )
@@ -156,6 +174,18 @@ def loads(result: Result) -> list[Line]:
             of_cell[0].notes = [clean(note) for note in cell.notes]
         lines += of_cell
     return lines
+
+
+def _ratios(cell: Cell, name: str, baseline: str) -> list[Figure]:
+    """Return the ratios of throughput, p50 and p99; a doubt stands under the one that the verdict goes by."""
+    if (compared := cell.compared.get(name)) is None:
+        return [Figure()] * 3
+    why = clean(doubt(cell, name, baseline))
+    decisive = compared.throughput if cell.load.rate is None else compared.p50
+    return [
+        Figure(*factor(ratio), bool(why), why if ratio is decisive else "")
+        for ratio in (compared.throughput, compared.p50, compared.p99)
+    ]
 
 
 def errors(result: Result) -> list[list[str]]:
