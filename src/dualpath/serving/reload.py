@@ -2,8 +2,9 @@
 
 What Triton 2.51 does, by its source and by tests/server/test_reload.py:
 
-- A load with a config keeps the versions in memory that it names too, if neither their files nor anything in the config
-  but `version_policy` has changed. Where a version does not load, those before go on.
+- A load with a config keeps the versions in memory that it names too, if neither their files (by the later of mtime and
+  ctime) nor anything in the config but `version_policy` and `instance_group` has changed. Where a version does not
+  load, those before go on.
 - Of a load's versions all become ready in one moment, and those that it leaves out are released in the same. A released
   version finishes its requests, and stays UNLOADING in the index until it has.
 - A request to an ensemble takes hold of every step's model as it begins, and keeps them to its end.
