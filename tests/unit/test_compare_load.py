@@ -47,6 +47,21 @@ def test_long_tails_do_not_look_slow_in_short_turns(run):
         assert np.mean([turn.rows_per_s for turn in turns]) == pytest.approx(16 / 0.3, rel=0.03)
 
 
+@pytest.mark.parametrize("duration_s", [0.1, 1.0, 2.0])
+def test_clients_that_queue_are_counted_from_a_full_server_on(run, duration_s):
+    server = None
+
+    async def send(request):  # one at a time, 20 a second
+        nonlocal server
+        server = server or asyncio.Lock()
+        async with server:
+            await asyncio.sleep(0.05)
+
+    turn = run(run_turn("", contender(send), concurrency=16, duration_s=duration_s))
+    assert turn.rows_per_s == pytest.approx(20, rel=0.03)  # the first answers of all, from an empty server: up to 68
+    assert np.median(turn.all_ms()) == pytest.approx(800, rel=0.03)
+
+
 def test_requests_go_round_from_the_one_to_start_with_and_latencies_are_kept_by_group(run):
     asked = []
 

@@ -155,8 +155,8 @@ class Bench:
 
         def counted(order: Order) -> Turn:
             turn = measure_turn(order)
-            n_warm_up = order.load.batch * (order.load.concurrency or 1) if order.warm_up else 0
-            self._now.n_rows += turn.n_rows + n_warm_up
+            n_clients = order.load.concurrency or 1
+            self._now.n_rows += turn.n_rows + order.load.batch * n_clients * (order.warm_up or n_clients > 1)
             return turn
 
         measure(

@@ -14,7 +14,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from dualpath.compare.load import Turn, mean_elapsed_s
+from dualpath.compare.load import Turn, answers_per_s
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Limit:
         numbers = itertools.count(skip)
         turn = Turn(0.0, 0, 0, {str(weight): [] for weight in weights})
         started = time.perf_counter()
-        slots = [(0, 0.0)] * visible_rows  # rows answered, and when the last one was
+        answered: list[list[float]] = [[] for _ in range(visible_rows)]  # by place, when a row in it was answered
         free, visible = list(range(visible_rows)), list[_Row]()
         idle, busy = list(self._workers), dict[Connection, list[_Row]]()
         while True:
@@ -93,10 +93,12 @@ class Limit:
                 for row in busy.pop(worker):
                     turn.latencies_ms[str(weights[row.excerpt % len(weights)])].append((now - row.since) * 1e3)
                     turn.n_rows += 1
-                    slots[row.slot] = slots[row.slot][0] + 1, now - started
+                    answered[row.slot].append(now)
                     free.append(row.slot)
                 idle.append(worker)
-        turn.elapsed_s = mean_elapsed_s(slots)
+        # Each place's first row met idle workers, and only starts its clock.
+        rate = answers_per_s((len(times) - 1, times[-1] - times[0]) for times in answered if times)
+        turn.elapsed_s = turn.n_rows / rate if rate else time.perf_counter() - started
         return turn
 
     def _choose(self, visible: list[_Row], excerpts: Sequence[bytes], weights: Sequence[float]) -> list[_Row]:

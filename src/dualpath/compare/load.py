@@ -7,7 +7,7 @@ import itertools
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -54,7 +54,7 @@ class Turn:
     """What one turn measured.
 
     Attributes:
-        elapsed_s: until the last answer; of a closed loop the mean of its clients (`mean_elapsed_s`).
+        elapsed_s: until the last answer; of a closed loop what makes `rows_per_s` the sum of its clients' rates.
         n_rows: rows answered.
         n_errors: requests that failed, time-outs not among them.
         latencies_ms: of the answers, by group.
@@ -108,41 +108,43 @@ async def run_turn(
         duration_s: no request starts after it, but each client's first; those in flight are waited for and counted.
         skip: the request to start with, so that turns do not all begin alike.
         timeout_s: how long a client waits for an answer.
-        warm_up: let each client send one request more, before the clock starts; only its failure counts.
+        warm_up: let each client send one request more, before its clock starts; only its failure counts. Several
+            clients always do.
     """
     meter = _Meter(contender, timeout_s)
     numbers = itertools.count(skip)
 
     async def client(send: Send) -> tuple[int, float]:
-        n_answers, sent = 0, time.perf_counter()
+        # All clients' first requests meet an empty server: counted, the quick ones would make it look faster.
+        if warm_up or concurrency > 1:
+            await meter.send(send, next(numbers))
+        n_answers = 0
+        began = sent = time.perf_counter()
         while True:
             if await meter.send(send, next(numbers), sent):
                 n_answers += 1
             else:
                 await asyncio.sleep(PAUSE_S)
-            if (sent := time.perf_counter()) - meter.started >= duration_s:
-                return n_answers, sent - meter.started
+            if (sent := time.perf_counter()) - began >= duration_s:
+                return n_answers, sent - began
 
-    async with _connections(url, contender, concurrency) as sends:
-        if warm_up:
-            await asyncio.gather(*(meter.send(send, next(numbers)) for send in sends))
-        async with meter:
-            clients = await asyncio.gather(*map(client, sends))
-    meter.turn.elapsed_s = mean_elapsed_s(clients) or meter.turn.elapsed_s
+    async with _connections(url, contender, concurrency) as sends, meter:
+        clients = await asyncio.gather(*map(client, sends))
+    if rate := answers_per_s(clients):
+        meter.turn.elapsed_s = sum(n_answers for n_answers, _ in clients) / rate
     return meter.turn
 
 
-def mean_elapsed_s(clients: Sequence[tuple[int, float]]) -> float:
-    """Return the time in which all clients' answers make the sum of each client's rate; 0 where nobody was answered.
+def answers_per_s(clients: Iterable[tuple[int, float]]) -> float:
+    """Return the sum of each client's rate.
 
     When no more requests start, clients end one by one. Measured until the very last answer, while fewer and fewer are
     at work, long tails would look like slowness, the more so the shorter the turn.
 
     Args:
-        clients: of each its number of answers, and the seconds until its last.
+        clients: of each its number of answers, and the seconds from its start, or from an answer before, to its last.
     """
-    rate = sum(n_answers / elapsed_s for n_answers, elapsed_s in clients if n_answers)
-    return sum(n_answers for n_answers, _ in clients) / rate if rate else 0.0
+    return sum(n_answers / elapsed_s for n_answers, elapsed_s in clients if n_answers)
 
 
 async def run_open_turn(

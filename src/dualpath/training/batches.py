@@ -51,9 +51,7 @@ def apply(
     parts: list[npt.NDArray[np.float32]] = []
     with torch.inference_mode():
         for batch in _stretches(order, SCORED_ROWS):
-            parts.append(
-                function(*tensors([rows[row] for row in batch], device)).float().cpu().numpy()
-            )
+            parts.append(function(*tensors([rows[row] for row in batch], device)).float().cpu().numpy())
             report(len(batch))
     return np.concatenate(parts)[np.argsort(order)]
 
