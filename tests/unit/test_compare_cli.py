@@ -229,6 +229,14 @@ def test_a_ratio_that_is_not_to_be_taken_as_it_stands_says_why_below_it(capsys):
     assert [cells.index(next(filter(None, cells))) for cells in below] == [2, 6]  # throughput; at a rate p50
 
 
+def test_nothing_is_cut_off_on_a_narrow_terminal(capsys):
+    compare_view.show(sample_results.doubtful(), Console(width=80))
+    out = capsys.readouterr().out
+    assert "…" not in out
+    for whole in ("│orchestrator", "│  BERT_WEIGHT 0.5│", "│1171.1│1958.4│", "┃failed┃"):
+        assert whole in out
+
+
 def test_models_that_do_not_agree_end_with_1_and_the_worst_row_is_named(dualpath, url):
     code, out, _ = dualpath("ensemble_all", "wrong", "--url", url, *QUICK, "--json")
     assert code == 1

@@ -14,6 +14,9 @@ from dualpath.compare import run
 from dualpath.compare.result import Cell, Load, Measured, Result
 from dualpath.compare.verdict import doubt
 
+NARROW = 16
+"""Names up to this length are kept in one line; then ratios are what gives way on a narrow terminal."""
+
 
 class View:
     """The progress bar. It is drawn between turns only: drawing costs CPU time that the server may want."""
@@ -100,7 +103,8 @@ def _worst(result: Result) -> Iterator[str]:
 
 
 def _cell(cell: Cell, result: Result) -> Table:
-    table = Table("", title=describe(cell.load), title_justify="left")
+    table = Table(title=describe(cell.load), title_justify="left", padding=0)
+    table.add_column(overflow="fold", no_wrap=max(map(len, result.contenders)) <= NARROW)
     for header in (
         "rows/s",
         "ratio [95 %]",
@@ -109,10 +113,9 @@ def _cell(cell: Cell, result: Result) -> Table:
         "p99 ms",
         "p50 ratio",
         "p99 ratio",
-        "errors",
-        "timed out",
+        "failed",
     ):
-        table.add_column(header, justify="right")
+        table.add_column(header, justify="right", overflow="fold", no_wrap="ratio" not in header)
     for name in result.contenders:
         if name in cell.not_measured:
             table.add_row(escape(name), escape(f"not measured: {cell.not_measured[name]}"))
@@ -126,8 +129,7 @@ def _cell(cell: Cell, result: Result) -> Table:
                 *(_ms(measured, percentile) for percentile in (50, 90, 99)),
                 p50,
                 p99,
-                str(measured.n_errors),
-                str(measured.n_timeouts),
+                str(measured.n_errors + measured.n_timeouts),
             )
             for group, latencies in measured.groups_ms.items():
                 shown = (f"{latencies[it]:.1f}" if latencies else "" for it in (50, 90, 99))
