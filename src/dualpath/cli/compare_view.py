@@ -78,9 +78,11 @@ def show_parity(result: Result, console: Console) -> None:
 
 
 def _parity(result: Result) -> Table:
-    table = Table("contender", "held against", "output", title="Do they agree?", title_justify="left")
-    for header in ("rows", "bitwise equal", "largest difference", "mean", "tolerance"):
-        table.add_column(header, justify="right")
+    table = Table(title="Do they agree?", title_justify="left", padding=0)
+    for header in ("contender", "held against", "output"):
+        table.add_column(header, overflow="fold")
+    for header in ("rows", "bitwise\nequal", "largest\ndifference", "mean", "tolerance"):
+        table.add_column(header, justify="right", overflow="fold")
     for parity in result.parity:
         table.add_row(
             *(escape(text) for text in (parity.other, parity.baseline, parity.output)),
