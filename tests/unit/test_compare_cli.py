@@ -3,17 +3,13 @@
 import json
 import sys
 import time
-from itertools import pairwise
 
 import numpy as np
 import pytest
-import sample_results
 import tritonclient.grpc as grpcclient
-from rich.console import Console
 from served_models import PAIR, Model, Refusal, lengths, served
 
 from dualpath import cli
-from dualpath.cli import compare_view
 from dualpath.readability.contract import EXCERPT, Tensor
 
 UNKNOWN_PRECISION = "The precision of the server is unknown; the tolerance is float32's: give --atol for another."
@@ -213,20 +209,9 @@ def test_tables_show_each_load_and_a_mix_by_weight(dualpath, url, monkeypatch):
     assert code == 0
     assert "2 clients, 1 row a request" in out
     lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if "│" in line]
-    names = [cells[0] for cells in lines]
+    names = [cells[0] for cells in lines if cells[0]]  # below a ratio may stand a doubt
     assert names == ["orchestrator", *[it for name in PAIR for it in (name, "BERT_WEIGHT 0", "BERT_WEIGHT 0.7")]]
     assert lines[0][1:5] == ["ensemble_all", "SCORE", "16", "16"]
-
-
-def test_a_ratio_that_is_not_to_be_taken_as_it_stands_says_why_below_it(capsys):
-    compare_view.show(sample_results.doubtful(), Console(width=200))
-    lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines()]
-    below = [cells for above, cells in pairwise(lines) if above[:1] == ["orchestrator"] and cells[:1] == [""]]
-    assert [[cell for cell in cells if cell] for cells in below] == [
-        ["the client was the bottleneck"],
-        ["no verdict: ensemble_all cannot keep up"],
-    ]
-    assert [cells.index(next(filter(None, cells))) for cells in below] == [2, 6]  # throughput; at a rate p50
 
 
 def test_models_that_do_not_agree_end_with_1_and_the_worst_row_is_named(dualpath, url):

@@ -14,6 +14,9 @@ from dualpath.compare import run
 from dualpath.compare.result import Cell, Load, Measured, Result
 from dualpath.compare.verdict import doubt
 
+NARROW = 16
+"""Names up to this length are kept in one line; then ratios are what gives way on a narrow terminal."""
+
 
 class View:
     """The progress bar. It is drawn between turns only: drawing costs CPU time that the server may want."""
@@ -75,9 +78,11 @@ def show_parity(result: Result, console: Console) -> None:
 
 
 def _parity(result: Result) -> Table:
-    table = Table("contender", "held against", "output", title="Do they agree?", title_justify="left")
-    for header in ("rows", "bitwise equal", "largest difference", "mean", "tolerance"):
-        table.add_column(header, justify="right")
+    table = Table(title="Do they agree?", title_justify="left", padding=0)
+    for header in ("contender", "held against", "output"):
+        table.add_column(header, overflow="fold")
+    for header in ("rows", "bitwise\nequal", "largest\ndifference", "mean", "tolerance"):
+        table.add_column(header, justify="right", overflow="fold")
     for parity in result.parity:
         table.add_row(
             *(escape(text) for text in (parity.other, parity.baseline, parity.output)),
@@ -100,7 +105,8 @@ def _worst(result: Result) -> Iterator[str]:
 
 
 def _cell(cell: Cell, result: Result) -> Table:
-    table = Table("", title=describe(cell.load), title_justify="left")
+    table = Table(title=describe(cell.load), title_justify="left", padding=0)
+    table.add_column(overflow="fold", no_wrap=max(map(len, result.contenders)) <= NARROW)
     for header in (
         "rows/s",
         "ratio [95 %]",
@@ -109,10 +115,9 @@ def _cell(cell: Cell, result: Result) -> Table:
         "p99 ms",
         "p50 ratio",
         "p99 ratio",
-        "errors",
-        "timed out",
+        "failed",
     ):
-        table.add_column(header, justify="right")
+        table.add_column(header, justify="right", overflow="fold", no_wrap="ratio" not in header)
     for name in result.contenders:
         if name in cell.not_measured:
             table.add_row(escape(name), escape(f"not measured: {cell.not_measured[name]}"))
@@ -126,8 +131,7 @@ def _cell(cell: Cell, result: Result) -> Table:
                 *(_ms(measured, percentile) for percentile in (50, 90, 99)),
                 p50,
                 p99,
-                str(measured.n_errors),
-                str(measured.n_timeouts),
+                str(measured.n_errors + measured.n_timeouts),
             )
             for group, latencies in measured.groups_ms.items():
                 shown = (f"{latencies[it]:.1f}" if latencies else "" for it in (50, 90, 99))
