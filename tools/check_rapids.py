@@ -68,7 +68,6 @@ def noted_calls() -> set[Call]:
     """Run all of the device code on a fake device."""
     fake = FakeDevice()
     rapids = fake.rapids()
-    sys.modules["cupy"], cupy = FakeModule(fake, "cupy", np), sys.modules["cupy"]  # type: ignore[assignment]
     repository = ROOT / "model_repository"
     excerpts = random_texts(500, seed=3, any_character=True)
     encoder = device.DeviceTokenEncoder(repository / "bert-large" / "1" / "tokenizer.json", rapids)
@@ -79,9 +78,9 @@ def noted_calls() -> set[Call]:
     np.testing.assert_array_equal(on_host(features), FeatureCounter(lists).features(excerpts))  # with this pandas, too
     np.stack(list(features))  # as the orchestrator collates rows
 
-    scores = tensors.keep(tensors.to_array(fake_triton.Tensor("SCORE", fake.array([[0.5]], np.float32))))
-    tensors.to_tensor("SCORE", combine(decode_weights(scores), scores[:, 0], scores[:, 0])[:, None])
-    sys.modules["cupy"] = cupy
+    with mock.patch.dict(sys.modules, cupy=FakeModule(fake, "cupy", np)):  # type: ignore[dict-item]
+        scores = tensors.keep(tensors.to_array(fake_triton.Tensor("SCORE", fake.array([[0.5]], np.float32))))
+        tensors.to_tensor("SCORE", combine(decode_weights(scores), scores[:, 0], scores[:, 0])[:, None])
     return fake.calls
 
 
@@ -131,7 +130,16 @@ def verdict(call: Call, real: device.Rapids) -> str:
         signature.bind(*bound, **dict.fromkeys(call.keywords))
     except TypeError as error:
         return f"NO: {error}; it is {signature}"
+    if inspect.isclass(target) and (strange := set(call.keywords) - set(_parameters(target))):
+        return f"NO: got an unexpected keyword argument {min(strange)!r}; no __init__ up to its last base has it"
     return str(signature)
+
+
+def _parameters(made: type) -> Iterator[str]:
+    """Name what a class and its bases take: **kwargs of the first would let any word pass."""
+    for base in made.__mro__[:-1]:
+        if "__init__" in base.__dict__:
+            yield from inspect.signature(base.__init__).parameters
 
 
 def find(owner: str, real: device.Rapids) -> Any:

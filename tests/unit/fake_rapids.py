@@ -49,9 +49,10 @@ class CharacterNormalizer:
 
     def _normalize(self, text: str) -> str:
         parts = self._special.split(text) if self._special else [text]
-        characters = "".join(map(_normalize_character if self._do_lower else _pad_character, parts[0]))
+        normalize = _normalize_character if self._do_lower else _pad_character
+        characters = "".join(map(normalize, parts[0]))
         for special, part in zip(parts[1::2], parts[2::2], strict=True):
-            characters += f" {special.upper()} " + "".join(map(_normalize_character, part))
+            characters += f" {special.upper()} " + "".join(map(normalize, part))
         return characters
 
 
@@ -191,6 +192,7 @@ class _Wrapped:
         return self.fake_device.wrap(value)
 
     def __len__(self) -> int:
+        self.fake_device.calls.add(Call(self.owner, "__len__", 0))
         return len(self.wrapped)
 
 
@@ -240,9 +242,12 @@ class DeviceArray(_Wrapped):
         return self.fake_device.call("cupy", function.__name__, function, *args, **kwargs)
 
     def __iter__(self) -> Iterator[DeviceArray]:
+        self.fake_device.calls.add(Call(self.owner, "__iter__", 0))
         return (self[index] for index in range(len(self)))
 
     def __dlpack__(self, **_: Any) -> DeviceArray:
+        if not self.wrapped.flags.c_contiguous:
+            raise BufferError("DLPack tensor is not contiguous.")  # in Triton's words, which takes no other
         return self
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -254,7 +259,9 @@ class DeviceArray(_Wrapped):
 
     @property
     def device(self) -> SimpleNamespace:
-        return SimpleNamespace(synchronize=lambda: None)
+        self.fake_device.calls.add(Call(self.owner, "device", -1))
+        synchronize = functools.partial(self.fake_device.call, "cupy.cuda.Device", "synchronize", lambda: None)
+        return SimpleNamespace(synchronize=synchronize)
 
 
 class FakeModule(_Wrapped):

@@ -1,6 +1,8 @@
 """That the files for a GPU deployment say the same as docs/deploy.md, and as each other."""
 
 import re
+import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -34,7 +36,23 @@ def test_rapids_is_the_release_that_the_docs_name():
 
 def test_rapids_and_the_embedded_server_exclude_each_other():
     assert "numpy>=2" in EXTRAS["gpu"]  # nvidia-pytriton needs numpy<2
-    assert not any("gpu" in requirement or "cudf" in requirement for requirement in EXTRAS["dev"])
+
+
+def with_extras(extra):
+    """The requirements of an extra, and of those that it names."""
+    for requirement in EXTRAS[extra]:
+        own = re.fullmatch(r"dualpath\[(.+)\]", requirement)
+        yield from (each for name in own[1].split(",") for each in with_extras(name)) if own else [requirement]
+
+
+def test_make_demo_and_make_test_install_no_rapids():
+    command = ["make", "--dry-run", "--always-make", f"PYTHON={sys.executable}", "demo", "test"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    [installs] = [line for line in said.splitlines() if "pip install" in line]
+    assert installs.endswith("--constraint constraints.txt --editable '.[dev]'")
+    installed = [*with_extras("dev"), *(ROOT / "constraints.txt").read_text().splitlines()]
+    assert any(each.startswith("nvidia-pytriton==") for each in installed)
+    assert not [each for each in installed if re.match("cudf|cuml|cupy|rmm", each)]
 
 
 @pytest.mark.parametrize("config", ["config.pbtxt", "configs/gpu.pbtxt"])

@@ -85,6 +85,10 @@ def test_a_tokenizer_that_cudf_cannot_follow_is_refused(tmp_path, files):
     for old, new, message in [
         ('"BertNormalizer"', '"Lowercase"', r"expected BERT's WordPiece tokenizer, got Lowercase, BertPreTokenizer"),
         ('"[unused0]": 1,', '"[unused0]": 40000,', r"expected ids from 0 without a gap"),
+        ('"clean_text": true', '"clean_text": false', "expected clean_text True, as cuDF has it, got False"),
+        ('"handle_chinese_chars": true', '"handle_chinese_chars": false', "expected handle_chinese_chars True"),
+        ('"strip_accents": null', '"strip_accents": false', "expected strip_accents True, as cuDF has it, got False"),
+        ('"continuing_subword_prefix": "##"', '"continuing_subword_prefix": "@@"', "prefix '##', .* got '@@'"),
     ]:
         changed = tmp_path / "tokenizer.json"
         text = files[0].read_text()
@@ -92,6 +96,17 @@ def test_a_tokenizer_that_cudf_cannot_follow_is_refused(tmp_path, files):
         changed.write_text(text.replace(old, new))
         with pytest.raises(ValueError, match=message):
             DeviceTokenEncoder(changed, RAPIDS)
+
+
+def test_a_tokenizer_that_keeps_case_and_accents_is_followed_too(tmp_path, files):
+    cased = tmp_path / "tokenizer.json"
+    cased.write_text(files[0].read_text().replace('"lowercase": true', '"lowercase": false'))
+    excerpts = random_texts(500, seed=5)
+    expected, got = (encoder.encode(excerpts) for encoder in (tokens.TokenEncoder(cased), a_device([cased])))
+    assert [on_host(row).tolist() for row in got] == [row.tolist() for row in expected]
+    assert [row.tolist() for row in expected] != [
+        row.tolist() for row in tokens.TokenEncoder(files[0]).encode(excerpts)
+    ]
 
 
 def test_the_engine_follows_the_instances_device(files, monkeypatch):

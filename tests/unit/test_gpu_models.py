@@ -1,5 +1,6 @@
 """The models as an instance of KIND_GPU runs them, on a device that pandas and NumPy play."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from dualpath.readability import device as device_code
 from dualpath.readability.contract import TOLERANCES
 from dualpath.readability.samples import SAMPLES
 from paths import ROOT
+
+RAPIDS = {"cudf", "cuml", "cupy", "pylibcudf", "rmm"}
 
 
 @pytest.fixture
@@ -135,9 +138,16 @@ def test_scores_that_a_gpu_is_held_against_are_the_cpus(model_repository, refere
 
 
 def test_no_cpu_path_imports_rapids(model_repository):
-    """A process of its own runs each Python model on the CPU, then says which modules it has."""
+    """A process of its own runs each Python model on the CPU, then says which modules it has.
+
+    RAPIDS is not installed here, so an attempt to import it counts, also where the code would go on without.
+    """
     script = f"""
 import sys
+class Refusing:
+    def find_spec(name, path=None, target=None):
+        assert name.partition(".")[0] not in {RAPIDS}, name + " is imported"
+sys.meta_path.insert(0, Refusing)
 sys.path[:0] = {[str(ROOT / "src"), str(ROOT / "tests"), str(ROOT / "tests" / "unit")]}
 import conftest, fake_triton, numpy as np
 sys.modules["triton_python_backend_utils"] = fake_triton
@@ -163,4 +173,22 @@ print(*sorted({{module.partition(".")[0] for module in sys.modules}}))
     assert done.returncode == 0, done.stderr
     imported = set(done.stdout.split())
     assert "tokenizers" in imported
-    assert imported.isdisjoint({"cudf", "cuml", "cupy", "pandas", "pylibcudf", "rmm"})
+    assert imported.isdisjoint({*RAPIDS, "pandas"})
+
+
+def test_rapids_is_imported_inside_functions_alone():
+    files = [path for folder in ("src", "backends", "model_repository") for path in (ROOT / folder).rglob("*.py")]
+    assert {path.parent.name for path in files} >= {"device", "fil", "1"}
+    for path in files:
+        loaded = {name.partition(".")[0] for name in imported_on_loading(ast.parse(path.read_text(encoding="utf-8")))}
+        assert loaded.isdisjoint(RAPIDS), path
+
+
+def imported_on_loading(node):
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        yield node.module or ""
+    elif not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        for child in ast.iter_child_nodes(node):
+            yield from imported_on_loading(child)

@@ -133,6 +133,30 @@ def test_a_gpu_that_cannot_be_had_is_one_sentence_and_exit_code_2(
     assert message in line
 
 
+@pytest.mark.parametrize(
+    ("options", "instead"),
+    [(("--config-name", "gpu"), "leave out --config-name"), ((), "give it KIND_CPU")],
+)
+def test_a_gpu_repository_is_refused_by_the_embedded_server_with_what_to_do(
+    gpu_repository, monkeypatch, capsys, options, instead
+):
+    pytest.importorskip("pytriton", reason="needs dualpath[embedded]")
+    monkeypatch.undo()
+    monkeypatch.setattr(preflight, "gpu_visible", lambda: True)
+    if not options:
+        for config in gpu_repository.glob("*/configs/gpu.pbtxt"):
+            config.replace(config.parent.parent / "config.pbtxt")
+    arguments = ["serve", *options, "--model-repository", gpu_repository, "--server", "embedded"]
+    monkeypatch.setattr(sys, "argv", ["dualpath", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr()
+    assert (ended.value.code, said.out) == (2, "")
+    [line] = said.err.splitlines()
+    assert line.startswith("dualpath: cuml, postprocess ask for KIND_GPU, but /")
+    assert line.endswith(f"stand-ins run on the CPU only; use NVIDIA's Triton container, or {instead}")
+
+
 def test_rapids_may_be_in_an_environment_of_the_models_own(gpu_repository, tmp_path):
     complete = installation.find(str(install(tmp_path / "triton", "python", "pytorch", "fil")))
     config = gpu_repository / "postprocess" / "configs" / "gpu.pbtxt"

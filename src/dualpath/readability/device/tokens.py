@@ -7,7 +7,7 @@ cut, [CLS] and [SEP] frame each row. docs/gpu.md says what of this was never run
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,9 @@ class DeviceTokenEncoder:
         kinds = [tokenizer[part]["type"] for part in ("normalizer", "pre_tokenizer", "model")]
         if kinds != ["BertNormalizer", "BertPreTokenizer", "WordPiece"]:
             raise ValueError(f"{tokenizer_json}: expected BERT's WordPiece tokenizer, got {', '.join(kinds)}.")
+        for option, got, possible in _options(tokenizer["normalizer"], tokenizer["model"]):
+            if got not in possible:
+                raise ValueError(f"{tokenizer_json}: expected {option} {possible[0]!r}, as cuDF has it, got {got!r}.")
         vocabulary: dict[str, int] = tokenizer["model"]["vocab"]
         words = sorted(vocabulary, key=vocabulary.__getitem__)
         if [vocabulary[word] for word in words] != list(range(len(words))):
@@ -89,3 +92,11 @@ class DeviceTokenEncoder:
         ids = xp.concatenate(rows)
         index = xp.cumsum(lengths, axis=0) - lengths + column
         return xp.where(mask, ids[xp.minimum(index, len(ids) - 1)], 0), mask.astype("int64")
+
+
+def _options(normalizer: dict[str, Any], model: dict[str, Any]) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
+    """Name the options that cuDF leaves no choice of, with what a tokenizer says and what it may say."""
+    yield "clean_text", normalizer["clean_text"], (True,)
+    yield "handle_chinese_chars", normalizer["handle_chinese_chars"], (True,)
+    yield "strip_accents", normalizer["strip_accents"], (normalizer["lowercase"], None)  # None: as lowercase
+    yield "continuing_subword_prefix", model["continuing_subword_prefix"], ("##",)
