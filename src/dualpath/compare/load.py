@@ -107,7 +107,8 @@ async def run_turn(
     Args:
         url: gRPC address.
         concurrency: number of clients.
-        duration_s: counts from when all clients are at work. No request starts after it; those in flight are waited for.
+        duration_s: counts from when all clients are at work. No request starts after it, but those in
+            flight are waited for.
         skip: the request to start with, so that turns do not all begin alike.
         timeout_s: how long a client waits for an answer.
         warm_up: let each client send one request more, before it is at work; only its failure counts. Several
