@@ -88,8 +88,9 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
         except Exception as error:
             context.abort(grpc.StatusCode.INTERNAL, str(error))
         response = service_pb2.ModelInferResponse(model_name=request.model_name)
+        wanted = {output.name for output in request.outputs} or {tensor.name for tensor in model.outputs}
         for tensor in model.outputs:
-            if tensor.name in outputs and tensor.name in {wanted.name for wanted in request.outputs}:
+            if tensor.name in outputs and tensor.name in wanted:
                 array = outputs[tensor.name]
                 response.outputs.add(name=tensor.name, datatype=wire_dtype(tensor), shape=array.shape)
                 is_text = tensor.dtype == "TYPE_STRING"

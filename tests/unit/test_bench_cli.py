@@ -14,7 +14,7 @@ from dualpath import cli
 from dualpath.cli import bench_run, bench_servers, compare_view
 from dualpath.compare import setups
 from dualpath.compare.breakdown import Asked
-from dualpath.compare.load import Contender
+from dualpath.compare.load import Contender, Turn
 from dualpath.compare.setups import InTriton
 from dualpath.training import build
 from paths import REPOSITORY
@@ -210,6 +210,29 @@ def test_ctrl_c_gives_what_was_measured(places, bench, monkeypatch):
     assert [cell["load"]["batch"] for cell in result["cells"] if cell["measured"]] == [1]
     assert "Interrupted after 1 of 2 loads." in result["notes"]
     assert [recorder.closed for recorder in FakeRecorder.all] == [True]
+
+
+def test_a_server_that_dies_leaves_what_was_measured_and_ends_with_1(places, bench, monkeypatch):
+    measure_turn = bench_run.on_server("", 1)
+    orders = []
+
+    def until_the_fifth_turn_of_two_rows(order):
+        orders.append(order.load.batch)
+        if orders.count(2) < 5:  # two of them warm up
+            return measure_turn(order)
+        places[0].cpu.gone = lambda: "killed"
+        return Turn(0.1, 0, 9, {"0.5": []}, first_error="Connection reset by peer")
+
+    monkeypatch.setattr(bench_run, "on_server", lambda url, timeout_s: until_the_fifth_turn_of_two_rows)
+    code, result = bench("--batch", "1,2,4")
+    assert code == 1
+    assert result["failed"]
+    assert "The server went away (killed) after 1 of 3 loads." in result["notes"]
+    assert [cell["load"]["batch"] for cell in result["cells"]] == [1, 2]
+    measured = result["cells"][1]["measured"].values()
+    assert [it["latencies_ms"]["50"] > 0 for it in measured] == [True, True]
+    assert sum(it["n_errors"] for it in measured) == 9
+    assert orders.count(2) == 5
 
 
 def test_every_recorder_is_closed(places, bench):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import treelite
+from served_models import Model, served
 from tritonclient.grpc import service_pb2
 
 from dualpath.compare.result import Cell, Load, Measured, Result
@@ -48,6 +49,29 @@ def test_both_models_are_called_at_the_same_time(in_client):
     waiting = []
     asyncio.run(asyncio.wait_for(in_client.score(infer, TEXTS[:1]), 5))
     assert waiting == [BERT, FOREST]
+
+
+def test_the_client_takes_files_and_models_of_the_newest_release(model_repository, tmp_path):
+    for model in (BERT, FOREST):
+        (tmp_path / model.name / "1").mkdir(parents=True)
+        (tmp_path / model.name / "1" / model.companion).write_text("of a release that is served no more")
+        (tmp_path / model.name / "2").symlink_to(model_repository / model.name / "1")
+
+    def zeros(name):
+        return lambda inputs: {name: np.zeros((len(next(iter(inputs.values()))), 1), np.float32)}
+
+    models = {
+        model.name: Model(zeros(model.outputs[0].name), inputs=model.inputs, outputs=model.outputs)
+        for model in (BERT, FOREST)
+    }
+    with served(models) as (url, servicer):
+
+        async def score():
+            async with InClient.of("client", url, tmp_path).connect() as score:
+                return await score(TEXTS[:3])
+
+        assert asyncio.run(score()).tolist() == [0, 0, 0]
+        assert sorted(servicer.seen) == [("bert-large", "2"), ("cuml", "2")]
 
 
 def test_a_triton_contender_asks_its_model_for_the_score_alone():

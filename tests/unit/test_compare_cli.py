@@ -23,7 +23,7 @@ def not_a_number(inputs):
 def off_by_a_thousandth(inputs):
     """Wrong for texts of 300 bytes and more."""
     score = lengths(inputs)["SCORE"]
-    return {"SCORE": score + 1e-3 * (score > 0.5 * 300)}
+    return {"SCORE": score + np.float32(1e-3) * (score >= 0.5 * 300)}
 
 
 def picky(inputs):
@@ -34,6 +34,7 @@ def picky(inputs):
 
 MODELS = {
     **PAIR,
+    "off_by_a_thousandth": Model(off_by_a_thousandth),
     "wrong": Model(lambda inputs: {"SCORE": lengths(inputs)["SCORE"] + 1}),
     "wide": Model(inputs=(EXCERPT, Tensor("BERT_WEIGHT", "TYPE_FP64", (-1,)))),
     "other_output": Model(outputs=(Tensor("OTHER", "TYPE_FP32", (1,)),)),
@@ -110,6 +111,7 @@ def refused(dualpath, url, tmp_path):
         (["--concurrency", "0"], "--concurrency: expected whole numbers above 0, such as 1,4,16, got '0'."),
         (["--concurrency", "1,2.5"], "--concurrency: expected whole numbers above 0, such as 1,4,16, got '2.5'."),
         (["--batch", "1,-8"], "--batch: expected whole numbers above 0, such as 1,4,16, got '-8'."),
+        (["--batch", ""], "--batch: expected whole numbers above 0, such as 1,4,16, got ''."),
         (["--batch", "1024"], "--batch 1024: the models take at most 512 rows a request. Give less."),
         (["--duration", "0"], "--duration: expected a number of seconds above 0, got 0."),
         (["--duration", "nan"], "--duration: expected a number of seconds above 0, got nan."),
@@ -227,6 +229,17 @@ def test_models_that_do_not_agree_end_with_1_and_the_worst_row_is_named(dualpath
     result = json.loads(out)
     assert (code, result["environment"]["tolerance"]) == (0, "1, as asked")
     assert UNKNOWN_PRECISION not in result["notes"]
+
+
+def test_a_thousandth_in_one_row_of_512_ends_with_1_and_its_line(dualpath, url, tmp_path):
+    texts = ["x" * (number % 299 + 1) for number in range(512)]
+    texts[300] = "x" * 300
+    (tmp_path / "in.csv").write_text("\n".join(["excerpt", *texts]))
+    code, out, _ = dualpath("ensemble_all", "off_by_a_thousandth", "--url", url, "--input", tmp_path / "in.csv", *QUICK)
+    assert code == 1
+    assert f"SCORE agrees NOT within 2e-05: it differs by up to 0.001 in {tmp_path}/in.csv:302." in " ".join(
+        out.split()
+    )
 
 
 def test_an_answer_that_is_no_number_is_named_in_json_and_in_lines_below_the_table(dualpath, url):

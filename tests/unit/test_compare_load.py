@@ -62,6 +62,64 @@ def test_clients_that_queue_are_counted_from_a_full_server_on(run, duration_s):
     assert np.median(turn.all_ms()) == pytest.approx(800, rel=0.03)
 
 
+class Shared:
+    """Does 20 requests' work a second, on all that are there at once; each wants 1 to 3 shares of it."""
+
+    def __init__(self, rng):
+        self._rng = rng
+        self._n_there = 0
+
+    async def __call__(self, request):
+        self._n_there += 1
+        work_s = self._rng.choice([1, 3]) * 0.025
+        while work_s > 0:
+            await asyncio.sleep(0.01 * self._n_there)
+            work_s -= 0.01
+        self._n_there -= 1
+
+
+class Drawn:
+    """Answers 20 requests a second, one at a time, and draws lots for who is next."""
+
+    def __init__(self, rng):
+        self._rng = rng
+        self._waiting = []
+        self._busy = False
+
+    async def __call__(self, request):
+        place = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
+        if not self._busy:
+            self._next()
+        await place
+
+    def _next(self):
+        self._busy = bool(self._waiting)
+        if self._waiting:
+            place = self._waiting.pop(self._rng.integers(len(self._waiting)))
+            asyncio.get_running_loop().call_later(0.05, self._done, place)
+
+    def _done(self, place):
+        place.set_result(None)
+        asyncio.get_running_loop().call_soon(self._next)  # once the client has sent on
+
+
+@pytest.mark.parametrize("kind", [Shared, Drawn])
+def test_a_server_that_does_not_keep_to_the_order_of_requests_does_not_look_fast(run, kind):
+    # Rates of clients that begin and end apart added up to 1.1 and 1.6 times what the server can do.
+    rng = np.random.default_rng(0)
+    turns = [run(run_turn("", contender(kind(rng)), concurrency=16, duration_s=2)) for _ in range(40)]
+    few = [run(run_turn("", contender(kind(rng)), concurrency=16, duration_s=60)) for _ in range(4)]
+    capacity = np.mean([turn.rows_per_s for turn in few])
+    assert np.mean([turn.rows_per_s for turn in turns]) == pytest.approx(capacity, rel=0.05)
+
+
+def test_answers_count_by_their_share_of_the_time_in_which_all_clients_were_at_work():
+    assert load.answers_per_s([(0, 2), (2, 4), (1, 3), (3, 7)], begin=1, end=5) == (0.5 + 1 + 1 + 0.5) / 4
+    assert load.answers_per_s([(0, 2), (6, 8)], begin=2, end=6) == 0
+    assert load.answers_per_s([(0, 2)], begin=2, end=2) == load.answers_per_s([], 0, 1) == 0
+
+
 def test_requests_go_round_from_the_one_to_start_with_and_latencies_are_kept_by_group(run):
     asked = []
 

@@ -1,11 +1,14 @@
 """How a run goes: its turns, what is left out, and how it ends; on turns that are made up instead of waited for."""
 
-from contextlib import contextmanager
+import asyncio
+from contextlib import asynccontextmanager, contextmanager
 
 import pytest
+import virtual_time
 from made_up_turns import Machine, compare, make
 
-from dualpath.compare.load import Turn
+from dualpath.compare import load as loading
+from dualpath.compare.load import Contender, Turn, run_open_turn
 from dualpath.compare.result import Load, Result
 from dualpath.compare.run import MIN_ROUNDS, Plan, measure, turns_of
 
@@ -166,6 +169,37 @@ def test_every_turn_is_announced_and_can_be_watched():
     assert seen[4][2].keys() == {"A", "B"}  # figures while it runs
     assert len(watched) == len(machine.orders)
     assert all(a == b for a, b in watched)
+
+
+class Stalling:
+    """Answers in 1 ms, but nothing between 1 and 2 s of each turn."""
+
+    def __init__(self, stalls):
+        self._stalls = stalls
+
+    @asynccontextmanager
+    async def __call__(self, url):
+        async def send(request):
+            now = asyncio.get_running_loop().time()
+            await asyncio.sleep(2 - now if self._stalls and 1 < now < 2 else 0.001)
+
+        yield send
+
+
+def test_a_stall_shows_in_the_p99_of_the_contender_that_stalls(monkeypatch):
+    def make(name, load):
+        return Contender(name, [b""], ["all"], load.batch, Stalling(name == "B"))
+
+    def measure_turn(order):
+        turn = run_open_turn("", order.contender, order.load.rate, order.duration_s, order.start)
+        return virtual_time.run(turn, loading, monkeypatch)
+
+    [cell] = compare(measure_turn, [Load(1, rate=50.0)], make, Plan(duration_s=60)).cells
+    a, b = cell.measured.values()
+    assert a.latencies_ms[99] == pytest.approx(1, abs=1e-3)
+    assert b.latencies_ms[50] == pytest.approx(1, abs=1e-3)
+    assert b.latencies_ms[99] == pytest.approx(970, abs=50)  # of 3 s a third stalls; 3 % of its requests wait longer
+    assert cell.compared["B"].p99.low > 500
 
 
 def test_what_timed_out_is_waited_for_before_the_other_contender_has_its_turn():

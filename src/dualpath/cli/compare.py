@@ -72,7 +72,7 @@ def compare(
 
     for name in (a, b):
         target.split(name)
-    batches = numbers("--batch", batch or BATCH, int)
+    batches = numbers("--batch", BATCH if batch is None else batch, int)
     loads = [Load(rows, n) for rows in batches for n in numbers("--concurrency", concurrency, int, MOST)]
     rates = numbers("--rate", rate, float, MOST) if rate is not None else []
     loads += [Load(rows, rate=n) for rows in batches for n in rates]

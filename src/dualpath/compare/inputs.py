@@ -169,9 +169,13 @@ def _read_json(path: Path) -> Source:
 
 
 def _value(values: Mapping[str, Any], name: str, is_csv: bool) -> Any:
+    """Return the value for an input, None where there is none; a CSV's column may be written in other case."""
     if name in values or not is_csv:
         return values.get(name)
-    return next((value for column, value in values.items() if column.strip().lower() == name.lower()), None)
+    columns = [column for column in values if column.strip().lower() == name.lower()]
+    if len(columns) > 1:
+        raise UserError(f"--input: expected one column for {name}, got {' and '.join(map(repr, columns))}. Rename one.")
+    return values[columns[0]] if columns else None
 
 
 def _from_cell(cell: str, tensor: Tensor) -> npt.NDArray[Any]:

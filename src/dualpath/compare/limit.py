@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import multiprocessing
 import os
 import time
@@ -71,13 +72,14 @@ class Limit:
         """Score excerpts round and round, `visible_rows` at a time: a new one enters when one is answered."""
         numbers = itertools.count(skip)
         turn = Turn(0.0, 0, 0, {str(weight): [] for weight in weights})
-        started = time.perf_counter()
-        answered: list[list[float]] = [[] for _ in range(visible_rows)]  # by place, when a row in it was answered
+        started, begin = time.perf_counter(), math.inf
+        answers: list[tuple[float, float]] = []
+        last = [0.0] * visible_rows  # by place, when a row in it was answered last
         free, visible = list(range(visible_rows)), list[_Row]()
         idle, busy = list(self._workers), dict[Connection, list[_Row]]()
         while True:
             now = time.perf_counter()
-            while free and now - started < duration_s:
+            while free and now < begin + duration_s:
                 visible.append(_Row(next(numbers) % len(excerpts), now, free.pop()))
             while idle and visible:
                 chunk = self._choose(visible, excerpts, weights)
@@ -93,11 +95,14 @@ class Limit:
                 for row in busy.pop(worker):
                     turn.latencies_ms[str(weights[row.excerpt % len(weights)])].append((now - row.since) * 1e3)
                     turn.n_rows += 1
-                    answered[row.slot].append(now)
+                    # Each place's first row met idle workers: it does not count.
+                    answers += [(row.since, now)] * (last[row.slot] > 0)
+                    last[row.slot] = now
                     free.append(row.slot)
+                if begin == math.inf and all(last):
+                    begin = now
                 idle.append(worker)
-        # Each place's first row met idle workers, and only starts its clock.
-        rate = answers_per_s((len(times) - 1, times[-1] - times[0]) for times in answered if times)
+        rate = answers_per_s(answers, begin, min(last))
         turn.elapsed_s = turn.n_rows / rate if rate else time.perf_counter() - started
         return turn
 

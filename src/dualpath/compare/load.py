@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import signal
 import threading
 import time
@@ -54,7 +55,8 @@ class Turn:
     """What one turn measured.
 
     Attributes:
-        elapsed_s: until the last answer; of a closed loop what makes `rows_per_s` the sum of its clients' rates.
+        elapsed_s: until the last answer; of a closed loop what makes `rows_per_s` the rate while all clients were at
+            work (`answers_per_s`).
         n_rows: rows answered.
         n_errors: requests that failed, time-outs not among them.
         latencies_ms: of the answers, by group.
@@ -105,46 +107,58 @@ async def run_turn(
     Args:
         url: gRPC address.
         concurrency: number of clients.
-        duration_s: no request starts after it, but each client's first; those in flight are waited for and counted.
+        duration_s: counts from when all clients are at work. No request starts after it, but those in
+            flight are waited for.
         skip: the request to start with, so that turns do not all begin alike.
         timeout_s: how long a client waits for an answer.
-        warm_up: let each client send one request more, before its clock starts; only its failure counts. Several
+        warm_up: let each client send one request more, before it is at work; only its failure counts. Several
             clients always do.
     """
     meter = _Meter(contender, timeout_s)
     numbers = itertools.count(skip)
+    answers: list[tuple[float, float]] = []
+    n_at_work, begin = 0, math.inf
 
-    async def client(send: Send) -> tuple[int, float]:
+    async def client(send: Send) -> float:
+        nonlocal n_at_work, begin
         # All clients' first requests meet an empty server: counted, the quick ones would make it look faster.
         if warm_up or concurrency > 1:
             await meter.send(send, next(numbers))
-        n_answers = 0
-        began = sent = time.perf_counter()
+        sent = time.perf_counter()
+        n_at_work += 1
+        if n_at_work == concurrency:
+            begin = sent
         while True:
             if await meter.send(send, next(numbers), sent):
-                n_answers += 1
+                answers.append((sent, time.perf_counter()))
             else:
                 await asyncio.sleep(PAUSE_S)
-            if (sent := time.perf_counter()) - began >= duration_s:
-                return n_answers, sent - began
+            if (sent := time.perf_counter()) >= begin + duration_s:
+                return sent
 
     async with _connections(url, contender, concurrency) as sends, meter:
-        clients = await asyncio.gather(*map(client, sends))
-    if rate := answers_per_s(clients):
-        meter.turn.elapsed_s = sum(n_answers for n_answers, _ in clients) / rate
+        ends = await asyncio.gather(*map(client, sends))
+    if rate := answers_per_s(answers, begin, min(ends)):
+        meter.turn.elapsed_s = len(answers) / rate
     return meter.turn
 
 
-def answers_per_s(clients: Iterable[tuple[int, float]]) -> float:
-    """Return the sum of each client's rate.
+def answers_per_s(answers: Iterable[tuple[float, float]], begin: float, end: float) -> float:
+    """Return the rate of answers in a window in which all clients were at work; 0 where there is no such window.
 
-    When no more requests start, clients end one by one. Measured until the very last answer, while fewer and fewer are
-    at work, long tails would look like slowness, the more so the shorter the turn.
+    Outside it the server has less to do, and whoever it serves then looks fast: rates of clients that begin and end
+    apart add up to more than it can do, the more so the less it keeps to the order of requests. An answer counts by the
+    share of its time that lies in the window. Whole ones would depend on what just falls into a short window.
 
     Args:
-        clients: of each its number of answers, and the seconds from its start, or from an answer before, to its last.
+        answers: of each when its request was sent, and when it came, in seconds.
+        begin: when the last client had its first answer.
+        end: when the first client had its last answer.
     """
-    return sum(n_answers / elapsed_s for n_answers, elapsed_s in clients if n_answers)
+    if begin >= end:
+        return 0.0
+    shares = (max(0.0, min(came, end) - max(sent, begin)) / (came - sent) for sent, came in answers if came > sent)
+    return sum(shares) / (end - begin)
 
 
 async def run_open_turn(

@@ -22,6 +22,7 @@ from dualpath.compare.tensors import infer_input
 from dualpath.readability.combine import Scores, combine
 from dualpath.readability.contract import BERT, EXCERPT, FOREST, SCORE, WEIGHT, Model, Tensor
 from dualpath.readability.features import FeatureCounter, WordLists
+from dualpath.readability.releases import newest_release
 from dualpath.readability.tokens import TokenEncoder, pad
 
 BERT_WEIGHT = 0.5
@@ -100,23 +101,28 @@ class InClient:
 
     A whole request goes to each model in one call, padded to its longest row, as in an application without an
     orchestrator. Under load all clients share one process and one thread.
+
+    Attributes:
+        release: the version of both models that tokens and features are made for.
     """
 
     name: str
     url: str
+    release: int
     tokens: TokenEncoder
     features: FeatureCounter
 
     @classmethod
     def of(cls, name: str, url: str, model_repository: Path) -> InClient:
-        """Load the tokenizer and the word lists that the models of a repository were fitted with."""
-        tokenizer, word_lists = (model_repository / m.name / "1" / (m.companion or "") for m in (BERT, FOREST))
-        return cls(name, url, TokenEncoder(tokenizer), FeatureCounter(WordLists.load(word_lists)))
+        """Load the tokenizer and the word lists that belong to the newest release, which is the one that is served."""
+        release = newest_release(model_repository) or 1
+        tokenizer, word_lists = (model_repository / m.name / str(release) / (m.companion or "") for m in (BERT, FOREST))
+        return cls(name, url, release, TokenEncoder(tokenizer), FeatureCounter(WordLists.load(word_lists)))
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Score]:
         async with over_grpc(self.url) as send:
-            yield partial(self.score, partial(_infer, send))
+            yield partial(self.score, partial(_infer, send, str(self.release)))
 
     def contender(self, batches: Sequence[Sequence[bytes]]) -> Contender:
         return Contender(self.name, batches, [GROUP] * len(batches), len(batches[0]), lambda _: self.connect())
@@ -158,10 +164,9 @@ def _rows(load: Load) -> int:
     return load.batch * (load.concurrency or 1)
 
 
-async def _infer(send: Send, model: Model, *inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
+async def _infer(send: Send, version: str, model: Model, *inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
     tensors = [infer_input(tensor, array) for tensor, array in zip(model.inputs, inputs, strict=True)]
-    # The version that both styles call.
-    return await _answer(send, serialise(model.name, tensors, version="1"), model.outputs[0])
+    return await _answer(send, serialise(model.name, tensors, version=version), model.outputs[0])
 
 
 async def _answer(send: Send, request: bytes, output: Tensor) -> npt.NDArray[Any]:

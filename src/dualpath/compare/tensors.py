@@ -117,6 +117,8 @@ def _element(value: Any, dtype: np.dtype[Any]) -> Any:
     try:
         if dtype.kind == "b":
             return {"true": True, "false": False, "1": True, "0": False}[str(value).lower()]
+        if isinstance(value, bool):
+            raise ValueError
         if dtype.kind in "iu":
             return _integer(value, np.iinfo(dtype))
         number = float(value)
