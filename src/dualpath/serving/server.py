@@ -26,6 +26,9 @@ EXIT_TIMEOUT_S = 10
 GRACE_S = EXIT_TIMEOUT_S + 5
 """How long Triton may take to end, models unloaded, before it is killed."""
 POLL_S = 0.1
+SHM_BYTES = 16 * 1024 * 1024
+"""Of each Python model's pool of shared memory to begin with. Triton's own default, 1 MiB, has to grow under the first
+large requests; while it did, a stub of 24.10 once wrote beyond its end, which ended the server."""
 
 _LOADED = re.compile(r"successfully loaded '([^']+)'")
 _LISTENING = ("Started GRPCInferenceService", "Started HTTPService", "Started Metrics Service")
@@ -207,6 +210,8 @@ class TritonServer:
             "--load-model=*",
             f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
             f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
+            # Docker gives all of /dev/shm 64 MB: an installed server keeps its own default.
+            *([f"--backend-config=python,shm-default-byte-size={SHM_BYTES}"] if found.embedded else []),
             # Nothing is traced until a client asks for it; it may do so, but not say where to.
             f"--trace-config=triton,file={self._scratch / 'trace.json'}",
             "--trace-config=level=OFF",
