@@ -28,7 +28,8 @@ GRACE_S = EXIT_TIMEOUT_S + 5
 POLL_S = 0.1
 SHM_BYTES = 16 * 1024 * 1024
 """Of each Python model's pool of shared memory to begin with. Triton's own default, 1 MiB, has to grow under the first
-large requests. A stub of 24.10 once wrote beyond a mapping's end under load, most likely by that, and the server ended."""
+large requests. Under load a stub of 24.10 once wrote beyond a mapping's end, most likely by that, and the server
+ended."""
 
 _LOADED = re.compile(r"successfully loaded '([^']+)'")
 _LISTENING = ("Started GRPCInferenceService", "Started HTTPService", "Started Metrics Service")
