@@ -21,10 +21,9 @@ from dualpath.training import artifacts, train
 from dualpath.training.card import Card
 from dualpath.training.finetune import Settings
 
-TINY = "--folds 2 --epochs 2 --batch-rows 4 --learning-rate 1e-3 --no-mixed-precision".split()
+TINY = ["--folds", "2", "--epochs", "2", "--batch-rows", "4", "--learning-rate", "1e-3", "--no-mixed-precision"]
 
 MOMENTS = {
-    "reading": ("dualpath.training.tables", "_table", 0, "SIGTERM"),
     "embedding": ("dualpath.training.batches", "tensors", 1, "SIGKILL"),
     "first fold": ("dualpath.training.finetune", "FineTuner._step", 7, "SIGKILL"),
     "writing a checkpoint": ("dualpath.training.artifacts", "os.replace", 2, "SIGKILL"),
@@ -233,7 +232,11 @@ def test_a_command_that_is_killed_at_any_moment_leaves_what_is_served_and_goes_o
         if name != "publishing":
             assert snapshot(repository) == before, name
     # Killed between the two models: one has its version, whole, and the other none.
-    assert {path.name for path in (repository / "cuml/2").iterdir()} >= {"checkpoint.tl", "word_lists.json", "card.json"}
+    assert {path.name for path in (repository / "cuml/2").iterdir()} >= {
+        "checkpoint.tl",
+        "word_lists.json",
+        "card.json",
+    }
     assert not (repository / "bert-large/2").exists()
     code, said = run(None)
     assert code == 0, said
@@ -242,7 +245,9 @@ def test_a_command_that_is_killed_at_any_moment_leaves_what_is_served_and_goes_o
     resumed, uninterrupted = (Card.load(folder / "card.json") for folder in (repository / "cuml/3", whole / "cuml/1"))
     assert resumed.blend == uninterrupted.blend
     assert resumed.head_rmse == uninterrupted.head_rmse
-    one, other = (torch.jit.load(folder / "bert-large" / n / "model.pt") for folder, n in ((repository, "3"), (whole, "1")))
+    one, other = (
+        torch.jit.load(folder / "bert-large" / n / "model.pt") for folder, n in ((repository, "3"), (whole, "1"))
+    )
     ids = torch.randint(30_000, (2, 64))
     assert torch.equal(one(ids, ids.clamp(max=1)), other(ids, ids.clamp(max=1)))
     assert log_without_times(tmp_path / "run") == log_without_times(tmp_path / "whole-run")

@@ -77,8 +77,8 @@ class BertTraining:
         groups = self._corpus.groups
         if any(len(set(groups[fold.train].tolist())) < 2 for fold in folds):
             raise UserError(
-                f"bert: expected excerpts of two sources or more beside each fold, found {self._corpus.n_groups} in all. "
-                "Add rated excerpts."
+                "bert: expected excerpts of two sources or more beside each fold, "
+                f"found {self._corpus.n_groups} in all. Add rated excerpts."
             )
         return [self._fold(f"fold-{number}", fold) for number, fold in enumerate(folds, start=1)]
 
