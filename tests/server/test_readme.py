@@ -79,9 +79,11 @@ def test_each_command_of_the_readme_holds(words, request):
             assert_target(target)
         case [".", ".venv/bin/activate"]:
             assert "-m venv .venv" in MAKEFILE
-        case ["dualpath", "build" | "serve" | "compare" | "bench" as name, *options]:
-            # Its server is this session's, its build `make test`'s; the last two have tests of their own.
+        case ["dualpath", "build" | "serve" | "compare" | "bench" | "reload" as name, *options]:
+            # Its server is this session's, its build `make test`'s; the others have tests of their own.
             typer.main.get_command(app).commands[name].make_context(name, options)
+        case ["dualpath", "train", name, *options]:  # tests/unit/test_train_cli.py runs it
+            typer.main.get_command(app).commands["train"].commands[name].make_context(name, options)
         case ["dualpath", "models"]:
             shown = request.getfixturevalue("run_dualpath")(words)
             assert all(re.search(rf"│ {model.name} +│ 1 +│ ready", shown) for model in MODELS)

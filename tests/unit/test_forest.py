@@ -102,10 +102,10 @@ def test_unknown_engine_is_refused() -> None:
 
 
 def test_cuml_gets_the_same_forest_to_fit_as_scikit_learn_and_one_stream(cuml: FakeCuml) -> None:
-    ours, theirs = forest._cuml_forest().parameters, forest._sklearn_forest().get_params()
+    ours, theirs = forest._cuml_forest(7).parameters, forest._sklearn_forest(7).get_params()
     assert ours.pop("n_streams") == 1
     assert ours == {name: theirs[name] for name in ours}
-    assert (ours["n_estimators"], ours["max_depth"]) == (100, 16)
+    assert (ours["n_estimators"], ours["max_depth"], ours["random_state"]) == (100, 16, 7)
 
 
 # Cross-validation and files
@@ -137,15 +137,19 @@ def test_scored_rows_influence_neither_word_lists_nor_trees(few_trees: None) -> 
 @pytest.mark.parametrize("engine", ["sklearn", "cuml"])
 def test_written_files_score_what_the_forest_does(cuml: FakeCuml, few_trees: None, tmp_path: Path, engine: str) -> None:
     corpus = rated(80, 20)
-    forest.write_forest(corpus, tmp_path, engine)
+    trees = forest.ForestTable.from_excerpts(corpus.excerpts, corpus.targets)
+    fitted = forest.fit_forest(trees, engine)
+    forest.write_forest(fitted, trees, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.tl", "word_lists.json"]
     table = FeatureCounter(WordLists.load(tmp_path / "word_lists.json")).features(corpus.excerpts)
     served = treelite.gtil.predict(treelite.Model.deserialize(tmp_path / "checkpoint.tl"), table).reshape(-1)
-    fitted = forest.fit_forest(forest.ForestTable.from_excerpts(corpus.excerpts, corpus.targets), engine)
     np.testing.assert_allclose(served, fitted.predict(table), rtol=0, atol=forest.LARGEST_DIFFERENCE[engine])
 
 
 def test_checkpoint_that_predicts_something_else_is_refused(cuml: FakeCuml, tmp_path: Path) -> None:
+    corpus = rated(80, 20)
+    table = forest.ForestTable.from_excerpts(corpus.excerpts, corpus.targets)
+    fitted = forest.fit_forest(table, "cuml")
     cuml.bias = 1e-3
     with pytest.raises(RuntimeError, match=r"expected Treelite to predict what cuml does, got 1\.0e-03 apart"):
-        forest.write_forest(rated(80, 20), tmp_path, "cuml")
+        forest.write_forest(fitted, table, tmp_path)

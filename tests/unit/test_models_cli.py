@@ -1,5 +1,6 @@
 """What `dualpath models` says of a server that has changed from one release to another."""
 
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -7,6 +8,7 @@ import pytest
 
 from dualpath.cli import models as command
 from dualpath.serving import client as serving
+from dualpath.training.blend import WEIGHTS, Blend
 from dualpath.training.card import Card
 
 INDEX = [
@@ -59,3 +61,21 @@ def test_the_version_that_is_served_is_shown_with_its_build_and_its_card(shown):
 def test_a_version_that_has_given_way_is_not_shown_but_a_model_that_is_gone_is(shown):
     assert shown.keys() == {"bert-large", "cuml", "postprocess"}
     assert shown["postprocess"]["state"] == "unavailable: unloaded"
+
+
+def test_a_training_is_one_line_below_the_table_for_all_models_that_it_fitted(monkeypatch, tmp_path, capsys):
+    ready = [{"name": name, "version": "2", "state": "READY"} for name in ("bert-large", "cuml")]
+    card = dataclasses.replace(CARD, forest_rmse=0.75, blend=Blend(tuple(0.5 + weight for weight in WEIGHTS)))
+    for name in ("bert-large", "cuml"):
+        (tmp_path / name / "2").mkdir(parents=True)
+        card.write(tmp_path / name / "2")
+    server = SimpleNamespace(
+        get_model_repository_index=lambda as_json: {"models": ready},
+        get_model_config=lambda name, version, as_json: {"config": {"backend": "b"}},
+    )
+    monkeypatch.setattr(serving, "connect", lambda url: server)
+    command.models(model_repository=tmp_path)
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "bert-large 2 and cuml 2: train.csv, 100 rows, 5 folds: RMSE bert 0.523, forest 0.750, blend 0.500 at 0.00; "
+        f"{tmp_path}/bert-large/2/model-card.md"
+    )

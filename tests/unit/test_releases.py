@@ -142,6 +142,12 @@ def test_what_cannot_be_published_is_refused(repository, names, version, message
         publish(repository, *names, version=version)
 
 
+def test_a_model_whose_folder_cannot_be_written_is_named(repository, monkeypatch):
+    monkeypatch.setattr(artifacts.os, "access", lambda path, mode: path != repository / "cuml")
+    with pytest.raises(UserError, match=r"/cuml: expected a folder to write to, found one that cannot be written\."):
+        publish(repository, *BOTH)
+
+
 def test_an_incomplete_release_is_completed_and_what_is_unfinished_removed(repository):
     (repository / "reader/2").symlink_to("1")  # killed here
     (repository / "cuml/.unfinished-link").mkdir()

@@ -4,13 +4,16 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
 import treelite
+from huggingface_hub.errors import LocalEntryNotFoundError
 from tiny_bert import save_encoder, write_corpus
 
 from dualpath.errors import UserError
+from dualpath.readability import releases
 from dualpath.training import bert, train
 from dualpath.training.card import Card
 from dualpath.training.finetune import Settings
@@ -140,14 +143,49 @@ def test_an_encoder_that_reads_too_few_tokens_is_refused(order, tmp_path):
     [
         ("./nowhere", r"--encoder \./nowhere: expected a folder in Hugging Face's layout, found none\."),
         ("{empty}", r"expected an encoder's weights \(\*\.safetensors\), found none\."),
+        ("{bare}", r"expected the config\.json of a BERT model, found: .*No such file"),
     ],
 )
 def test_an_encoder_that_is_not_there_is_named(order, tmp_path, name, message):
     (tmp_path / "empty").mkdir()
+    (save_encoder(tmp_path / "bare") / "config.json").unlink()
     before = snapshot(order.model_repository)
     with pytest.raises(UserError, match=message):
-        train.train(replace(order, encoder=name.format(empty=tmp_path / "empty")), silent)
+        train.train(replace(order, encoder=name.format(empty=tmp_path / "empty", bare=tmp_path / "bare")), silent)
     assert snapshot(order.model_repository) == before
+
+
+@pytest.mark.parametrize("error", [OSError("no route to the hub"), LocalEntryNotFoundError("no copy, no network")])
+def test_a_hub_that_cannot_be_reached_is_one_sentence(order, monkeypatch, error):
+    def fail(name, **_):
+        assert name == "bert-large-uncased"
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(UserError, match=rf"hub, found: {error} Without network, name a folder that holds the model\."):
+        train.train(replace(order, models=["bert-large"], encoder="bert-large-uncased"), silent)
+
+
+def test_scores_that_are_no_numbers_end_the_training_and_are_not_kept(order, monkeypatch):
+    before = snapshot(order.model_repository)
+    monkeypatch.setattr(bert.FineTuner, "score", lambda self, rows, exact=True: np.full(len(rows), np.nan, np.float32))
+    with pytest.raises(RuntimeError, match=r"fold-1: expected finite scores, got others\. Try a lower --learning-rate"):
+        train.train(replace(order, models=["bert-large"]), silent)
+    assert snapshot(order.model_repository) == before
+    assert not (order.run_dir / "fold-1.npz").exists()
+
+
+def test_nothing_is_locked_while_a_training_runs(order):
+    """A server that starts meanwhile must not wait for hours."""
+
+    def start(name: str, n_done: int, n_all: int, note: str) -> None:
+        if name == "final":
+            assert not list(order.model_repository.parent.glob(".publishing-*"))
+            assert not list(order.model_repository.glob("*/.unfinished-*"))
+            with releases.locked(order.model_repository):
+                pass
+
+    train.train(order, start)
 
 
 def test_the_architecture_of_bert_large_trains_exports_and_scores(order, tmp_path):

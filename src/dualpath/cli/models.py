@@ -35,6 +35,22 @@ def models(json: Json = False, model_repository: ModelRepository = DEFAULT_REPOS
     for row in rows:
         table.add_row(*(row[column] for column in COLUMNS))
     Console().print(table)
+    for line in _cards(rows, model_repository):
+        print(line)
+
+
+def _cards(rows: list[dict[str, str]], model_repository: Path) -> Iterator[str]:
+    """Say in a line what each training of what is served found, and where its model card is."""
+    from dualpath.training.card import CARD_FILE, PAGE_FILE, Card
+
+    trained: dict[str, list[Path]] = {}
+    for row in rows:
+        folder = model_repository / row["model"] / row["version"]
+        if row["state"] == "ready" and (folder / CARD_FILE).is_file():
+            trained.setdefault((folder / CARD_FILE).read_text(encoding="utf-8"), []).append(folder)
+    for folders in trained.values():
+        names = " and ".join(f"{folder.parent.name} {folder.name}" for folder in folders)
+        yield f"{names}: {Card.load(folders[0] / CARD_FILE).line}; {folders[0] / PAGE_FILE}"
 
 
 def _row(client: Any, entry: dict[str, str], model_repository: Path) -> dict[str, str]:

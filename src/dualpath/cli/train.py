@@ -41,34 +41,44 @@ DATA_HELP = (
     "Rated excerpts, .csv or .xlsx: the layout of the CommonLit Readability Prize's train.csv, or the CLEAR corpus."
 )
 Data = Annotated[Path, typer.Option("--data", metavar="FILE", help=DATA_HELP)]
-Folds = Annotated[int, typer.Option(help="Folds of the cross-validation; excerpts of one source stay together.")]
-Seed = Annotated[int, typer.Option(help="Of the folds and of all that is random.")]
+Folds = Annotated[int, typer.Option(metavar="N", help="Of the cross-validation; excerpts of one source stay together.")]
+Seed = Annotated[int, typer.Option(metavar="N", help="Of the folds and of all that is random.")]
 Version = Annotated[
     str, typer.Option("--version", metavar="new|N", help="Write a new version folder, or replace version N.")
 ]
 Encoder = Annotated[
     str, typer.Option(metavar="NAME|PATH", help="minilm, a folder, or a model of the Hugging Face hub.")
 ]
-ServedIn = Annotated[Precision, typer.Option(help="What BERT will compute in when it is served.")]
+ServedIn = Annotated[
+    Precision,
+    typer.Option(metavar="TYPE", help="What BERT will compute in when it is served: float32, bfloat16 or float16."),
+]
 HiddenStates = Annotated[HiddenState, typer.Option(help="What the linear layer reads: the last hidden layer, or all.")]
-Epochs = Annotated[int, typer.Option(min=1, help="At most; early stopping may end before.")]
-BatchRows = Annotated[int, typer.Option(min=1, help="Excerpts of a step.")]
-Accumulate = Annotated[int, typer.Option(min=1, help="Parts that a step is computed in, to save memory.")]
-LearningRate = Annotated[float, typer.Option(min=0, help="Of the encoder, at its highest.")]
-HeadRate = Annotated[float, typer.Option(min=0, help="Of the linear layer on top.")]
-Decay = Annotated[float, typer.Option(min=0, help="Of weights; biases and norms have none.")]
-WarmUp = Annotated[float, typer.Option(min=0, max=1, help="Share of the steps in which the rates rise.")]
-Patience = Annotated[int, typer.Option(min=1, help="Evaluations without a lower RMSE after which to stop.")]
-Evaluations = Annotated[int, typer.Option(min=1, help="Per epoch.")]
-Freeze = Annotated[int, typer.Option(min=0, help="Lowest layers that stay as they are; embeddings always do.")]
-Mixed = Annotated[bool, typer.Option(help="Compute in half precision where the hardware has it.")]
+Epochs = Annotated[int, typer.Option(min=1, metavar="N", help="At most; early stopping may end before.")]
+BatchRows = Annotated[int, typer.Option(min=1, metavar="N", help="Excerpts of a step.")]
+Accumulate = Annotated[int, typer.Option(min=1, metavar="N", help="Parts that a step is computed in, to save memory.")]
+LearningRate = Annotated[float, typer.Option(min=0, metavar="RATE", help="Of the encoder, at its highest.")]
+HeadRate = Annotated[float, typer.Option(min=0, metavar="RATE", help="Of the linear layer on top.")]
+Decay = Annotated[float, typer.Option(min=0, metavar="RATE", help="Of weights; biases and norms have none.")]
+WarmUp = Annotated[float, typer.Option(min=0, max=1, metavar="SHARE", help="Of the steps, in which the rates rise.")]
+Patience = Annotated[int, typer.Option(min=1, metavar="N", help="Evaluations without a lower RMSE until it stops.")]
+Evaluations = Annotated[int, typer.Option(min=1, metavar="N", help="Per epoch.")]
+Freeze = Annotated[int, typer.Option(min=0, metavar="N", help="Lowest layers that stay as they are, as embeddings do.")]
+FullPrecision = Annotated[
+    bool, typer.Option("--no-mixed-precision", help="Fit in float32 even where half precision is faster.")
+]
 Checkpointing = Annotated[
     bool, typer.Option("--gradient-checkpointing", help="Compute activations twice: slower, much less memory.")
 ]
-EngineOption = Annotated[Engine, typer.Option(help="cuML on a GPU, scikit-learn elsewhere; auto chooses.")]
+EngineOption = Annotated[
+    Engine, typer.Option(metavar="NAME", help="auto, cuml or sklearn; auto is cuML on a GPU, scikit-learn elsewhere.")
+]
 RunDir = Annotated[
     Path | None,
-    typer.Option(help="Where unfinished work is kept, so that the same command goes on.  [default: one in runs]"),
+    typer.Option(
+        metavar="PATH",
+        help="Where unfinished work is kept, so that the same command goes on; by default a folder in runs.",
+    ),
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Forget unfinished work and start again.")]
 
@@ -89,7 +99,7 @@ def bert(
     patience: Patience = 3,
     evaluations: Evaluations = 2,
     freeze_layers: Freeze = 0,
-    mixed_precision: Mixed = True,
+    no_mixed_precision: FullPrecision = False,
     gradient_checkpointing: Checkpointing = False,
     precision: ServedIn = Precision.float32,
     seed: Seed = 0,
@@ -101,8 +111,7 @@ def bert(
 ) -> None:
     """Fine-tune an encoder with one linear layer on its last hidden layer.
 
-    Interrupted, the same command goes on where it was. Nothing that is served changes before the new version is whole
-    and checked.
+    Interrupted, the same command goes on where it was. Nothing that is served changes before all is whole and checked.
     """
     _train(["bert-large"], **locals())
 
@@ -138,7 +147,7 @@ def all_(
     patience: Patience = 3,
     evaluations: Evaluations = 2,
     freeze_layers: Freeze = 0,
-    mixed_precision: Mixed = True,
+    no_mixed_precision: FullPrecision = False,
     gradient_checkpointing: Checkpointing = False,
     precision: ServedIn = Precision.float32,
     seed: Seed = 0,
@@ -158,11 +167,17 @@ def _train(
     from rich.console import Console
 
     from dualpath.cli.train_view import progress, table
+    from dualpath.training.artifacts import installed
+
+    installed("scikit-learn", "torch", "transformers", "treelite", extra="train")
+    if len(models) == 2:
+        installed("matplotlib", extra="train")  # before hours of training, not after
     from dualpath.training.finetune import Settings
     from dualpath.training.train import Order, train
 
     fields = {field.name for field in dataclasses.fields(Settings)}
     options = {name: getattr(value, "value", value) for name, value in options.items()}
+    options["mixed_precision"] = not options.pop("no_mixed_precision", False)
     settings = Settings(**{name: value for name, value in options.items() if name in fields})
     others = {name: value for name, value in options.items() if name not in fields - {"seed"}}
     order = Order(data, models, model_repository, _version(version), n_folds=folds, settings=settings, **others)

@@ -24,15 +24,15 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def installed(*packages: str) -> dict[str, str]:
-    """Return the packages' versions without importing them; a missing one is a UserError."""
+def installed(*packages: str, extra: str = "models") -> dict[str, str]:
+    """Return the packages' versions without importing them; a missing one is a UserError that names the extra."""
     versions = {}
     for package in packages:
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             raise UserError(
-                f"expected the package {package}, found it is not installed. Run `pip install 'dualpath[models]'`."
+                f"expected the package {package}, found it is not installed. Run `pip install 'dualpath[{extra}]'`."
             ) from None
     return versions
 
@@ -74,13 +74,9 @@ def publishing(model_repository: Path, models: Sequence[str], version: int | Non
         models: names of models of the repository.
         version: the version to write or to replace; None is one above the newest of all.
     Raises:
-        UserError: there is no such model, or no version of that number can be.
+        UserError: see `check_target`.
     """
-    for model in models:
-        if not (model_repository / model).is_dir():
-            raise UserError(f"{model_repository}: expected a model repository with {model}, found none in it.")
-    if version is not None and version < 1:
-        raise UserError(f"version: expected a number from 1, found {version}.")
+    check_target(model_repository, models, version)
     enter: AbstractContextManager[None] = releases.locked(model_repository)
     with ExitStack() as stack:
         try:
@@ -100,6 +96,18 @@ def publishing(model_repository: Path, models: Sequence[str], version: int | Non
             releases.complete(model_repository, number, but=tuple(models))
             for model, folder in new.items():
                 _put(folder, model_repository / model / str(number))
+
+
+def check_target(model_repository: Path, models: Sequence[str], version: int | None) -> None:
+    """Raise UserError where a model is missing or cannot be written to, or no version of that number can be."""
+    for model in models:
+        folder = model_repository / model
+        if not folder.is_dir():
+            raise UserError(f"{model_repository}: expected a model repository with {model}, found none in it.")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise UserError(f"{folder}: expected a folder to write to, found one that cannot be written.")
+    if version is not None and version < 1:
+        raise UserError(f"version: expected a number from 1, found {version}.")
 
 
 @contextmanager

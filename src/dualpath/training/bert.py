@@ -18,6 +18,7 @@ from dualpath.errors import UserError
 from dualpath.readability.contract import MAX_TOKENS
 from dualpath.readability.tokens import TokenEncoder
 from dualpath.training import batches
+from dualpath.training.blend import rmse
 from dualpath.training.corpus import Corpus
 from dualpath.training.encoder import Regressor, load_encoder, pool
 from dualpath.training.encoders import digest, encoder_folder, write_tokenizer
@@ -60,8 +61,7 @@ class BertTraining:
     def __init__(self, corpus: Corpus, encoder: str, settings: Settings, run: Run, report: Report) -> None:
         self._corpus, self._settings, self._run, self._report = corpus, settings, run, report
         self._folder = encoder_folder(encoder)
-        positions = json.loads((self._folder / "config.json").read_text())["max_position_embeddings"]
-        if positions < MAX_TOKENS:
+        if (positions := _positions(self._folder)) < MAX_TOKENS:
             raise UserError(f"--encoder {encoder}: expected {MAX_TOKENS} positions, found {positions}.")
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         # MiniLM has dead columns (about 1e-33). What fitting makes of them is denormal, and halves a CPU's speed. Threads
@@ -71,7 +71,18 @@ class BertTraining:
         self._rows = TokenEncoder(run.folder / TOKENIZER).encode(corpus.excerpts)
 
     def cross_validate(self, folds: Sequence[Fold]) -> list[FoldScores]:
-        """Score each fold's rows by a model that was fitted on the other folds."""
+        """Score each fold's rows by a model that was fitted on the other folds.
+
+        Raises:
+            UserError: the other folds of one have not two sources, to fit on and to hold out.
+            RuntimeError: a fit gave scores that are no numbers.
+        """
+        groups = self._corpus.groups
+        if any(len(set(groups[fold.train].tolist())) < 2 for fold in folds):
+            raise UserError(
+                "bert: expected excerpts of two sources or more beside each fold, "
+                f"found {self._corpus.n_groups} in all. Add rated excerpts."
+            )
         return [self._fold(f"fold-{number}", fold) for number, fold in enumerate(folds, start=1)]
 
     def fit(self, stop: float) -> tuple[Regressor, float]:
@@ -99,9 +110,13 @@ class BertTraining:
         )
         tuner, state = self._tune(part, fitted, held_out)
         scores = tuner.score([self._rows[row] for row in fold.test])
+        if not np.isfinite(scores).all():
+            raise RuntimeError(f"{part}: expected finite scores, got others. Try a lower --learning-rate.")
         frozen = fit_head(self._pooled()[fold.train], targets[fold.train])[0].predict(self._pooled()[fold.test])
         result = FoldScores(scores, frozen, state.best_step / state.n_steps, state.elapsed_s)
         self._run.finish(part, **dataclasses.asdict(result))
+        note = f"RMSE {rmse(scores, targets[fold.test]):.3f} out of fold"
+        self._report(part, state.step, state.step, note)  # all of it, also where it stopped early
         return result
 
     def _tune(
@@ -128,6 +143,7 @@ class BertTraining:
             report,
             stop,
         )
+        self._run.log(part, state.history)  # an interruption may have come between a checkpoint and its line
         return tuner, state
 
     def _pooled(self) -> Floats:
@@ -163,6 +179,13 @@ def identity(corpus_digest: str, encoder: str, n_folds: int, seed: int, settings
         "torch": torch.__version__,
         **dataclasses.asdict(settings),
     }
+
+
+def _positions(folder: Path) -> int:
+    try:
+        return int(json.loads((folder / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder}: expected the config.json of a BERT model, found: {error}.") from error
 
 
 def _note(evaluation: Any) -> str:

@@ -109,13 +109,9 @@ def _build_bert(
             export_regressor(untrained_bert_large(dtype), path)
 
     def tokenizer(path: Path) -> None:
-        from tokenizers import Tokenizer
+        from dualpath.training.encoders import write_tokenizer
 
-        # The package's file truncates at 128 tokens and pads to them.
-        copy = Tokenizer.from_file(str(encoder / "tokenizer.json"))
-        copy.no_truncation()
-        copy.no_padding()
-        copy.save(str(path))
+        write_tokenizer(encoder, path)
 
     weights = [encoder / "config.json", encoder / "model.safetensors", HEAD] if trained else []
     recipe = {

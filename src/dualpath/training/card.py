@@ -27,7 +27,7 @@ class Card:
         target_deviation: the target's standard deviation, which is the error of always saying the mean.
         versions: of the libraries that trained, by package.
         date: when the run ended, ISO 8601 in UTC.
-        elapsed_s: how long it took, all interruptions left out.
+        elapsed_s: of fitting, all interruptions left out.
         encoder: what BERT was fine-tuned from; None where BERT was not trained.
         precision: what BERT computes in when it is served.
         engine: what fitted the forest; None where it was not trained.
@@ -108,7 +108,7 @@ class Card:
             yield f"- `cuml`: a random forest on 207 counted features, fitted by {ENGINES[self.engine]}."
         yield f"- Data: {self.data}, {self.n_rows:,} excerpts of {self.n_groups:,} sources, SHA-256"
         yield f"  `{self.data_digest}`."
-        yield f"- Trained until {self.date}, in {_duration(self.elapsed_s)}, with seed {self.seed}."
+        yield f"- Trained until {self.date} with seed {self.seed}; fitting took {_duration(self.elapsed_s)}."
         yield from ("", "A score is an easiness on the scale of the data's targets: higher is easier to read.")
         yield from ("", "## Quality", "", f"Root mean squared error in {self.n_folds}-fold cross-validation:", "")
         yield from ("| | RMSE |", "| --- | --- |")

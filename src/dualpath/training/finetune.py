@@ -62,7 +62,14 @@ class Settings:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was found after `step` steps; RMSE of the rows fitted on since the last evaluation, and of the others."""
+    """What was found after `step` steps.
+
+    Attributes:
+        learning_rate: of the encoder, in the last step.
+        train_rmse: of the rows fitted on since the last evaluation.
+        validation_rmse: of the rows held out; None where there are none.
+        elapsed_s: of fitting so far, that of interrupted runs included.
+    """
 
     step: int
     epoch: float
@@ -188,18 +195,24 @@ class FineTuner:
         """Take a step and return the rows' squared errors, added up."""
         squared_error = 0.0
         self.regressor.train()  # without dropout the same as eval, but that gradient checkpointing asks for it
-        for part in np.array_split(np.arange(len(rows)), min(self._settings.accumulate, len(rows))):
+        parts = np.array_split(np.arange(len(rows)), min(self._settings.accumulate, len(rows)))
+        for part in parts:
             inputs = batches.tensors([rows[row] for row in part], self._device)
             expected = torch.from_numpy(targets[part]).to(self._device)
             mean_squared = torch.nn.functional.mse_loss(self._scores(*inputs)[:, 0], expected)
-            loss = torch.sqrt(mean_squared + TINY) * (len(part) / len(rows))
+            # The root of all parts' mean is not the mean of their roots: its slope is known when all are through.
+            loss = torch.sqrt(mean_squared + TINY) if len(parts) == 1 else mean_squared * (len(part) / len(rows))
             self._scaler.scale(loss).backward()
             squared_error += float(mean_squared.detach()) * len(part)
         factor = rate(state.step, state.n_steps, self._settings.warm_up)
         for group in self._optimizer.param_groups:
             group["lr"] = group["highest_lr"] * factor
         self._scaler.unscale_(self._optimizer)
-        torch.nn.utils.clip_grad_norm_([p for group in self._optimizer.param_groups for p in group["params"]], 1.0)
+        fitted = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+        if len(parts) > 1:
+            for parameter in (parameter for parameter in fitted if parameter.grad is not None):
+                parameter.grad.mul_(0.5 / math.sqrt(squared_error / len(rows) + TINY))
+        torch.nn.utils.clip_grad_norm_(fitted, 1.0)
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._optimizer.zero_grad()
@@ -219,7 +232,8 @@ class FineTuner:
             Evaluation(
                 step=state.step,
                 epoch=state.step / per_epoch,
-                learning_rate=self._optimizer.param_groups[0]["lr"],
+                learning_rate=self._settings.learning_rate
+                * rate(state.step - 1, state.n_steps, self._settings.warm_up),
                 train_rmse=math.sqrt(state.squared_error / state.n_rows),
                 validation_rmse=rmse,
                 elapsed_s=state.elapsed_s,

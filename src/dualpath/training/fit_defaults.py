@@ -14,14 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from dualpath.errors import UserError
-from dualpath.readability.tokens import TokenEncoder, pad
-from dualpath.training import minilm
+from dualpath.readability.tokens import TokenEncoder
+from dualpath.training import batches, minilm
 from dualpath.training.artifacts import replacing
 from dualpath.training.blend import Blend, blend
 from dualpath.training.corpus import Corpus, read_corpus
@@ -31,7 +30,6 @@ from dualpath.training.forest import TABLE_FILE, ForestTable, cross_validate_for
 from dualpath.training.head import HEAD_FILE, fit_head
 
 DATA_FOLDER = Path(__file__).parent / "data"
-BATCH = 16
 
 Floats = npt.NDArray[np.float32]
 
@@ -41,16 +39,7 @@ def embed(excerpts: list[bytes], report: Callable[[int], object]) -> Floats:
     folder = minilm.minilm_folder()
     encoder = load_encoder(folder)
     rows = TokenEncoder(folder / "tokenizer.json").encode(excerpts)
-    order = np.argsort([len(row) for row in rows], kind="stable")
-    batches: list[Floats] = []
-    with torch.inference_mode():
-        for start in range(0, len(order), BATCH):
-            batch = order[start : start + BATCH]
-            input_ids, attention_mask = (torch.from_numpy(array) for array in pad([rows[row] for row in batch]))
-            batches.append(pool(encoder, input_ids, attention_mask).numpy())
-            report(len(batch))
-    pooled: Floats = np.concatenate(batches)[np.argsort(order)]
-    return pooled
+    return batches.apply(lambda *inputs: pool(encoder, *inputs), rows, report=report)
 
 
 def cross_validate_head(corpus: Corpus, pooled: Floats, folds: list[Fold]) -> Floats:

@@ -114,19 +114,18 @@ def _lacking() -> str:
     return ""
 
 
-def fit_forest(table: ForestTable, engine: str = "sklearn") -> Forest:
+def fit_forest(table: ForestTable, engine: str = "sklearn", seed: int = 0) -> Forest:
     """Fit 100 trees of depth 16 on the table's 207 features.
 
     Raises:
         UserError: see `chosen_engine`.
     """
     engine = chosen_engine(engine)
-    return Forest(
-        engine, (_cuml_forest if engine == "cuml" else _sklearn_forest)().fit(features(table.counts), table.targets)
-    )
+    unfitted = (_cuml_forest if engine == "cuml" else _sklearn_forest)(seed)
+    return Forest(engine, unfitted.fit(features(table.counts), table.targets))
 
 
-def _sklearn_forest() -> Any:
+def _sklearn_forest(seed: int) -> Any:
     from sklearn.ensemble import RandomForestRegressor
 
     return RandomForestRegressor(
@@ -134,12 +133,12 @@ def _sklearn_forest() -> Any:
         max_depth=DEPTH,
         min_samples_leaf=LEAF_ROWS,
         max_features=SPLIT_FEATURES,
-        random_state=0,
+        random_state=seed,
         n_jobs=-1,
     )
 
 
-def _cuml_forest() -> Any:
+def _cuml_forest(seed: int) -> Any:
     from cuml import ensemble
 
     return ensemble.RandomForestRegressor(
@@ -147,7 +146,7 @@ def _cuml_forest() -> Any:
         max_depth=DEPTH,
         min_samples_leaf=LEAF_ROWS,
         max_features=SPLIT_FEATURES,
-        random_state=0,
+        random_state=seed,
         n_streams=1,  # with more, the same seed does not give the same forest
     )
 
@@ -174,6 +173,7 @@ def cross_validate_forest(
     folds: Sequence[Fold],
     engine: str = "auto",
     on_fold: Callable[[int, float], object] = lambda fold, error: None,
+    seed: int = 0,
 ) -> Floats:
     """Score every excerpt by a forest that has not seen its fold; the word lists have not either.
 
@@ -189,20 +189,18 @@ def cross_validate_forest(
     for number, fold in enumerate(folds):
         table = ForestTable.from_excerpts([corpus.excerpts[row] for row in fold.train], corpus.targets[fold.train])
         unseen = FeatureCounter(table.word_lists).features([corpus.excerpts[row] for row in fold.test])
-        scores[fold.test] = fit_forest(table, engine).predict(unseen)
+        scores[fold.test] = fit_forest(table, engine, seed).predict(unseen)
         on_fold(number, rmse(scores[fold.test], corpus.targets[fold.test]))
     return scores
 
 
-def write_forest(corpus: Corpus, folder: Path, engine: str = "auto") -> None:
-    """Fit a forest on all of a corpus and write the files of the model `cuml` into `folder`: checkpoint and word lists.
+def write_forest(forest: Forest, table: ForestTable, folder: Path) -> None:
+    """Write the files of the model `cuml` into `folder`: the checkpoint of a forest, and the word lists of its table.
 
     Raises:
-        UserError: see `chosen_engine` and `telling_words`.
         RuntimeError: the checkpoint predicts something else than the forest.
     """
     assert FOREST.artifact
     assert FOREST.companion
-    table = ForestTable.from_excerpts(corpus.excerpts, corpus.targets)
-    export_forest(fit_forest(table, engine), features(table.counts), folder / FOREST.artifact)
+    export_forest(forest, features(table.counts), folder / FOREST.artifact)
     (folder / FOREST.companion).write_text(table.word_lists.to_json(), encoding="utf-8")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,13 +15,13 @@ import numpy.typing as npt
 from dualpath import __version__
 from dualpath.readability import releases
 from dualpath.readability.contract import BERT, FOREST
-from dualpath.training.artifacts import installed, publishing
+from dualpath.training.artifacts import check_target, installed, publishing
 from dualpath.training.blend import blend, plot, rmse
 from dualpath.training.card import Card
 from dualpath.training.corpus import Corpus, read_corpus
 from dualpath.training.finetune import Settings
 from dualpath.training.folds import Fold, split
-from dualpath.training.forest import chosen_engine, cross_validate_forest, write_forest
+from dualpath.training.forest import ForestTable, chosen_engine, cross_validate_forest, fit_forest, write_forest
 from dualpath.training.runs import Report, fingerprint, opened
 
 RUNS = Path("runs")
@@ -78,15 +78,17 @@ def train(order: Order, report: Report) -> Trained:
         UserError: the file, an option or the model repository is not as it must be.
         RuntimeError: an exported model does not score what the original scores.
     """
+    check_target(order.model_repository, order.models, order.version)
+    corpus = read_corpus(order.data, order.n_folds)
+    training = _Training(order, corpus, split(corpus, order.n_folds, order.seed), report)
+    if FOREST.name in order.models:
+        training.forest()
+    if BERT.name in order.models:
+        training.bert()
+    card = training.card()
     with publishing(order.model_repository, order.models, order.version) as folders:
-        corpus = read_corpus(order.data, order.n_folds)
-        training = _Training(order, corpus, split(corpus, order.n_folds, order.seed), report)
-        if FOREST.name in folders:
-            training.forest(folders[FOREST.name])
-        if BERT.name in folders:
-            training.bert(folders[BERT.name])
-        card = training.card()
-        for folder in folders.values():
+        for model, folder in folders.items():
+            training.write[model](folder)
             card.write(folder)
             if card.blend:
                 plot(card.blend, folder / BLEND_FIGURE)
@@ -96,48 +98,49 @@ def train(order: Order, report: Report) -> Trained:
 
 
 class _Training:
-    """One run under way; its facts gather in `facts`."""
+    """One run under way; its facts gather, and what writes the files of each model that is fitted."""
 
     def __init__(self, order: Order, corpus: Corpus, folds: Sequence[Fold], report: Report) -> None:
         self._order, self._corpus, self._folds, self._report = order, corpus, folds, report
         self._scores: dict[str, npt.NDArray[np.float32]] = {}
         self.run_dir: Path | None = None
+        self.write: dict[str, Callable[[Path], None]] = {}
         self._elapsed_s = 0.0
         self._packages = {"dualpath": __version__}
         self._facts: dict[str, Any] = {}
 
-    def forest(self, folder: Path) -> None:
-        """Cross-validate the forest, fit it on everything and write its files."""
-        started, n_folds = time.monotonic(), len(self._folds)
+    def forest(self) -> None:
+        """Cross-validate the forest and fit it on everything."""
+        started, n_folds, seed = time.monotonic(), len(self._folds), self._order.seed
 
         def on_fold(number: int, error: float) -> None:
             self._report("forest", number + 1, n_folds + 1, f"RMSE {error:.3f}")
 
         engine = chosen_engine(self._order.engine)
         self._report("forest", 0, n_folds + 1, engine)
-        scores = cross_validate_forest(self._corpus, self._folds, engine, on_fold)
-        write_forest(self._corpus, folder, engine)
+        scores = cross_validate_forest(self._corpus, self._folds, engine, on_fold, seed)
+        table = ForestTable.from_excerpts(self._corpus.excerpts, self._corpus.targets)
+        forest = fit_forest(table, engine, seed)
         error = rmse(scores, self._corpus.targets)
         self._report("forest", n_folds + 1, n_folds + 1, f"RMSE {error:.3f} out of fold")
         self._scores[FOREST.name] = scores
+        self.write[FOREST.name] = lambda folder: write_forest(forest, table, folder)
         self._facts |= {"engine": engine, "forest_rmse": error}
         self._elapsed_s += time.monotonic() - started
         self._packages |= installed("scikit-learn", "treelite")
 
-    def bert(self, folder: Path) -> None:
-        """Fine-tune BERT on every fold and on everything, and write its files."""
+    def bert(self) -> None:
+        """Fine-tune BERT on every fold and on everything."""
         from dualpath.training import bert
-        from dualpath.training.encoders import encoder_folder
 
         order, targets = self._order, self._corpus.targets
         identity = bert.identity(self._corpus.digest, order.encoder, order.n_folds, order.seed, order.settings)
-        name = encoder_folder(order.encoder).name if order.encoder != "minilm" else order.encoder
-        self.run_dir = order.run_dir or RUNS / f"{name}-{fingerprint(identity)}"
+        self.run_dir = order.run_dir or RUNS / f"{Path(order.encoder).resolve().name}-{fingerprint(identity)}"
         with opened(self.run_dir, identity, order.fresh) as run:
             training = bert.BertTraining(self._corpus, order.encoder, order.settings, run, self._report)
             results = training.cross_validate(self._folds)
             regressor, elapsed_s = training.fit(float(np.mean([result.stop for result in results])))
-            training.write(regressor, folder, order.precision)
+        self.write[BERT.name] = lambda folder: training.write(regressor, folder, order.precision)
         scores, frozen = np.empty_like(targets), np.empty_like(targets)
         for fold, result in zip(self._folds, results, strict=True):
             scores[fold.test], frozen[fold.test] = result.scores, result.frozen
