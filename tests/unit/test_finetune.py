@@ -12,7 +12,9 @@ from tiny_bert import rows_with_targets, tiny_regressor
 
 from dualpath.training import batches, finetune
 from dualpath.training.encoder import Regressor
-from dualpath.training.finetune import FineTuner, Settings, State, rate
+from dualpath.training.finetune import FineTuner, rate
+from dualpath.training.progress import State
+from dualpath.training.settings import Settings
 
 CPU = torch.device("cpu")
 ROUNDING = 1e-5
@@ -55,6 +57,16 @@ def test_equal_seeds_give_equal_weights_and_other_seeds_others(tmp_path):
     assert_equal(weights(one.regressor), weights(other.regressor))
     third, _ = tune(tmp_path / "3", replace(SETTINGS, seed=1))
     assert not torch.equal(third.regressor.head.weight, one.regressor.head.weight)
+
+
+def test_members_of_a_soup_differ(tmp_path):
+    rows, targets = rows_with_targets(48)
+    heads = []
+    for member in (1, 2):
+        tuner = FineTuner(tiny_regressor(), SETTINGS, CPU, member)
+        tuner.fit(rows, targets, None, tmp_path / f"{member}.pt")
+        heads.append(tuner.weights()["head.weight"])
+    assert not torch.equal(*heads)
 
 
 @pytest.mark.parametrize("at", [1, 7, 9, 17])

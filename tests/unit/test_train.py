@@ -16,7 +16,7 @@ from dualpath.errors import UserError
 from dualpath.readability import releases
 from dualpath.training import bert, train
 from dualpath.training.card import Card
-from dualpath.training.finetune import Settings
+from dualpath.training.settings import Settings
 from dualpath.training.train import Order
 
 SETTINGS = Settings(epochs=2, batch_rows=4, learning_rate=1e-3, mixed_precision=False)

@@ -19,7 +19,7 @@ from tiny_bert import save_encoder, write_corpus
 from dualpath import cli
 from dualpath.training import artifacts, train
 from dualpath.training.card import Card
-from dualpath.training.finetune import Settings
+from dualpath.training.settings import Settings
 
 TINY = ["--folds", "2", "--epochs", "2", "--batch-rows", "4", "--learning-rate", "1e-3", "--no-mixed-precision"]
 

@@ -54,6 +54,7 @@ ServedIn = Annotated[
     typer.Option(metavar="TYPE", help="What BERT will compute in when it is served: float32, bfloat16 or float16."),
 ]
 HiddenStates = Annotated[HiddenState, typer.Option(help="What the linear layer reads: the last hidden layer, or all.")]
+Soup = Annotated[int, typer.Option(min=1, help="Fits in different orders, whose weights are averaged.")]
 Epochs = Annotated[int, typer.Option(min=1, metavar="N", help="At most; early stopping may end before.")]
 BatchRows = Annotated[int, typer.Option(min=1, metavar="N", help="Excerpts of a step.")]
 Accumulate = Annotated[int, typer.Option(min=1, metavar="N", help="Parts that a step is computed in, to save memory.")]
@@ -88,8 +89,9 @@ def bert(
     data: Data,
     encoder: Encoder = "minilm",
     folds: Folds = 5,
-    hidden_states: HiddenStates = HiddenState.last,
-    epochs: Epochs = 3,
+    hidden_states: HiddenStates = HiddenState.all,
+    soup: Soup = 3,
+    epochs: Epochs = 1,
     batch_rows: BatchRows = 16,
     accumulate: Accumulate = 1,
     learning_rate: LearningRate = 1e-4,
@@ -136,8 +138,9 @@ def all_(
     encoder: Encoder = "minilm",
     engine: EngineOption = Engine.auto,
     folds: Folds = 5,
-    hidden_states: HiddenStates = HiddenState.last,
-    epochs: Epochs = 3,
+    hidden_states: HiddenStates = HiddenState.all,
+    soup: Soup = 3,
+    epochs: Epochs = 1,
     batch_rows: BatchRows = 16,
     accumulate: Accumulate = 1,
     learning_rate: LearningRate = 1e-4,
@@ -172,7 +175,7 @@ def _train(
     installed("scikit-learn", "torch", "transformers", "treelite", extra="train")
     if len(models) == 2:
         installed("matplotlib", extra="train")  # before hours of training, not after
-    from dualpath.training.finetune import Settings
+    from dualpath.training.settings import Settings
     from dualpath.training.train import Order, train
 
     fields = {field.name for field in dataclasses.fields(Settings)}

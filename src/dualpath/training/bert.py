@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +18,28 @@ from sklearn.model_selection import GroupShuffleSplit
 from dualpath.errors import UserError
 from dualpath.readability.contract import MAX_TOKENS
 from dualpath.readability.tokens import TokenEncoder
-from dualpath.training import batches
+from dualpath.training import batches, soup
 from dualpath.training.blend import rmse
 from dualpath.training.corpus import Corpus
 from dualpath.training.encoder import Regressor, load_encoder, pool
 from dualpath.training.encoders import digest, encoder_folder, write_tokenizer
 from dualpath.training.export import export_regressor
-from dualpath.training.finetune import FineTuner, Settings, State
+from dualpath.training.finetune import FineTuner
 from dualpath.training.folds import Fold
 from dualpath.training.head import fit_head
+from dualpath.training.progress import State
 from dualpath.training.runs import Report, Run
+from dualpath.training.settings import Settings
 
 TOKENIZER = "tokenizer.json"
-VALIDATION_SHARE = 0.1
-"""Of a fold's fitting rows: they say when to stop, so that the fold's own rows are only ever scored."""
+VALIDATION_SHARE = 0.05
+"""Of a fold's fitting rows: they say when to stop and how far to go; the fold's own rows are only ever scored."""
 FINAL = "final"
 DONE_BEFORE = "done before"
 """The note of a part that an earlier run has finished."""
 
 Floats = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -46,12 +50,24 @@ class FoldScores:
         scores: float32 [the fold's rows], by the fine-tuned model.
         frozen: float32 [the fold's rows], by a head on the encoder as it was.
         stop: share of the steps after which the fold's model was best.
+        share: of the way from the start to that model, at which it was better still (`soup`).
         elapsed_s: of the fold's fitting.
     """
 
     scores: Floats
     frozen: Floats
     stop: float
+    share: float
+    elapsed_s: float
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A fitted model, in its tuner; see FoldScores."""
+
+    tuner: FineTuner
+    stop: float
+    share: float
     elapsed_s: float
 
 
@@ -61,12 +77,10 @@ class BertTraining:
     def __init__(self, corpus: Corpus, encoder: str, settings: Settings, run: Run, report: Report) -> None:
         self._corpus, self._settings, self._run, self._report = corpus, settings, run, report
         self._folder = encoder_folder(encoder)
-        if (positions := _positions(self._folder)) < MAX_TOKENS:
+        positions, self._hidden_size = _sizes(self._folder)
+        if positions < MAX_TOKENS:
             raise UserError(f"--encoder {encoder}: expected {MAX_TOKENS} positions, found {positions}.")
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        # MiniLM has dead columns (about 1e-33). What fitting makes of them is denormal, and halves a CPU's speed. Threads
-        # inherit this from the one that starts them, so it comes before the first computation.
-        torch.set_flush_denormal(True)
         write_tokenizer(self._folder, run.folder / TOKENIZER)
         self._rows = TokenEncoder(run.folder / TOKENIZER).encode(corpus.excerpts)
 
@@ -85,13 +99,14 @@ class BertTraining:
             )
         return [self._fold(f"fold-{number}", fold) for number, fold in enumerate(folds, start=1)]
 
-    def fit(self, stop: float) -> tuple[Regressor, float]:
-        """Fit on all rows, up to the share `stop` of the steps; return the regressor, on the CPU, and the seconds."""
+    def fit(self, results: Sequence[FoldScores]) -> tuple[Regressor, float]:
+        """Fit on all rows, as far as the folds' models; return the regressor, on the CPU, and the seconds it took."""
         everything = np.arange(len(self._rows))
-        tuner, state = self._tune(FINAL, everything, None, stop)
-        regressor = tuner.regressor.cpu().eval()
+        stop, share = (float(np.mean(values)) for values in zip(*((it.stop, it.share) for it in results), strict=True))
+        tuned = self._tune(FINAL, everything, None, stop, share)
+        regressor = tuned.tuner.regressor.cpu().eval()
         regressor.requires_grad_(False)
-        return regressor, state.elapsed_s
+        return regressor, tuned.elapsed_s
 
     def write(self, regressor: Regressor, folder: Path, precision: str) -> None:
         """Write model.pt, held against the eager model, and tokenizer.json into a folder."""
@@ -102,49 +117,60 @@ class BertTraining:
     def _fold(self, part: str, fold: Fold) -> FoldScores:
         if done := self._run.done(part):
             self._report(part, 1, 1, DONE_BEFORE)
-            return FoldScores(done["scores"], done["frozen"], float(done["stop"]), float(done["elapsed_s"]))
+            return FoldScores(
+                done["scores"], done["frozen"], *(float(done[name]) for name in ("stop", "share", "elapsed_s"))
+            )
         corpus, targets = self._corpus, self._corpus.targets
         inner = GroupShuffleSplit(1, test_size=VALIDATION_SHARE, random_state=self._settings.seed)
         fitted, held_out = (
             fold.train[rows] for rows in next(inner.split(fold.train, groups=corpus.groups[fold.train]))
         )
-        tuner, state = self._tune(part, fitted, held_out)
-        scores = tuner.score([self._rows[row] for row in fold.test])
+        tuned = self._tune(part, fitted, held_out)
+        scores = tuned.tuner.score([self._rows[row] for row in fold.test])
         if not np.isfinite(scores).all():
             raise RuntimeError(f"{part}: expected finite scores, got others. Try a lower --learning-rate.")
         frozen = fit_head(self._pooled()[fold.train], targets[fold.train])[0].predict(self._pooled()[fold.test])
-        result = FoldScores(scores, frozen, state.best_step / state.n_steps, state.elapsed_s)
+        result = FoldScores(scores, frozen, tuned.stop, tuned.share, tuned.elapsed_s)
         self._run.finish(part, **dataclasses.asdict(result))
         note = f"RMSE {rmse(scores, targets[fold.test]):.3f} out of fold"
-        self._report(part, state.step, state.step, note)  # all of it, also where it stopped early
+        self._report(part, 1, 1, note)
         return result
 
-    def _tune(
-        self, part: str, fitted: npt.NDArray[np.int64], held_out: npt.NDArray[np.int64] | None, stop: float = 1.0
-    ) -> tuple[FineTuner, State]:
-        targets = self._corpus.targets
-        encoder = load_encoder(self._folder)
+    def _tune(self, part: str, fitted: Rows, held_out: Rows | None, stop: float = 1.0, share: float = 1.0) -> Tuned:
+        """Fit all members of the soup and put them together; rows held out, where there are any, set stop and share."""
+        settings, targets = self._settings, self._corpus.targets
         # The head starts where the frozen encoder's best one is, so that the first steps do not spoil the encoder.
-        columns = encoder.config.hidden_size if self._settings.hidden_states == "last" else 0
+        columns = self._pooled().shape[1] if settings.hidden_states == "all" else self._hidden_size
         head, _ = fit_head(self._pooled()[fitted][:, -columns:], targets[fitted])
-        tuner = FineTuner(Regressor(encoder, head), self._settings, self.device)
+        rows = [self._rows[row] for row in fitted]
+        validation = None if held_out is None else ([self._rows[row] for row in held_out], targets[held_out])
+        states, members = [], []
+        for member in range(1, settings.soup + 1):
+            name = part if settings.soup == 1 else f"{part}.{member}"
+            tuner = FineTuner(Regressor(load_encoder(self._folder), head), settings, self.device, member)
+            start = tuner.weights()
+            report = partial(self._on_step, name, stop)
+            states.append(tuner.fit(rows, targets[fitted], validation, self._run.checkpoint(name), report, stop))
+            # Again: an interruption may have come between a checkpoint and its line.
+            self._run.log(name, states[-1].history)
+            members.append(tuner.weights())
+        mean = soup.mean(members)
 
-        def report(state: State) -> None:
-            last = state.history[-1:]
-            self._report(part, state.step, max(1, round(stop * state.n_steps)), "".join(map(_note, last)))
-            if last and last[0].step == state.step:
-                self._run.log(part, state.history)
+        def error(weights: soup.Weights) -> float:
+            assert validation
+            tuner.load(weights)
+            return tuner.error(*validation)
 
-        state = tuner.fit(
-            [self._rows[row] for row in fitted],
-            targets[fitted],
-            None if held_out is None else ([self._rows[row] for row in held_out], targets[held_out]),
-            self._run.checkpoint(part),
-            report,
-            stop,
-        )
-        self._run.log(part, state.history)  # an interruption may have come between a checkpoint and its line
-        return tuner, state
+        share = soup.best_share(start, mean, error) if validation else share
+        tuner.load(soup.between(start, mean, share))
+        stops = [state.best_step / state.n_steps for state in states]
+        return Tuned(tuner, float(np.mean(stops)), share, sum(state.elapsed_s for state in states))
+
+    def _on_step(self, name: str, stop: float, state: State) -> None:
+        last = state.history[-1:]
+        self._report(name, state.step, max(1, round(stop * state.n_steps)), "".join(map(_note, last)))
+        if last and last[0].step == state.step:
+            self._run.log(name, state.history)
 
     def _pooled(self) -> Floats:
         """Return the frozen encoder's hidden states, pooled: float32 [rows, columns]."""
@@ -181,9 +207,11 @@ def identity(corpus_digest: str, encoder: str, n_folds: int, seed: int, settings
     }
 
 
-def _positions(folder: Path) -> int:
+def _sizes(folder: Path) -> tuple[int, int]:
+    """Return an encoder's number of positions and its hidden size."""
     try:
-        return int(json.loads((folder / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"])
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return int(config["max_position_embeddings"]), int(config["hidden_size"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder}: expected the config.json of a BERT model, found: {error}.") from error
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,98 +17,29 @@ import torch
 from dualpath.training import batches
 from dualpath.training.artifacts import written_whole
 from dualpath.training.encoder import Regressor
+from dualpath.training.progress import Evaluation, State
+from dualpath.training.settings import Settings
+from dualpath.training.soup import Weights
 
 CHECKPOINT_S = 120.0
 """Seconds of work that an interruption may cost, about."""
 TINY = 1e-8
 """Keeps the root's slope finite where a batch is met exactly."""
 
-
-@dataclass(frozen=True)
-class Settings:
-    """How to fine-tune.
-
-    Attributes:
-        hidden_states: what the linear layer reads: the "last" hidden layer, or "all" of them.
-        epochs: at most; early stopping may end before.
-        batch_rows: rows of a step.
-        accumulate: parts that a step's rows are computed in, one after the other, to save memory.
-        learning_rate: of the encoder, at its highest.
-        head_learning_rate: of the linear layer.
-        warm_up: share of the steps in which the rates rise; afterwards they fall to 0.
-        patience: evaluations in a row without a lower RMSE after which to stop.
-        evaluations: per epoch.
-        freeze_layers: the lowest layers, which stay as they are. Embeddings always do.
-        mixed_precision: compute in half precision where the hardware has it.
-        gradient_checkpointing: compute activations twice to save memory.
-    """
-
-    hidden_states: str = "last"
-    epochs: int = 3
-    batch_rows: int = 16
-    accumulate: int = 1
-    learning_rate: float = 1e-4
-    head_learning_rate: float = 1e-4
-    weight_decay: float = 0.01
-    warm_up: float = 0.1
-    patience: int = 3
-    evaluations: int = 2
-    freeze_layers: int = 0
-    mixed_precision: bool = True
-    gradient_checkpointing: bool = False
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What was found after `step` steps.
-
-    Attributes:
-        learning_rate: of the encoder, in the last step.
-        train_rmse: of the rows fitted on since the last evaluation.
-        validation_rmse: of the rows held out; None where there are none.
-        elapsed_s: of fitting so far, that of interrupted runs included.
-    """
-
-    step: int
-    epoch: float
-    learning_rate: float
-    train_rmse: float
-    validation_rmse: float | None
-    elapsed_s: float
-
-
-@dataclass
-class State:
-    """Where a fit is.
-
-    Attributes:
-        step: steps done of `n_steps`.
-        best_step: after which the validation rows' RMSE was lowest; the last one where there are none.
-        elapsed_s: time spent, that of interrupted runs included.
-    """
-
-    n_steps: int
-    step: int = 0
-    best_step: int = 0
-    best_rmse: float = math.inf
-    squared_error: float = 0.0
-    n_rows: int = 0
-    elapsed_s: float = 0.0
-    stopped: bool = False
-    history: list[Evaluation] = field(default_factory=list)
-
-
 Targets = npt.NDArray[np.float32]
 Report = Callable[[State], object]
+Validation = tuple[Sequence[batches.Ids], Targets] | None
+"""Rows that are not fitted on, and their targets."""
 
 
 class FineTuner:
     """Fits a regressor's upper layers and head in place."""
 
-    def __init__(self, regressor: Regressor, settings: Settings, device: torch.device) -> None:
+    def __init__(self, regressor: Regressor, settings: Settings, device: torch.device, member: int = 1) -> None:
+        """Prepare to fit; each member of a soup gets the rows in an order of its own."""
         self.regressor = regressor.to(device)
         self._settings, self._device = settings, device
+        self._order = settings.seed, member
         layers = regressor.encoder.encoder.layer[settings.freeze_layers :]
         # No dropout: it makes a regression from few rows worse, and a CPU slow.
         for module in regressor.modules():
@@ -126,13 +56,13 @@ class FineTuner:
             device.type, dtype or torch.bfloat16, enabled=dtype is not None
         )
         self._scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
-        self._best: dict[str, torch.Tensor] = {}
+        self._best: Weights = {}
 
     def fit(
         self,
         rows: Sequence[batches.Ids],
         targets: Targets,
-        validation: tuple[Sequence[batches.Ids], Targets] | None,
+        validation: Validation,
         checkpoint: Path,
         report: Report = lambda state: None,
         stop_after: float = 1.0,
@@ -160,9 +90,10 @@ class FineTuner:
             started = time.monotonic()
             if epoch != state.step // per_epoch:
                 epoch = state.step // per_epoch
-                order = batches.shuffled(rows, settings.batch_rows, (settings.seed, epoch))
+                order = batches.shuffled(rows, settings.batch_rows, (*self._order, epoch))
             batch = order[state.step % per_epoch]
-            state.squared_error += self._step([rows[row] for row in batch], targets[batch], state)
+            with _denormals_flushed():
+                state.squared_error += self._step([rows[row] for row in batch], targets[batch], state)
             state.n_rows += len(batch)
             state.step += 1
             evaluate = state.step % every == 0 or state.step == last_step
@@ -173,7 +104,8 @@ class FineTuner:
                 self._save(state, checkpoint)
                 saved_s = time.monotonic()
             report(state)
-        self._restore_best()
+        if self._best:
+            self.load(self._best)
         return state
 
     def score(self, rows: Sequence[batches.Ids], exact: bool = True) -> Targets:
@@ -184,6 +116,22 @@ class FineTuner:
 
         self.regressor.eval()
         return batches.apply(forward, rows, self._device)[:, 0]
+
+    def error(self, rows: Sequence[batches.Ids], targets: Targets) -> float:
+        """Return the RMSE of rows, computed in the precision of fitting."""
+        return float(np.sqrt(np.mean((self.score(rows, exact=False) - targets) ** 2)))
+
+    def weights(self) -> Weights:
+        """Copy what is fitted, to the CPU."""
+        return {
+            name: parameter.detach().cpu().clone()
+            for name, parameter in self.regressor.named_parameters()
+            if parameter.requires_grad
+        }
+
+    def load(self, weights: Weights) -> None:
+        """Take weights that `weights` gave."""
+        self.regressor.load_state_dict(weights, strict=False)
 
     def _scores(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Score with the encoder in half precision; the head's sums would lose too much in it."""
@@ -218,14 +166,13 @@ class FineTuner:
         self._optimizer.zero_grad()
         return squared_error
 
-    def _evaluate(self, state: State, per_epoch: int, validation: tuple[Sequence[batches.Ids], Targets] | None) -> None:
+    def _evaluate(self, state: State, per_epoch: int, validation: Validation) -> None:
         rmse = None
         if validation:
-            rows, targets = validation
-            rmse = float(np.sqrt(np.mean((self.score(rows, exact=False) - targets) ** 2)))
+            rmse = self.error(*validation)
         if rmse is None or rmse < state.best_rmse:
             state.best_step, state.best_rmse = state.step, math.inf if rmse is None else rmse
-            self._best = {} if rmse is None else self._trained()
+            self._best = {} if rmse is None else self.weights()
         elif sum(evaluation.step > state.best_step for evaluation in state.history) + 1 >= self._settings.patience:
             state.stopped = True
         state.history.append(
@@ -241,24 +188,12 @@ class FineTuner:
         )
         state.squared_error, state.n_rows = 0.0, 0
 
-    def _trained(self) -> dict[str, torch.Tensor]:
-        """Copy what is fitted."""
-        return {
-            name: parameter.detach().cpu().clone()
-            for name, parameter in self.regressor.named_parameters()
-            if parameter.requires_grad
-        }
-
-    def _restore_best(self) -> None:
-        if self._best:
-            self.regressor.load_state_dict(self._best, strict=False)
-
     def _save(self, state: State, checkpoint: Path) -> None:
         with written_whole(checkpoint) as new:
             torch.save(
                 {
                     "state": copy.copy(state.__dict__) | {"history": [e.__dict__ for e in state.history]},
-                    "weights": self._trained(),
+                    "weights": self.weights(),
                     "best": self._best,
                     "optimizer": self._optimizer.state_dict(),
                     "scaler": self._scaler.state_dict(),
@@ -268,11 +203,24 @@ class FineTuner:
 
     def _load(self, checkpoint: Path) -> State:
         saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        self.regressor.load_state_dict(saved["weights"], strict=False)
+        self.load(saved["weights"])
         self._best = saved["best"]
         self._optimizer.load_state_dict(saved["optimizer"])
         self._scaler.load_state_dict(saved["scaler"])
         return State(**saved["state"] | {"history": [Evaluation(**entry) for entry in saved["state"]["history"]]})
+
+
+@contextmanager
+def _denormals_flushed() -> Iterator[None]:
+    """Take numbers below float32's normal ones, about 1e-38, as 0.
+
+    MiniLM has dead columns of about 1e-33; what a step makes of them is so small, and halves a CPU's speed.
+    """
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def rate(step: int, n_steps: int, warm_up: float) -> float:

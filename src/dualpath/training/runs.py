@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from dualpath.errors import UserError
 from dualpath.training.artifacts import written_whole
-from dualpath.training.finetune import Evaluation
+from dualpath.training.progress import Evaluation
 
 Report = Callable[[str, int, int, str], object]
 """Gets a part's name, how much of it is done, how much it is, and a note."""
@@ -45,10 +45,11 @@ class Run:
             return dict(arrays)
 
     def finish(self, part: str, **arrays: npt.ArrayLike) -> None:
-        """Keep a part's result and drop its checkpoint."""
+        """Keep a part's result and drop its checkpoints, those of `<part>.<anything>` too."""
         with written_whole(self.folder / f"{part}.npz") as new, new.open("wb") as file:
             np.savez(file, **arrays)
-        self.checkpoint(part).unlink(missing_ok=True)
+        for checkpoint in (self.checkpoint(part), *self.folder.glob(f"{part}.*.pt")):
+            checkpoint.unlink(missing_ok=True)
 
     def checkpoint(self, part: str) -> Path:
         """Return where a part's checkpoint is kept."""

@@ -19,10 +19,10 @@ from dualpath.training.artifacts import check_target, installed, publishing
 from dualpath.training.blend import blend, plot, rmse
 from dualpath.training.card import Card
 from dualpath.training.corpus import Corpus, read_corpus
-from dualpath.training.finetune import Settings
 from dualpath.training.folds import Fold, split
 from dualpath.training.forest import ForestTable, chosen_engine, cross_validate_forest, fit_forest, write_forest
 from dualpath.training.runs import Report, fingerprint, opened
+from dualpath.training.settings import Settings
 
 RUNS = Path("runs")
 BLEND_FIGURE = "blend.png"
@@ -139,7 +139,7 @@ class _Training:
         with opened(self.run_dir, identity, order.fresh) as run:
             training = bert.BertTraining(self._corpus, order.encoder, order.settings, run, self._report)
             results = training.cross_validate(self._folds)
-            regressor, elapsed_s = training.fit(float(np.mean([result.stop for result in results])))
+            regressor, elapsed_s = training.fit(results)
         self.write[BERT.name] = lambda folder: training.write(regressor, folder, order.precision)
         scores, frozen = np.empty_like(targets), np.empty_like(targets)
         for fold, result in zip(self._folds, results, strict=True):
