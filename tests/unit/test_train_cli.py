@@ -5,6 +5,7 @@ import importlib
 import json
 import multiprocessing
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from dualpath.training import artifacts, train
 from dualpath.training.card import Card
 from dualpath.training.settings import Settings
 
-TINY = ["--folds", "2", "--epochs", "2", "--batch-rows", "4", "--learning-rate", "1e-3", "--no-mixed-precision"]
+TINY = shlex.split("--folds 2 --soup 2 --epochs 2 --batch-rows 4 --learning-rate 1e-3 --no-mixed-precision")
 
 MOMENTS = {
     "embedding": ("dualpath.training.batches", "tensors", 1, "SIGKILL"),

@@ -17,13 +17,14 @@ def evaluation(step: int, rmse: float = 0.5) -> Evaluation:
 def test_finished_parts_are_found_again(tmp_path):
     with opened(tmp_path / "run", SETTINGS) as run:
         assert run.done("fold-1") is None
-        run.checkpoint("fold-1").write_bytes(b"half way")
+        for name in ("fold-1", "fold-1.2", "fold-10"):
+            run.checkpoint(name).write_bytes(b"half way")
         run.finish("fold-1", scores=np.arange(3, dtype=np.float32), stop=0.5)
     with opened(tmp_path / "run", SETTINGS) as run:
         found = run.done("fold-1")
         assert found["scores"].tolist() == [0, 1, 2]
         assert float(found["stop"]) == 0.5
-        assert not run.checkpoint("fold-1").exists()
+        assert [path.name for path in run.folder.glob("*.pt")] == ["fold-10.pt"]
         assert run.done("fold-2") is None
 
 
