@@ -1,10 +1,14 @@
 """Markers by folder, and the fixtures that unit and server tests share."""
 
+import signal
 from pathlib import Path
 
 import pytest
 
 from paths import REPOSITORY, ROOT
+
+# A shell's background jobs ignore Ctrl-C, and so would what tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):

@@ -88,7 +88,9 @@ def training_calls() -> set[Call]:
     """Fit, export and check a forest on a double of cuML."""
     cuml = FakeCuml()
     with mock.patch.dict(sys.modules, cuml=cuml, cupy=cuml), TemporaryDirectory() as folder:  # type: ignore[dict-item]
-        forest.write_forest(rated(40, 10), Path(folder), "cuml")
+        corpus = rated(40, 10)
+        table = forest.ForestTable.from_excerpts(corpus.excerpts, corpus.targets)
+        forest.write_forest(forest.fit_forest(table, "cuml"), table, Path(folder))
     return cuml.calls
 
 

@@ -207,7 +207,7 @@ def test_the_run_keeps_a_log_that_can_be_plotted(order):
     header, *lines = (order.run_dir / "log.csv").read_text().splitlines()
     columns = header.split(",")
     parts = {line.split(",")[0] for line in lines}
-    assert parts == {"fold-1", "fold-2", "final"}
+    assert parts == {f"{part}.{member}" for part in ("fold-1", "fold-2", "final") for member in (1, 2)}
     assert all(float(line.split(",")[columns.index("train_rmse")]) > 0 for line in lines)
 
 

@@ -54,8 +54,8 @@ ServedIn = Annotated[
     typer.Option(metavar="TYPE", help="What BERT will compute in when it is served: float32, bfloat16 or float16."),
 ]
 HiddenStates = Annotated[HiddenState, typer.Option(help="What the linear layer reads: the last hidden layer, or all.")]
-Soup = Annotated[int, typer.Option(min=1, help="Fits in different orders, whose weights are averaged.")]
-Epochs = Annotated[int, typer.Option(min=1, metavar="N", help="At most; early stopping may end before.")]
+Soup = Annotated[int, typer.Option(min=1, metavar="N", help="Fits in different orders, whose weights are averaged.")]
+Epochs = Annotated[int, typer.Option(min=1, metavar="N", help="Of each fit, at most; early stopping may end before.")]
 BatchRows = Annotated[int, typer.Option(min=1, metavar="N", help="Excerpts of a step.")]
 Accumulate = Annotated[int, typer.Option(min=1, metavar="N", help="Parts that a step is computed in, to save memory.")]
 LearningRate = Annotated[float, typer.Option(min=0, metavar="RATE", help="Of the encoder, at its highest.")]
