@@ -1,5 +1,6 @@
 """A comparison's tables on the terminal."""
 
+import re
 from itertools import pairwise
 
 import sample_results
@@ -25,3 +26,15 @@ def test_nothing_is_cut_off_on_a_narrow_terminal(capsys):
     assert "…" not in out
     for whole in ("│orchestrator│ensemble_all│SCORE │", "│  BERT_WEIGHT 0.5│", "│1171.1│1958.4│", "┃failed┃"):
         assert whole in out
+
+
+def test_why_nothing_was_measured_stands_below_a_table_that_keeps_its_form(capsys):
+    result = sample_results.doubtful()
+    cell = result.cells[0]
+    del cell.measured["orchestrator"]
+    cell.compared.clear()
+    cell.not_measured["orchestrator"] = "a request would take about 31 s, longer than the timeout of 30 s"
+    compare_view.show(result, Console(width=80))
+    out = " ".join(capsys.readouterr().out.split())
+    assert "orchestrator was not measured: a request would take about 31 s, longer than the timeout of 30 s." in out
+    assert re.search("│orchestrator│ *–│", out)

@@ -62,7 +62,8 @@ def show(result: Result, console: Console) -> None:
     show_parity(result, console)
     for cell in result.cells:
         console.print(_cell(cell, result))
-        for note in cell.notes:
+        absent = (f"{name} was not measured: {reason}." for name, reason in cell.not_measured.items())
+        for note in (*absent, *cell.notes):
             console.print(f"  {note}", markup=False, highlight=False)
     for note in result.notes:
         console.print(note, markup=False, highlight=False)
@@ -120,7 +121,7 @@ def _cell(cell: Cell, result: Result) -> Table:
         table.add_column(header, justify="right", overflow="fold", no_wrap="ratio" not in header)
     for name in result.contenders:
         if name in cell.not_measured:
-            table.add_row(escape(name), escape(f"not measured: {cell.not_measured[name]}"))
+            table.add_row(escape(name), "–")
         elif name in cell.measured:
             measured = cell.measured[name]
             throughput, p50, p99 = _ratios(cell, name, result.contenders[0])
