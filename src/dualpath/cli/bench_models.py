@@ -44,6 +44,7 @@ def build_encoder(work_dir: Path, shape: str, precision: str, report: Callable[[
     try:
         while isinstance(said := ours.recv(), str):
             report(said)
+        process.join()  # terminated while it ends by itself, it would print what it was doing
     except EOFError:
         said = UserError(f"{folder}: the build ended by itself, most likely for want of memory.")
     finally:
