@@ -13,6 +13,7 @@ import json
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -51,8 +52,10 @@ def main(
     source = inputs.read(input)
     console = Console(stderr=True, highlight=False)
     table = Table("model", "clients", "dualpath rows/s", "perf_analyzer rows/s", "ratio [95 %]")
-    with TritonServer(model_repository, http_port=0, grpc_port=0, metrics_port=0) as server:
-        client = connect(server.grpc_url)
+    with (
+        TritonServer(model_repository, http_port=0, grpc_port=0, metrics_port=0) as server,
+        closing(connect(server.grpc_url)) as client,
+    ):
         a, b = (target.read(client, name) for name in ("ensemble_all", "orchestrator"))
         pair = target.pair(a, b).given(source.has)
         rows = source.rows(pair.inputs)

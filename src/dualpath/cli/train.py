@@ -111,7 +111,7 @@ def bert(
     model_repository: ModelRepository = DEFAULT_REPOSITORY,
     json_: Json = False,
 ) -> None:
-    """Fine-tune an encoder with one linear layer on its last hidden layer.
+    """Fine-tune an encoder with one linear layer on its hidden states.
 
     Interrupted, the same command goes on where it was. Nothing that is served changes before all is whole and checked.
     """

@@ -1,4 +1,4 @@
-"""The BERT regressor: an encoder, its last hidden states pooled, one linear layer."""
+"""The BERT regressor: an encoder, its hidden states pooled, one linear layer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dualpath.training.head import Head
 class Regressor(torch.nn.Module):
     """Score token ids. The encoder may be of any precision; pooling and head are float32.
 
-    The head's size says what it reads: the last hidden state, as a fine-tuned encoder's, or all of them.
+    The head's size says what it reads: all hidden states, or the last one.
     """
 
     def __init__(self, encoder: BertModel, head: Head) -> None:
