@@ -10,7 +10,7 @@ import pytest
 import torch
 import treelite
 from huggingface_hub.errors import LocalEntryNotFoundError
-from tiny_bert import save_encoder, write_corpus
+from tiny_bert import save_encoder, served_repository, write_corpus
 
 from dualpath.errors import UserError
 from dualpath.readability import releases
@@ -25,10 +25,7 @@ SETTINGS = Settings(soup=2, epochs=2, batch_rows=4, learning_rate=1e-3, mixed_pr
 @pytest.fixture
 def order(tmp_path) -> Order:
     """Everything small: 40 excerpts, two layers of 16."""
-    repository = tmp_path / "model_repository"
-    for model in ("bert-large", "cuml"):
-        (repository / model / "1").mkdir(parents=True)
-        (repository / model / "1" / "old").write_text("served")
+    repository = served_repository(tmp_path)
     return Order(
         data=write_corpus(tmp_path / "train.csv"),
         models=["cuml", "bert-large"],

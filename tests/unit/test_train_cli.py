@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 import typer
-from tiny_bert import save_encoder, write_corpus
+from tiny_bert import save_encoder, served_repository, write_corpus
 
 from dualpath import cli
 from dualpath.training import artifacts, train
@@ -38,12 +38,7 @@ MOMENTS = {
 
 @pytest.fixture
 def repository(tmp_path) -> Path:
-    """A model repository whose version 1 of both models is served."""
-    repository = tmp_path / "model_repository"
-    for model in ("bert-large", "cuml"):
-        (repository / model / "1").mkdir(parents=True)
-        (repository / model / "1" / "old").write_text("served")
-    return repository
+    return served_repository(tmp_path)
 
 
 @pytest.fixture

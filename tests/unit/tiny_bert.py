@@ -54,6 +54,15 @@ def save_encoder(folder: Path, **config: int) -> Path:
     return folder
 
 
+def served_repository(folder: Path) -> Path:
+    """Make a model repository in a folder, whose version 1 of both models stands for what is served."""
+    repository = folder / "model_repository"
+    for model in ("bert-large", "cuml"):
+        (repository / model / "1").mkdir(parents=True)
+        (repository / model / "1" / "old").write_text("served")
+    return repository
+
+
 def write_corpus(path: Path, n_rows: int = 40, seed: int = 0) -> Path:
     """Write rated excerpts, two of a source, whose target is the number of short words in them, divided by eight."""
     rng = np.random.default_rng(seed)
