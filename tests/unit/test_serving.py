@@ -82,7 +82,7 @@ def test_gpu_config_is_refused_without_a_gpu_and_on_stand_ins(a_repository, tmp_
     with pytest.raises(UserError, match=r"cuml asks for KIND_GPU, but this machine shows no GPU"):
         preflight.check_devices(models, "gpu", cpu_only)
     monkeypatch.setattr(preflight, "gpu_visible", lambda: True)
-    with pytest.raises(UserError, match=r"has no C\+\+ backend pytorch and fil .* use NVIDIA's Triton container"):
+    with pytest.raises(UserError, match=r"has no C\+\+ backend fil and pytorch .* use NVIDIA's Triton container"):
         preflight.check_devices(models, "gpu", cpu_only)
 
 
