@@ -1,0 +1,1 @@
+"""The model repository: its configs, its versions and its releases."""
