@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from paths import ROOT
-
 DUALPATH = str(Path(sys.executable).parent / "dualpath")
 PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
 
@@ -39,7 +37,6 @@ def test_serve_is_on_the_loopback_and_ends_well_on_a_signal(model_repository, nu
 
 
 def test_serve_says_in_one_line_which_model_failed_and_why(model_repository, tmp_path):
-    shutil.copytree(ROOT / "backends", tmp_path / "backends")
     shutil.copytree(model_repository, tmp_path / "model_repository", copy_function=os.symlink)
     config = tmp_path / "model_repository" / "cuml" / "config.pbtxt"
     text = config.read_text().replace("treelite_checkpoint", "xgboost_json")

@@ -82,7 +82,7 @@ def test_gpu_config_is_refused_without_a_gpu_and_on_stand_ins(a_repository, tmp_
     with pytest.raises(UserError, match=r"cuml asks for KIND_GPU, but this machine shows no GPU"):
         preflight.check_devices(models, "gpu", cpu_only)
     monkeypatch.setattr(preflight, "gpu_visible", lambda: True)
-    with pytest.raises(UserError, match=r"has no C\+\+ backend pytorch and fil .* use NVIDIA's Triton container"):
+    with pytest.raises(UserError, match=r"has no C\+\+ backend fil and pytorch .* use NVIDIA's Triton container"):
         preflight.check_devices(models, "gpu", cpu_only)
 
 
@@ -113,7 +113,7 @@ def test_gpu_config_is_refused_where_the_python_models_would_lack_rapids(gpu_rep
     ("gpu_visible", "backends", "message"),
     [
         (False, (), "cuml, postprocess ask for KIND_GPU, but this machine shows no GPU"),
-        (True, (), "no C++ backend pytorch and fil and the stand-ins run on the CPU only"),
+        (True, (), "no C++ backend fil and pytorch and the stand-ins run on the CPU only"),
         (True, ("pytorch", "fil"), "found no cudf; run `pip install 'dualpath[gpu]'`"),
     ],
 )
@@ -225,19 +225,14 @@ def test_auto_prefers_an_installed_server(tmp_path, monkeypatch):
     found = installation.find()
     assert found.binary == binary
     assert found.environment()["PATH"].startswith(f"{Path(sys.executable).parent}{os.pathsep}")
-    assert found.assemble_backends(tmp_path / "model_repository", tmp_path / "target") == tmp_path / "backends"
+    assert found.assemble_backends(tmp_path / "target") == tmp_path / "backends"
 
 
 def test_missing_backends_are_filled_with_stand_ins(tmp_path):
     found = installation.find(str(install(tmp_path / "triton", "python", "pytorch")))
-    checkout = tmp_path / "checkout"
-    with pytest.raises(UserError, match=r"stand-in for the backend 'fil' at .*checkout/backends/fil/model\.py"):
-        found.assemble_backends(checkout / "model_repository", tmp_path / "first")
-    (checkout / "backends" / "fil").mkdir(parents=True)
-    (checkout / "backends" / "fil" / "model.py").write_text("fil")
-    assembled = found.assemble_backends(checkout / "model_repository", tmp_path / "second")
+    assembled = found.assemble_backends(tmp_path / "target")
     assert sorted(path.name for path in assembled.iterdir()) == ["fil", "python", "pytorch"]
-    assert (assembled / "fil" / "model.py").read_text() == "fil"
+    assert "Stand-in for Triton's C++ `fil` backend" in (assembled / "fil" / "model.py").read_text()
     assert (assembled / "pytorch").resolve() == tmp_path / "triton" / "backends" / "pytorch"
     assert (assembled / "python" / installation.STUB).is_file()
 

@@ -1,7 +1,7 @@
 """Find a Triton server and give it every backend that the model repository names.
 
-A backend is a folder. The server's own comes first; where it has no C++ `pytorch` or `fil`, the Python-based stand-in
-that lies beside the model repository takes its place.
+A backend is a folder. The server's own comes first; if it has no C++ `pytorch` or `fil`, the package's Python-based
+stand-in takes its place.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from dualpath.errors import UserError
 CONTAINER_SERVER = Path("/opt/tritonserver/bin/tritonserver")
 """Where NVIDIA's container keeps it."""
 
-STAND_INS = ("pytorch", "fil")
+STAND_INS = Path(__file__).parent.parent / "backends"
+"""The stand-ins: one folder a backend, in the form that Triton loads."""
+
 STUB = "triton_python_backend_stub"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -46,7 +48,11 @@ class Installation:
 
     def missing_backends(self) -> list[str]:
         """Name the backends that need a stand-in."""
-        return [name for name in STAND_INS if not (self.backends / name).is_dir()]
+        return [
+            file.parent.name
+            for file in sorted(STAND_INS.glob("*/model.py"))
+            if not (self.backends / file.parent.name).is_dir()
+        ]
 
     def environment(self) -> dict[str, str]:
         """Return this process's environment with what the server needs."""
@@ -59,12 +65,8 @@ class Installation:
             "LD_LIBRARY_PATH": os.pathsep.join(filter(None, libraries)),
         }
 
-    def assemble_backends(self, model_repository: Path, target: Path) -> Path:
-        """Return a folder with all backends: the server's own if complete, else `target`, filled.
-
-        Raises:
-            UserError: a backend has no stand-in beside the model repository.
-        """
+    def assemble_backends(self, target: Path) -> Path:
+        """Return a folder with all backends: the server's own if complete, else `target`, filled."""
         missing = self.missing_backends()
         if not missing and self.stub.parent == self.backends / "python":
             return self.backends
@@ -76,13 +78,7 @@ class Installation:
         shutil.copytree(self.backends / "python", target / "python", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy2(self.stub, target / "python" / STUB)
         for name in missing:
-            stand_in = model_repository.absolute().parent / "backends" / name
-            if not (stand_in / "model.py").is_file():
-                raise UserError(
-                    f"expected the stand-in for the backend {name!r} at {stand_in / 'model.py'}, found none; "
-                    f"put it there, or use a server that has the C++ backend (--server PATH)"
-                )
-            shutil.copytree(stand_in, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(STAND_INS / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
         return target
 
 

@@ -192,7 +192,7 @@ class TritonServer:
 
     def _spawn(self, found: Installation) -> None:
         self._scratch = Path(tempfile.mkdtemp(prefix="dualpath-"))
-        backends = found.assemble_backends(self.model_repository, self._scratch / "backends")
+        backends = found.assemble_backends(self._scratch / "backends")
         if self.log_path is None:
             descriptor, name = tempfile.mkstemp(prefix="dualpath-triton-", suffix=".log")
             os.close(descriptor)
