@@ -1,1 +1,1 @@
-"""The model repository: its configs, its versions and its releases."""
+"""The model repository: its models and versions, releases and their publishing, what a version is, and configs."""
