@@ -83,7 +83,7 @@ def leaves(message, path=()):
         if field.message_type and field.message_type.GetOptions().map_entry:
             for key, item in value.items():
                 yield from item_leaves(
-                    field.message_type.fields_by_name["value"], item, (*path, field.name, key, "value")
+                    field.message_type.fields_by_name["value"], item, (*path, field.name, str(key), "value")
                 )
         elif field.is_repeated:
             for i, item in enumerate(value):
