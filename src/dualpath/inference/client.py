@@ -20,6 +20,10 @@ from dualpath.inference.conversion import private_folder
 from dualpath.inference.model import Array, EngineError, Input
 
 
+_GIVE_MEMORY_BACK = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 17)}
+"""For glibc: batches of many shapes need large blocks of many sizes, of which it otherwise keeps every one (200 MB)."""
+
+
 class Shared:
     """A model shared by all who ask for the same file in the same way below the same parent process.
 
@@ -109,7 +113,9 @@ class Shared:
 
     def _start(self, socket: Path) -> None:
         command = [_python(), "-m", "dualpath.inference.service", self._name]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **_GIVE_MEMORY_BACK}
+        )
         assert process.stdin
         assert process.stdout
         with suppress(BrokenPipeError), process.stdin as order:

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection, Listener
@@ -28,6 +29,31 @@ LINGER_S = 5.0
 """How long the process stays when nobody is connected: a reload brings the next instances before the last ones leave."""
 
 
+class Turns:
+    """Lets so many in at a time, in the order in which they came; `threading.Semaphore` prefers whoever runs."""
+
+    def __init__(self, n_places: int) -> None:
+        self._n_free = n_places
+        self._waiting: deque[threading.Event] = deque()
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._n_free:
+                self._n_free -= 1
+                return
+            mine = threading.Event()
+            self._waiting.append(mine)
+        mine.wait()
+
+    def __exit__(self, *exception: object) -> None:
+        with self._lock:
+            if self._waiting:
+                self._waiting.popleft().set()
+            else:
+                self._n_free += 1
+
+
 class TwoWays:
     """Runs each call on as many streams as it fills, or on all cores if nothing else is in flight.
 
@@ -40,7 +66,7 @@ class TwoWays:
     def __init__(self, narrow: Model, wide: Model | None, streams: int, chunk_rows: int) -> None:
         self._narrow, self._wide, self._streams, self._chunk_rows = narrow, wide, streams, chunk_rows
         self._pool = ThreadPoolExecutor(thread_name_prefix="stream")
-        self._permits = threading.Semaphore(streams)
+        self._turns = Turns(streams)
         self._lock = threading.Lock()
         self._n_open = 0
 
@@ -72,7 +98,7 @@ class TwoWays:
         with self._lock:
             self._n_open += 1
         try:
-            with self._permits:
+            with self._turns:
                 model = self._wide if self._wide and self._n_open == 1 else self._narrow
                 return model.run(chunk)
         finally:

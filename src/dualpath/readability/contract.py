@@ -18,7 +18,7 @@ BUCKETS: tuple[int, ...] = (*range(32, 320, 16), *range(320, MAX_TOKENS + 1, 32)
 
 N_FEATURES = 207
 
-CHUNK_ROWS = 4
+CHUNK_ROWS = 2
 """Rows that BERT takes at a time: the stand-in backend's `STAND_IN_CHUNK_ROWS`, and the reference's."""
 
 TOLERANCES = {"float32": 2e-5, "bfloat16": 2e-2, "float16": 5e-3}
