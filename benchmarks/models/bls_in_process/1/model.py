@@ -1,7 +1,5 @@
 """Ablation, step 2: pre- and postprocessing in this process, row by row routing; `execute` waits for the children."""
 
-from functools import partial
-
 from dualpath import bls
 from dualpath.readability.combine import combine
 from dualpath.readability.excerpts import InvalidInput, decode_excerpts, decode_weights
@@ -16,32 +14,30 @@ class TritonPythonModel:
         config = bls.ModelConfig(args)
         self.tokens = TokenEncoder(config.path("tokenizer"))
         self.features = FeatureCounter(WordLists.load(config.path("word_lists")))
-        self.bert = bls.Child("bert-large", ("OUTPUT__0",))
-        self.forest = bls.Child("cuml", ("output__0",))
-        self.loop = bls.Loop(self.score, faults=(InvalidInput,), n_threads=32)
+        self.bert = bls.Child("bert-large", "OUTPUT__0", early_return=self.answers_later)
+        self.forest = bls.Child("cuml", "output__0", early_return=self.answers_later)
+        self.pipeline = bls.Pipeline(
+            self.score, config, caller_errors=(InvalidInput,), merge_requests=False, n_threads=32
+        )
 
     def execute(self, requests):
-        return self.loop.serve(requests)
+        return self.pipeline.execute(requests)
 
     def finalize(self):
-        self.loop.close()
+        self.pipeline.close()
 
     async def score(self, request):
-        if self.answers_later:
-            request.answer_later()
         excerpts = decode_excerpts(request.inputs["excerpt"])
         weights = decode_weights(request.inputs["BERT_WEIGHT"])
         bert, forest = await bls.together(
-            bls.route(excerpts, weights > 0, partial(self.ask_bert, request)),
-            bls.route(excerpts, weights < 1, partial(self.ask_forest, request)),
+            bls.route(excerpts, weights > 0, self.ask_bert),
+            bls.route(excerpts, weights < 1, self.ask_forest),
         )
         return {"SCORE": combine(weights, bert, forest)[:, None]}
 
-    async def ask_bert(self, request, excerpts):
+    async def ask_bert(self, excerpts):
         input_ids, attention_mask = pad(self.tokens.encode(excerpts))
-        outputs = await self.bert.call({"INPUT__0": input_ids, "INPUT__1": attention_mask}, request.trace)
-        return outputs["OUTPUT__0"][:, 0]
+        return (await self.bert.call({"INPUT__0": input_ids, "INPUT__1": attention_mask}))[:, 0]
 
-    async def ask_forest(self, request, excerpts):
-        outputs = await self.forest.call({"input__0": self.features.features(excerpts)}, request.trace)
-        return outputs["output__0"][:, 0]
+    async def ask_forest(self, excerpts):
+        return (await self.forest.call({"input__0": self.features.features(excerpts)}))[:, 0]
