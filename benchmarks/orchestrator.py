@@ -134,11 +134,10 @@ def _machine() -> str:
 
 
 def _repository(scratch: Path, model_repository: Path) -> Path:
-    """Put the project's models and the ablation's into one repository, with the stand-in backends beside it."""
+    """Put the project's models and the ablation's into one repository."""
     repository = scratch / "model_repository"
     shutil.copytree(model_repository, repository, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "benchmarks" / "models", repository, dirs_exist_ok=True)
-    shutil.copytree(ROOT / "backends", scratch / "backends")
     return repository
 
 

@@ -14,7 +14,7 @@ from dualpath.readability.contract import MODELS, SCORERS
 from dualpath.readability.samples import SAMPLES
 from dualpath.serving.client import connect
 from dualpath.serving.server import TritonServer
-from paths import REPOSITORY, ROOT
+from paths import REPOSITORY
 
 WIDE = {**os.environ, "COLUMNS": "200"}
 DUALPATH = [sys.executable, "-c", "from dualpath.cli import main; main()"]
@@ -123,7 +123,6 @@ def small_server(tmp_path):
     (model / "1").mkdir(parents=True)
     (model / "1" / "model.py").write_text(STAND_IN)
     shutil.copy(REPOSITORY / "orchestrator" / "config.pbtxt", model)
-    (tmp_path / "backends").symlink_to(ROOT / "backends")
     with TritonServer(
         model.parent, http_port=0, grpc_port=0, metrics_port=0, server="embedded", log_path=tmp_path / "triton.log"
     ) as it:

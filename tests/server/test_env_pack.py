@@ -15,7 +15,6 @@ from dualpath.readability.tokens import TokenEncoder, pad
 from dualpath.serving.installation import PYTHON, STUB
 from dualpath.serving.packing import SUPPORTED
 from dualpath.serving.server import TritonServer
-from paths import ROOT
 
 [OTHER] = {*SUPPORTED} - {PYTHON}
 EXCERPTS = [b"The cat sat on the mat.", "Notwithstanding the foregoing, the lessee shall – naïvely – pay.".encode()]
@@ -36,7 +35,6 @@ def other_python():
 @pytest.fixture
 def repository(model_repository, tmp_path):
     """A model repository with `preprocess` alone, whose word lists and vocabulary stay where they are."""
-    shutil.copytree(ROOT / "backends", tmp_path / "backends")
     repository = tmp_path / "model_repository"
     shutil.copytree(model_repository / "preprocess", repository / "preprocess")
     config = repository / "preprocess" / "config.pbtxt"

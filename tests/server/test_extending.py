@@ -34,7 +34,6 @@ def changed(model_repository, tmp_path_factory):
     """A model repository in which each changed orchestrator is a model of its own."""
     repository = tmp_path_factory.mktemp("extending") / "model_repository"
     repository.mkdir()
-    (repository.parent / "backends").symlink_to(ROOT / "backends")
     for child in ("bert-large", "cuml"):
         (repository / child).symlink_to(model_repository / child)
     for change in CHANGES:

@@ -10,7 +10,6 @@ from treelite.model_builder import Metadata, ModelBuilder, PostProcessorFunc, Tr
 from dualpath.readability.contract import N_FEATURES, SCORERS
 from dualpath.serving.client import Scorer, connect
 from dualpath.serving.server import TritonServer
-from paths import ROOT
 
 MODELS = [model.name for model in SCORERS]
 
@@ -62,7 +61,6 @@ def nan_for_short():
 def nan_score(model_repository, tmp_path_factory):
     """nan_score(model, excerpts, weights) -> float32 [rows], from a server whose models give NaN."""
     root = tmp_path_factory.mktemp("nan")
-    (root / "backends").symlink_to(ROOT / "backends")
     repository = root / "model_repository"
     leave_out = shutil.ignore_patterns("model.pt", "checkpoint.tl", "__pycache__")
     shutil.copytree(model_repository, repository, ignore=leave_out)

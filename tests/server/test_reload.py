@@ -27,7 +27,7 @@ from dualpath.readability.contract import N_FEATURES, SCORERS
 from dualpath.serving.client import Scorer, connect
 from dualpath.serving.server import TritonServer
 from dualpath.training.artifacts import publishing
-from paths import REPOSITORY, ROOT
+from paths import REPOSITORY
 
 MIXED = -1000.0
 N_RELEASES = 9
@@ -189,7 +189,6 @@ class Served:
 
 @pytest.fixture
 def served(tmp_path):
-    (tmp_path / "backends").symlink_to(ROOT / "backends")
     repository = tmp_path / "model_repository"
     artifacts = shutil.ignore_patterns("__pycache__", "[2-9]*")
     shutil.copytree(REPOSITORY, repository, ignore=artifacts)

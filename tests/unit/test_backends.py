@@ -9,11 +9,11 @@ import torch
 from fake_triton import received
 
 from dualpath.bls import ConfigError
-from paths import ROOT
+from dualpath.serving.installation import STAND_INS
 
 
 def load(backend):
-    spec = importlib.util.spec_from_file_location(f"backend_{backend}", ROOT / "backends" / backend / "model.py")
+    spec = importlib.util.spec_from_file_location(f"backend_{backend}", STAND_INS / backend / "model.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.TritonPythonModel()

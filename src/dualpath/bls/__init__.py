@@ -1,8 +1,7 @@
 """A toolkit for Triton Python models: read requests, call children, route rows, answer each request exactly once.
 
-It knows nothing of what the models compute, and it alone imports `triton_python_backend_utils`, which exists only
-inside Triton's Python backend. That module is still empty while a model.py is being imported, so nothing here touches
-its contents before `initialize`.
+It knows nothing of what the models compute. It can be imported anywhere: Triton's own module, which exists only inside
+Triton's Python backend, is looked up when a model is initialised.
 """
 
 from dualpath.bls.answer import answer_each, answer_merged

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import triton_python_backend_utils as pb_utils
 
 from dualpath.bls.errors import ChildFailed, ChildUnavailable
 from dualpath.bls.metrics import Metrics
 from dualpath.bls.request import Trace
 from dualpath.bls.tensors import to_tensor
+from dualpath.bls.triton import pb_utils
 
 # All of a child's errors arrive as INTERNAL; only Triton's own words tell that it is not there.
 _UNAVAILABLE = re.compile(

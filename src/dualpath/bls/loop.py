@@ -10,11 +10,10 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-import triton_python_backend_utils as pb_utils
-
 from dualpath.bls.metrics import Metrics
 from dualpath.bls.request import Arrays, Faults, Request, respond, respond_error
 from dualpath.bls.shared_loop import Done, SharedLoop
+from dualpath.bls.triton import pb_utils
 
 Handle = Callable[[Request], Awaitable[Arrays]]
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from itertools import accumulate
 from typing import Any
 
-import triton_python_backend_utils as pb_utils
+from dualpath.bls.triton import pb_utils
 
 FLUSH_S = 1.0
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)

@@ -9,10 +9,9 @@ import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
-import triton_python_backend_utils as pb_utils
-
 from dualpath.bls.errors import BadParameter, CallerGone, ChildFailed, ChildLate, ChildUnavailable
 from dualpath.bls.tensors import Array, keep, to_array, to_tensor
+from dualpath.bls.triton import pb_utils
 
 Arrays = Mapping[str, Array]
 T = TypeVar("T")

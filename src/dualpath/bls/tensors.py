@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import triton_python_backend_utils as pb_utils
+
+from dualpath.bls.triton import pb_utils
 
 Array = npt.NDArray[Any]
 """A NumPy array, or a CuPy array, which NumPy's functions hand to CuPy's."""

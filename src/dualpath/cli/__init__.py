@@ -7,7 +7,7 @@ import sys
 import typer
 
 from dualpath import __version__
-from dualpath.cli import bench, build, compare, demo, env, models, reload, score, serve, train
+from dualpath.cli import bench, build, compare, demo, env, init, models, reload, score, serve, train
 from dualpath.errors import UserError
 
 app = typer.Typer(
@@ -17,6 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.command()(init.init)
 app.command()(build.build)
 app.command()(serve.serve)
 app.command()(score.score)

@@ -72,10 +72,7 @@ def _build(folder: Path, shape: str, precision: str, connection: Connection) -> 
 
 
 def with_artifacts(model_repository: Path, artifacts: Path, target: Path) -> Path:
-    """Return a model repository in `target`: the configs and the code of one, the built files of another.
-
-    The stand-in backends come to lie beside it, where the launcher looks for them.
-    """
+    """Return a model repository in `target`: the configs and the code of one, the built files of another."""
     built = {model.name for model in MODELS if model.artifact}
 
     def versions(folder: str, names: list[str]) -> list[str]:
@@ -89,7 +86,4 @@ def with_artifacts(model_repository: Path, artifacts: Path, target: Path) -> Pat
         (repository / name / version).mkdir()
         for file in (artifacts / name / "1").iterdir():
             (repository / name / version / file.name).symlink_to(file.absolute())
-    backends = model_repository.absolute().parent / "backends"
-    if backends.is_dir():
-        (target / "backends").symlink_to(backends)
     return repository

@@ -1,0 +1,88 @@
+"""What a version of a model is: one file of facts in its folder, which publishing writes."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dualpath.errors import UserError
+
+FACTS_FILE = "version.json"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a version; empty if nothing is.
+
+    Attributes:
+        encoder: what BERT's encoder is, such as "minilm".
+        precision: what BERT computes in, such as "float32".
+        inputs: SHA-256 of what the version was made from, by file name.
+        versions: of the packages that made it.
+        artifacts: SHA-256 of the version's files, by name.
+        training: what its training found (`training.card.Card`); None if it was not trained here.
+    """
+
+    encoder: str | None = None
+    precision: str | None = None
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    artifacts: Mapping[str, str] = field(default_factory=dict)
+    training: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(cls, version: Path) -> Facts:
+        """Read the facts of a version folder.
+
+        Raises:
+            UserError: the file holds something else.
+        """
+        try:
+            return cls(**json.loads((version / FACTS_FILE).read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return cls._before(version)
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(
+                f"{version / FACTS_FILE}: expected the facts of a version, got: {error}. Restore it."
+            ) from None
+
+    @classmethod
+    def _before(cls, version: Path) -> Facts:
+        """Read what was written before there was one file of facts."""
+        built, card = version / "build.json", version / "card.json"
+        if built.is_file():
+            return cls(**json.loads(built.read_text(encoding="utf-8")))
+        if not card.is_file():
+            return cls()
+        training = json.loads(card.read_text(encoding="utf-8"))
+        return cls(encoder=training["encoder"], precision=training.pop("precision"), training=training)
+
+    def write(self, version: Path) -> None:
+        """Write the facts into a version folder, with the digests of all files that it holds."""
+        facts = dataclasses.replace(self, artifacts=digests(*sorted(version.iterdir())))
+        known = {name: value for name, value in dataclasses.asdict(facts).items() if value}
+        (version / FACTS_FILE).write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+
+    def damaged(self, version: Path) -> list[str]:
+        """Name the files of a version folder that are missing or are not what was published."""
+        return [
+            name
+            for name, digest in self.artifacts.items()
+            if not (version / name).is_file() or sha256(version / name) != digest
+        ]
+
+
+def sha256(path: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digests(*paths: Path) -> dict[str, str]:
+    """Return the files' SHA-256 by name."""
+    return {path.name: sha256(path) for path in paths}

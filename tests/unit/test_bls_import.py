@@ -1,0 +1,21 @@
+"""The toolkit outside Triton."""
+
+import subprocess
+import sys
+
+
+def run(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+def test_the_toolkit_can_be_imported_outside_triton():
+    done = run("import dualpath.bls, sys; print('triton_python_backend_utils' in sys.modules)")
+    assert (done.stdout, done.stderr) == ("False\n", "")
+
+
+def test_calling_a_child_outside_triton_says_where_it_works():
+    done = run("from dualpath.bls.triton import pb_utils; pb_utils.Tensor")
+    assert done.stderr.splitlines()[-1] == (
+        "RuntimeError: triton_python_backend_utils: expected a process of Triton's Python backend, got another one. "
+        "Serve the model with Triton, or test it with dualpath.bls.testing."
+    )
