@@ -39,7 +39,7 @@ from dualpath.readability.samples import SAMPLES
 from dualpath.serving import TritonServer
 
 ROOT = Path(__file__).resolve().parent.parent
-STEPS = ["bls_textbook", "bls_in_process", "bls_early_return"]
+STEPS = ["bls_textbook", "bls_in_process", "bls_early_return", "bls_one_pass"]
 N_REQUESTS = 256
 
 console = Console(stderr=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from typing import Any
@@ -18,9 +18,11 @@ class LoopThread:
 
     Args:
         n_threads: threads for blocking calls, such as those to children.
+        gpu: the GPU that is the coroutines' current one; None or 0 for CUDA's default.
     """
 
-    def __init__(self, n_threads: int) -> None:
+    def __init__(self, n_threads: int, gpu: int | None) -> None:
+        self._gpu = gpu
         self._loop = asyncio.new_event_loop()
         self._blocking = ThreadPoolExecutor(n_threads, thread_name_prefix="child")
         self._loop.set_default_executor(self._blocking)
@@ -28,9 +30,9 @@ class LoopThread:
         self._thread = threading.Thread(target=self._run, name="loop", daemon=True)
         self._thread.start()
 
-    def start(self, work: Coroutine[Any, Any, None], context: Context) -> None:
-        """Start a coroutine, from any thread."""
-        self._loop.call_soon_threadsafe(self._create_task, work, context)
+    def start(self, works: Sequence[tuple[Coroutine[Any, Any, None], Context]]) -> None:
+        """Start coroutines at once, from any thread."""
+        self._loop.call_soon_threadsafe(self._create_tasks, works)
 
     def cancel_all(self, why: str) -> None:
         """Cancel all that is under way, from any thread."""
@@ -43,6 +45,10 @@ class LoopThread:
         finish.join(CALLS_S)
 
     def _run(self) -> None:
+        if self._gpu:
+            import cupy
+
+            cupy.cuda.Device(self._gpu).use()  # CUDA keeps it by thread
         while True:
             try:
                 self._loop.run_forever()
@@ -50,10 +56,11 @@ class LoopThread:
                 continue
             return
 
-    def _create_task(self, work: Coroutine[Any, Any, None], context: Context) -> None:
-        task = self._loop.create_task(work, context=context)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _create_tasks(self, works: Sequence[tuple[Coroutine[Any, Any, None], Context]]) -> None:
+        for work, context in works:
+            task = self._loop.create_task(work, context=context)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     def _finish(self) -> None:
         self._blocking.shutdown()  # once all calls have come back, each of which needs the loop

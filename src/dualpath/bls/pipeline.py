@@ -82,7 +82,7 @@ class Pipeline:
         self._rows = 0
         self._rows_changed = threading.Condition()
         self._inline = Inline()
-        self._loop = LoopThread(n_threads)
+        self._loop = LoopThread(n_threads, config.gpu)
         if metrics:
             metrics.gauge("rows_in_flight", lambda: self._rows)
 
@@ -124,15 +124,17 @@ class Pipeline:
     def _groups(self, replies: Sequence[Reply]) -> list[list[Reply]]:
         """Answer requests that cannot be read, send off those that need the event loop, group the others."""
         groups: dict[Any, list[Reply]] = {}
+        leaving = []
         for number, reply in enumerate(replies):
             if reply.error is not None:
                 reply.response = self._failed(reply.error)
             elif self._needs_loop or reply.arrival.trace or reply.arrival.is_larger_than(INLINE_ROWS, INLINE_BYTES):
-                self._send_off(reply, Memo())
+                leaving.append(reply)
             elif self._merges and len(replies) > 1:
                 groups.setdefault(reply.arrival.group(), []).append(reply)
             else:
                 groups[number] = [reply]
+        self._send_off(leaving, Memo())
         return [part for group in groups.values() for part in _parts(group)]
 
     def _run(self, replies: list[Reply], memo: Memo) -> None:
@@ -149,8 +151,7 @@ class Pipeline:
             self._needs_loop = self._needs_loop or leave.needs_loop
             memo.give_up()
             leaving = [reply for number, reply in enumerate(replies) if leave.owners is None or number in leave.owners]
-            for reply in leaving:
-                self._send_off(reply, memo)
+            self._send_off(leaving, memo)
             if staying := [reply for reply in replies if reply not in leaving]:
                 self._run(staying, memo)
             return
@@ -167,19 +168,23 @@ class Pipeline:
         for reply, response in zip(replies, responses, strict=True):
             reply.response = response
 
-    def _send_off(self, reply: Reply, memo: Memo) -> None:
-        """Let one request go on by itself, on the event loop."""
-        try:
-            reply.send_off()
-            request = Request([reply.arrival], outlives_execute=True)
-        except Exception as error:
-            reply.is_sent_off = False
-            reply.response = self._failed(error)
-            return
-        run = Run(request, 1, memo, inline=False)
-        context = copy_context()
-        context.run(begin, run, [reply.n_rows])
-        self._loop.start((self._stream if self._streams else self._answer)(reply, run), context)
+    def _send_off(self, replies: Sequence[Reply], memo: Memo) -> None:
+        """Let requests go on by themselves, on the event loop: they begin together, so that their rows meet there."""
+        works = []
+        for reply in replies:
+            try:
+                reply.send_off()
+                request = Request([reply.arrival], outlives_execute=True)
+            except Exception as error:
+                reply.is_sent_off = False
+                reply.response = self._failed(error)
+                continue
+            run = Run(request, 1, memo, inline=False)
+            context = copy_context()
+            context.run(begin, run, [reply.n_rows])
+            works.append(((self._stream if self._streams else self._answer)(reply, run), context))
+        if works:
+            self._loop.start(works)
 
     async def _answer(self, reply: Reply, run: Run) -> None:
         started = time.perf_counter()

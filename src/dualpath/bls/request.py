@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from dualpath.bls import inline
 from dualpath.bls.errors import (
     BadParameter,
     CallerGone,
@@ -18,6 +19,7 @@ from dualpath.bls.errors import (
     ChildFailed,
     ConfigError,
 )
+from dualpath.bls.run import current_run
 from dualpath.bls.tensors import Array, Arrays, concatenate, own, to_array, to_tensors
 from dualpath.bls.triton import pb_utils
 
@@ -64,7 +66,10 @@ class Request:
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
     async def is_cancelled(self) -> bool:
-        """Ask Triton whether the caller has gone: a round trip to the server, off the event loop."""
+        """Ask Triton whether the caller has gone (all callers, if requests share the run): a round trip to the server."""
+        run = current_run()
+        if run is not None and run.inline:
+            return bool(await inline.call(lambda: all(arrival.raw.is_cancelled() for arrival in self._arrivals)))
         return all([await arrival.is_cancelled() for arrival in self._arrivals])
 
 
