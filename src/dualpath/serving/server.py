@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -72,6 +73,7 @@ class TritonServer:
     Attributes:
         pid: of the Triton process, once started.
         address: IPv4 address that it listens on, once started.
+        shm_prefix: how the names of its regions in /dev/shm begin, once started.
         key_file: where commands on this machine find the key, once started.
         key_shows: whether other users of this machine can read the key among Triton's arguments, once started.
         log_path: where its output goes, once started.
@@ -100,6 +102,7 @@ class TritonServer:
         self.host = host
         self.ready = False
         self.pid = 0
+        self.shm_prefix = ""
         self.key = key or access.new_key()
         self.key_file: Path | None = None
         self.key_shows = False
@@ -190,6 +193,12 @@ class TritonServer:
                 return
             time.sleep(min(POLL_S, left))
 
+    def close_shared_memory(self) -> None:
+        """Take the right to read what passes between Triton and its models from other users: Triton gives it."""
+        for region in Path("/dev/shm").glob(f"{self.shm_prefix}*"):
+            with suppress(OSError):
+                region.chmod(0o600)
+
     def stop(self) -> None:
         """Stop the server and return when nothing of it is left. Does nothing when it is not running."""
         if self._supervisor is not None:
@@ -218,7 +227,7 @@ class TritonServer:
             self.log_path = Path(name)
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         # Named after the folder, so that what a killed server leaves in /dev/shm can be told from others'.
-        shm_prefix = f"{self._scratch.name}-"
+        self.shm_prefix = f"{self._scratch.name}-"
         command = [
             str(found.binary),
             f"--model-repository={self.model_repository}",
@@ -229,7 +238,7 @@ class TritonServer:
             "--model-control-mode=explicit",
             "--load-model=*",
             f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
-            f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
+            f"--backend-config=python,shm-region-prefix-name={self.shm_prefix}",
             # Docker gives all of /dev/shm 64 MB: an installed server keeps its own default.
             *([f"--backend-config=python,shm-default-byte-size={SHM_BYTES}"] if found.embedded else []),
             # Nothing is traced until a client asks for it; it may do so, but not say where to.
@@ -249,7 +258,7 @@ class TritonServer:
                     supervise.__file__,
                     str(GRACE_S),
                     str(self._scratch),
-                    shm_prefix,
+                    self.shm_prefix,
                     *command,
                     *hidden,
                 ],
@@ -282,6 +291,7 @@ class TritonServer:
             # Its own log first: whoever else listens on the port would answer too.
             if len(listening) == len(_LISTENING) and self._answers():
                 self.ready = True
+                self.close_shared_memory()
                 self.key_shows = self.key.encode() in Path(f"/proc/{self.pid}/cmdline").read_bytes()
                 return
             if time.monotonic() > deadline:

@@ -40,7 +40,7 @@ def main(grace_s: float, scratch: Path, shm_prefix: str, command: list[str]) -> 
     signal.set_wakeup_fd(on_signal)
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
-    os.umask(0o077)  # excerpts pass through /dev/shm, and traces lie in files
+    os.umask(0o077)  # traces and logs are files
     server: subprocess.Popen[bytes] | None = None
     try:
         server = _start(command)
