@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dualpath.cli.compare import MOST, numbers, require_extra
+from dualpath.cli.compare import MOST, numbers
 from dualpath.cli.options import DEFAULT_REPOSITORY, Json, ModelRepository
 from dualpath.cli.score import Style
 from dualpath.errors import UserError
@@ -66,7 +66,6 @@ def bench(
     """
     from rich.console import Console
 
-    require_extra("bench")
     from dualpath.cli.bench_models import default_work_dir
     from dualpath.cli.bench_run import Asked, Bench
     from dualpath.cli.bench_servers import served

@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from sklearn.model_selection import GroupShuffleSplit
 
 from dualpath.errors import UserError
+from dualpath.extras import needs
 from dualpath.readability.contract import MAX_TOKENS
 from dualpath.readability.tokens import TokenEncoder
 from dualpath.training import batches, soup
@@ -30,6 +29,10 @@ from dualpath.training.head import fit_head
 from dualpath.training.progress import State
 from dualpath.training.runs import Report, Run
 from dualpath.training.settings import Settings
+
+with needs("models"):
+    import torch
+    from sklearn.model_selection import GroupShuffleSplit
 
 TOKENIZER = "tokenizer.json"
 VALIDATION_SHARE = 0.05

@@ -14,11 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
 from dualpath.errors import UserError
+from dualpath.extras import needs
 from dualpath.readability.tokens import TokenEncoder
 from dualpath.training import batches, minilm
 from dualpath.training.artifacts import replacing
@@ -28,6 +26,18 @@ from dualpath.training.encoder import load_encoder, pool
 from dualpath.training.folds import N_FOLDS, Fold, split
 from dualpath.training.forest import TABLE_FILE, ForestTable, cross_validate_forest
 from dualpath.training.head import HEAD_FILE, fit_head
+
+with needs("cli"):
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.table import Table
 
 DATA_FOLDER = Path(__file__).parent / "data"
 
