@@ -136,7 +136,7 @@ def test_a_missing_packer_is_named_with_its_command(models, an_environment, monk
     monkeypatch.setitem(sys.modules, "conda_pack", None)
     with pytest.raises(UserError, match=r"package venv_pack: expected .* `pip install 'dualpath\[pack\]'`"):
         packing.pack(models)
-    with pytest.raises(UserError, match="expected the package conda-pack"):
+    with pytest.raises(UserError, match="package conda_pack"):
         packing.pack(models, folder=an_environment("conda-meta"))
 
 

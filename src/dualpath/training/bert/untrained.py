@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from dualpath.extras import needs
-from dualpath.training.encoder import Regressor, pooled_size
-from dualpath.training.head import Head
+from dualpath.training.bert.encoder import Regressor, pooled_size
+from dualpath.training.bert.head import Head
 
 with needs("models"):
     import torch

@@ -9,7 +9,7 @@ from typing import cast
 
 from dualpath.errors import UserError
 from dualpath.extras import needs
-from dualpath.training.head import Head
+from dualpath.training.bert.head import Head
 
 with needs("models"):
     import torch

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from dualpath.extras import needs
 from dualpath.readability.contract import MAX_TOKENS
-from dualpath.training.encoder import Regressor, quiet
+from dualpath.training.bert.encoder import Regressor, quiet
 
 with needs("models"):
     import torch
