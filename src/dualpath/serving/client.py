@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import tritonclient.grpc as grpcclient
-from tritonclient.utils import InferenceServerException
 
 from dualpath.errors import UserError
+from dualpath.extras import needs
 from dualpath.readability.combine import Scores
 from dualpath.readability.contract import EXCERPT, SCORE, WEIGHT
 from dualpath.serving import access
@@ -39,6 +38,10 @@ def open_client(url: str) -> grpcclient.InferenceServerClient:
     if (key := access.key_for(address)) is not None:
         client.register_plugin(_WithKey(key))
     return client
+
+with needs("cli"):
+    import tritonclient.grpc as grpcclient
+    from tritonclient.utils import InferenceServerException
 
 
 def connect(url: str) -> grpcclient.InferenceServerClient:
