@@ -13,6 +13,10 @@ from dualpath.readability.combine import Scores
 from dualpath.readability.contract import EXCERPT, SCORE, WEIGHT
 from dualpath.serving import access
 
+with needs("cli"):
+    import tritonclient.grpc as grpcclient
+    from tritonclient.utils import InferenceServerException
+
 TLS = "grpcs://"
 """How an address of a gRPC port with TLS begins. Authorities beside the system's: GRPC_DEFAULT_SSL_ROOTS_FILE_PATH."""
 
@@ -38,10 +42,6 @@ def open_client(url: str) -> grpcclient.InferenceServerClient:
     if (key := access.key_for(address)) is not None:
         client.register_plugin(_WithKey(key))
     return client
-
-with needs("cli"):
-    import tritonclient.grpc as grpcclient
-    from tritonclient.utils import InferenceServerException
 
 
 def connect(url: str) -> grpcclient.InferenceServerClient:
