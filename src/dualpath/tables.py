@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dualpath.errors import UserError
+from dualpath.extras import needs
 
 
 class Format(StrEnum):
@@ -274,12 +275,8 @@ def _json_lines(lines: Iterable[str], name: str) -> Iterator[Record]:
 
 
 def _parquet(file: BinaryIO, name: str) -> list[Table]:
-    try:
+    with needs("parquet"):
         from pyarrow import ArrowException, parquet
-    except ImportError:
-        raise UserError(
-            f"{name}: expected the package pyarrow to read Parquet, got none. Run `pip install 'dualpath[parquet]'`."
-        ) from None
     try:
         table = parquet.ParquetFile(file)
         columns = tuple(table.schema_arrow.names)
@@ -293,14 +290,9 @@ def _parquet(file: BinaryIO, name: str) -> list[Table]:
 
 
 def _sheets(file: BinaryIO, name: str) -> list[Table]:
-    try:
+    with needs("train"):
         import openpyxl
-    except ImportError:
-        raise UserError(
-            f"{name}: expected the package openpyxl to read a spreadsheet, got none. "
-            "Run `pip install 'dualpath[train]'`, or save the sheet as CSV in UTF-8."
-        ) from None
-    from openpyxl.utils.escape import unescape
+        from openpyxl.utils.escape import unescape
 
     def text(cell: Any) -> str:
         return unescape(cell) if isinstance(cell, str) else as_text(cell)

@@ -90,7 +90,7 @@ def test_what_is_no_table_is_refused_by_name(content, message):
         ("in.csv", "a,b\n1\n", 2, "expected 2 columns, got 1. Add those that are missing."),
         ("in.csv", "a\n1\na long text\0y\n", 3, "expected text, got a NUL byte. Remove it."),
         ("in.txt", "1\na long text\0y\n", 2, "expected text, got a NUL byte. Remove it."),
-        ("in.jsonl", '{"a": 1}\n{"a": \n', 2, "expected a JSON object, got: Expecting value at column 7. Mend"),
+        ("in.jsonl", '{"a": 1}\n{"a": \n', 2, "expected a JSON object, got: Expecting value at column 6. Mend"),
         ("in.jsonl", "[1]\n", 1, 'expected a JSON object such as {"excerpt": "…"}, got [1]. Mend the line.'),
         ("in.jsonl", "[" * 100_000 + "]" * 100_000, 1, "expected a JSON object, got a number of thousands"),
     ],
