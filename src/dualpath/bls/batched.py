@@ -123,7 +123,7 @@ class BatchedChild:
             or (self._early_return is None and self._is_slow(len(rows)))
         ):
             whose = owners.get()
-            raise inline.Leave(None if whose is None or len(whose) != len(rows) else whose.tolist())
+            raise inline.Leave(None if whose is None else whose.tolist())
         started = time.perf_counter()
         carried = Carried.by([run.request], self._forward)
         try:

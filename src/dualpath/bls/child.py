@@ -14,7 +14,7 @@ from dualpath.bls.errors import ChildError, ChildLate
 from dualpath.bls.metrics import Metrics
 from dualpath.bls.pace import SLOW_S, Pace
 from dualpath.bls.request import Request
-from dualpath.bls.run import Run, current_run
+from dualpath.bls.run import Run, current_run, owners
 
 T = TypeVar("T")
 
@@ -101,7 +101,8 @@ class Child:
         if error := run.memo.unavailable.get(self):
             raise error
         if self._early_return or (self._early_return is None and self._pace.seconds(1) > SLOW_S):
-            raise inline.Leave
+            whose = owners.get()
+            raise inline.Leave(None if whose is None else whose.tolist())
         carried = Carried.by([run.request], self._forward)
         try:
             outputs: Outputs = await inline.call(partial(self._timed, inputs, carried))

@@ -66,7 +66,7 @@ class Request:
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
     async def is_cancelled(self) -> bool:
-        """Ask Triton whether the caller has gone (all callers, if requests share the run): a round trip to the server."""
+        """Ask Triton, by a round trip to the server, whether the caller (of a shared run: every caller) has gone."""
         run = current_run()
         if run is not None and run.inline:
             return bool(await inline.call(lambda: all(arrival.raw.is_cancelled() for arrival in self._arrivals)))

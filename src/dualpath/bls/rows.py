@@ -47,7 +47,7 @@ async def route(
         return _each(answers, lambda given, value: _checked(given, n_chosen, value), fill)
     chosen = rows[mask] if hasattr(rows, "dtype") else list(compress(rows, mask))  # type: ignore[call-overload]
     whose = owners.get()
-    token = owners.set(whose[mask] if whose is not None and len(whose) == len(rows) else None)
+    token = owners.set(whose[mask] if whose is not None and len(whose) == len(rows) else whose)
     try:
         answers = await ask(chosen)
     finally:

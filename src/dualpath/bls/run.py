@@ -43,7 +43,7 @@ class Run:
 
 _run: ContextVar[Run | None] = ContextVar("dualpath.bls.run", default=None)
 owners: ContextVar[Owners | None] = ContextVar("dualpath.bls.owners", default=None)
-"""Whose rows the code is at work on; None if they are all one request's, or nobody knows."""
+"""Whose rows the code is at work on, or on what was made of them; None if they are all one request's."""
 
 
 def begin(run: Run, n_rows: Sequence[int]) -> None:

@@ -1,4 +1,4 @@
-"""Ablation, beside the steps: all rows of an `execute` as one, by hand; it waits for slow children and no row fails alone.
+"""Ablation, beside the steps: all rows of an `execute` as one, by hand; slow children keep it, no row fails alone.
 
 BERT's call in a second thread, the forest's in this one, answers split: what the toolkit would cost if it did no more.
 """
