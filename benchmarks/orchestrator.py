@@ -21,7 +21,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 import tritonclient.grpc as grpcclient
@@ -218,11 +218,13 @@ def _measure(
     excerpts: list[bytes],
     n_turns: int,
     limits: _Limits | None,
-) -> dict[str, object]:
+) -> dict[str, dict[str, Any]]:
     def run(contender: Contender, start: int) -> Turn:
         return asyncio.run(run_turn(server.grpc_url, contender, workload.concurrency, workload.seconds, start))
 
-    runners = {name: partial(run, _contender(name, workload, excerpts)) for name in names}
+    runners: dict[str, Callable[[int], Turn]] = {
+        name: partial(run, _contender(name, workload, excerpts)) for name in names
+    }
     if workload.has_limit and limits:
         runners |= limits.runners(workload)
     with console.status(workload.name):
@@ -230,7 +232,7 @@ def _measure(
     table = Table(
         "", "rows/s", "x ensemble", "p50 ms", "p99 ms", "p50 x ensemble", "x limit", "errors", title=workload.name
     )
-    figures: dict[str, object] = {}
+    figures: dict[str, dict[str, Any]] = {}
     ours = {name: stats.throughput(t) for name, t in turns.items()}
     p50 = {name: stats.latency(t, 50) for name, t in turns.items()}
     plan = max((name for name in turns if name.startswith("limit")), key=lambda name: np.mean(ours[name]), default="")
@@ -269,7 +271,7 @@ def _measure(
         if len(workload.weights) > 1:
             print(
                 name, {group: f"p50 {a:.1f} ms, p99 {b:.1f} ms" for group, (a, b) in figures[name]["by_weight"].items()}
-            )  # type: ignore[index]
+            )
     sys.stdout.flush()
     return figures
 
