@@ -178,11 +178,6 @@ def test_without_a_server_the_model_has_to_be_in_the_repository(dualpath, tmp_pa
     assert err == f"dualpath: nope: expected a model of {tmp_path}, which has ensemble_all.\n"
 
 
-def test_a_missing_extra_is_named(refused, monkeypatch):
-    monkeypatch.setitem(sys.modules, "scipy", None)
-    assert refused() == "dualpath compare needs scipy. Install it with `pip install 'dualpath[compare]'`."
-
-
 def test_two_models_are_compared(dualpath, url):
     code, out, err = dualpath("--url", url, *QUICK, "--rate", "50", "--json")
     assert (code, err) == (0, "")

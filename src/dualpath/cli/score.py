@@ -108,10 +108,8 @@ def _local(model_repository: Path) -> ScoreRows:
     from dualpath.serving import preflight, repository
 
     preflight.check_artifacts(repository.models(model_repository))
-    try:
-        from dualpath.readability.reference import Reference
-    except ImportError as error:
-        raise UserError(f"--local needs {error.name}. Install it with `pip install 'dualpath[models]'`.") from None
+    from dualpath.readability.reference import Reference
+
     try:
         return Reference(model_repository, threads=len(os.sched_getaffinity(0))).score
     except Exception as error:  # torch, treelite and tokenizers each have their own for a file they cannot read

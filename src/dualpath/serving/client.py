@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import tritonclient.grpc as grpcclient
-from tritonclient.utils import InferenceServerException
 
 from dualpath.errors import UserError
+from dualpath.extras import needs
 from dualpath.readability.combine import Scores
 from dualpath.readability.contract import EXCERPT, SCORE, WEIGHT
+
+with needs("cli"):
+    import tritonclient.grpc as grpcclient
+    from tritonclient.utils import InferenceServerException
 
 
 def connect(url: str) -> grpcclient.InferenceServerClient:

@@ -22,14 +22,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tritonclient.grpc as grpcclient
-from google.protobuf import json_format
-from tritonclient.utils import InferenceServerException
-
 from dualpath.errors import UserError
+from dualpath.extras import needs
 from dualpath.readability import releases
 from dualpath.serving.log import one_line
 from dualpath.serving.repository import complete_release
+
+with needs("cli"):
+    import tritonclient.grpc as grpcclient
+    from google.protobuf import json_format
+    from tritonclient.utils import InferenceServerException
 
 POLL_S = 0.1
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dualpath.errors import UserError
+from dualpath.extras import needs
 
 ZIP = b"PK\x03\x04"
 """How an .xlsx file begins, whatever its name."""
@@ -91,14 +92,9 @@ def _csv(data: bytes, path: Path) -> Iterator[Record]:
 
 
 def _sheets(data: bytes, path: Path) -> list[list[Record]]:
-    try:
+    with needs("train"):
         import openpyxl
-    except ImportError:
-        raise UserError(
-            f"{path}: expected the package openpyxl to read a spreadsheet, found it is not installed. "
-            "Run `pip install 'dualpath[train]'`, or save the sheet as CSV in UTF-8."
-        ) from None
-    from openpyxl.utils.escape import unescape
+        from openpyxl.utils.escape import unescape
 
     def text(cell: Any) -> str:
         return unescape(cell) if isinstance(cell, str) else "" if cell is None else str(cell)
