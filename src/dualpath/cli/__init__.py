@@ -7,7 +7,7 @@ import sys
 import typer
 
 from dualpath import __version__
-from dualpath.cli import bench, build, compare, demo, env, init, models, reload, score, serve, train
+from dualpath.cli import bench, build, compare, demo, env, graph, init, models, reload, score, serve, train
 from dualpath.errors import UserError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command()(build.build)
 app.command()(serve.serve)
 app.command()(score.score)
 app.command()(models.models)
+app.command()(graph.graph)
 app.command()(reload.reload)
 app.command()(demo.demo)
 app.command()(compare.compare)
