@@ -48,11 +48,13 @@ class Model:
         folder: its name is the one by which Triton knows the model.
         file: its config; the file need not be there, since Triton can do without for some backends.
         config: the config's text and places; an empty one if there is no file.
+        meaning: where the message comes from, if the text as it is has none.
     """
 
     folder: Path
     file: Path
     config: Config
+    meaning: Config | None = None
 
     @property
     def name(self) -> str:
@@ -62,7 +64,7 @@ class Model:
     @property
     def message(self) -> Any:
         """The `ModelConfig`."""
-        return self.config.message
+        return (self.meaning or self.config).message
 
     @property
     def versions(self) -> list[int]:

@@ -167,7 +167,7 @@ class _Writer:
         parameters = code.Group("(", tuple(("", a) for a in ("self", *(f"{a}: Any" for a in arguments))), ")")
         result = ", ".join(variables)
         method = lay_out(parameters, 4, f"async def {name}", " -> Any:")
-        mine: list[list[str]] = []
+        mine: list[str] = []
         self.methods.append(mine)
         mine_body = list(self._block(items, 8, lambda indent: iter([f"{' ' * indent}return {result}"])))
         mine += [*method, *mine_body]
