@@ -50,7 +50,11 @@ def inlined(graph: Graph) -> Graph:
                     outputs=tuple(_renamed(t, names) for t in part.outputs),
                 )
             )
-    return renumbered(replace(graph, steps=tuple(steps)))
+    needed = {tensor.tensor for tensor in graph.outputs}.union(*(step.needs for step in steps))
+    kept = [replace(step, outputs=tuple(t for t in step.outputs if t.tensor in needed)) for step in steps]
+    if idle := next((step for step in kept if not step.outputs), None):
+        raise CannotInline(0, f"nothing takes what its step {idle.model} gives")
+    return renumbered(replace(graph, steps=tuple(kept)))
 
 
 def _renamed(tensor: Tensor, names: dict[str, str]) -> Tensor:

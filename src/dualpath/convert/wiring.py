@@ -48,9 +48,10 @@ class _Wiring:
         if not step.model:
             yield self._at(step, message="model_name: expected a model's name, got none. Name the model.")
             return
-        for which in ("input_map", "output_map"):
-            if not (step.inputs if which == "input_map" else step.outputs):
-                yield self._at(step, which, message=f"{which}: expected at least one entry, got none. Map a tensor.")
+        if not step.outputs:
+            yield self._at(step, message="output_map: expected at least one entry, got none. Map an output.")
+        if not step.inputs and not self._lacking_inputs(step):
+            yield self._at(step, message="input_map: expected at least one entry, got none. Map an input.")
         if step.namespace:
             return  # the model lies in another repository
         if (found := self.models.find(step.model)) is None:
@@ -120,14 +121,19 @@ class _Wiring:
                         f"({', '.join(sorted(declared)) or 'none'}), got {tensor.name!r}. "
                         f"{_meant(tensor.name, sorted(declared))}",
                     )
-        mapped_inputs = {tensor.name for tensor in step.inputs}
-        for tensor in config.input:
-            if tensor.name not in mapped_inputs and not tensor.optional:
-                yield self._at(
-                    step,
-                    message=f"input_map: expected an entry for the input {tensor.name!r} of {step.model}, got none. "
-                    f'Add `input_map {{ key: "{tensor.name}" value: "<tensor>" }}`.',
-                )
+        for name in self._lacking_inputs(step):
+            yield self._at(
+                step,
+                message=f"input_map: expected an entry for the input {name!r} of {step.model}, got none. "
+                f'Add `input_map {{ key: "{name}" value: "<tensor>" }}`.',
+            )
+
+    def _lacking_inputs(self, step: Step) -> list[str]:
+        """Return the inputs that the step's model needs and that are not mapped."""
+        found = self.models.find(step.model) if step.model and not step.namespace else None
+        mapped = {tensor.name for tensor in step.inputs}
+        inputs = found.message.input if found else ()
+        return [tensor.name for tensor in inputs if tensor.name not in mapped and not tensor.optional]
 
     def _flow(self) -> Iterator[Finding]:
         given: dict[str, str] = {tensor.tensor: "the ensemble's input" for tensor in self.graph.inputs}

@@ -64,12 +64,17 @@ class Value:
 
 @dataclass(frozen=True)
 class Field:
-    """One field as it is written, `text[start:end]`, the separator after it included; a list has several values."""
+    """One field as it is written, `text[start:end]`, the separator after it included.
+
+    Attributes:
+        values: one, unless they stand in square brackets.
+    """
 
     name: str
     start: int
     end: int
     values: tuple[Value, ...]
+    is_list: bool = False
 
 
 @dataclass(frozen=True)
@@ -159,7 +164,7 @@ class Config:
         for length in range(len(path), 0, -1):
             if found := self._find(path[:length]):
                 field, value = found
-                return self.place(field.start if len(field.values) == 1 else value.start)[0]
+                return self.place(value.start if field.is_list else field.start)[0]
         return 1
 
     def set(self, value: str, *path: str | int) -> Config:
@@ -272,11 +277,13 @@ class _Reader:
         while name := _NAME.match(self._text, self._at):
             start = name.start()
             self._move(name.end())
-            values, end = self._values(has_colon=self._take(":"))
+            has_colon = self._take(":")
+            is_list = self._next() == "["
+            values, end = self._values(has_colon)
             if self._next() in (",", ";"):
                 self._move(self._at + 1)
                 end = self._last
-            fields.append(Field(name[0], start, end, values))
+            fields.append(Field(name[0], start, end, values, is_list))
         if closing and not self._take(closing):
             raise self._expected(f"a field's name or {closing!r}")
         return tuple(fields)
