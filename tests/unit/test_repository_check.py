@@ -112,7 +112,6 @@ FAULTS = {
                 20,
                 "step 1 (b): output_map: expected a tensor that nothing else gives, got 'mid', which step 0 (a) gives",
             ),
-            (16, "circle"),
         ],
     ),
     "tensor never produced": (

@@ -13,11 +13,12 @@ import dualpath
 from dualpath.convert import refuse
 from dualpath.convert.ensemble import Ensemble, load
 from dualpath.convert.findings import Finding, at
+from dualpath.convert.graph import Graph
 from dualpath.convert.inline import CannotInline, inlined
 from dualpath.convert.models import CONFIG_FILE
 from dualpath.convert.wiring import STEPS
 from dualpath.convert.write import model_py
-from dualpath.convert.write_test import test_py
+from dualpath.convert.write_test import unit_test
 from dualpath.errors import UserError
 from dualpath.repository.pbtxt import Config
 
@@ -92,7 +93,7 @@ def scaffold(
     return Scaffold(folder, tuple(written), tuple(refuse.notes(found)))
 
 
-def _opened(found: Ensemble) -> object:
+def _opened(found: Ensemble) -> Graph:
     try:
         return inlined(found.graph)
     except CannotInline as error:
@@ -108,7 +109,7 @@ def _files(found: Ensemble, name: str) -> Iterator[tuple[str, bytes]]:
     """Give the files of the new model."""
     yield CONFIG_FILE, config_pbtxt(found, name).encode("utf-8", "surrogateescape")
     yield "1/model.py", model_py(found.graph).encode()
-    yield f"test_{_module(name)}.py", test_py(found.graph, found.model.message, name).encode()
+    yield f"test_{_module(name)}.py", unit_test(found.graph, found.model.message, name).encode()
     for output in found.model.message.output:
         if output.label_filename:
             labels = found.model.folder / output.label_filename

@@ -57,10 +57,9 @@ class _Writer:
                 used.add(self.children[key])
         self.attributes = used
         self.methods: list[list[str]] = []
-        self.has_condition = False
 
     def lines(self) -> list[str]:
-        body = [*self._inputs(), "", *self._block(self.plan, 8, self._results)]
+        body = [*self._inputs(), "", *self._block(self.plan, 8, self._results, marked=True)]
         decoupled = self.graph.decoupled
         returns = "AsyncIterator[Mapping[str, Any]]" if decoupled else "Mapping[str, Any]"
         return [
@@ -118,10 +117,10 @@ class _Writer:
             read = f"request.inputs.get({name})" if tensor.optional else f"request.inputs[{name}]"
             yield f"        {self.variables[tensor.tensor]} = {read}"
 
-    def _block(self, items: Sequence[Item], indent: int, end: _End) -> Iterator[str]:
+    def _block(self, items: Sequence[Item], indent: int, end: _End, marked: bool = False) -> Iterator[str]:
+        """Give the lines of a plan; `marked` puts the place for a condition after its first item."""
         for i, item in enumerate(items):
-            if not self.has_condition and i == min(1, len(items) - 1):
-                self.has_condition = True
+            if marked and i == min(1, len(items) - 1):
                 yield from ["", *(f"{' ' * indent}{line}" for line in CONDITION)][i == 0 :]
             if isinstance(item, Stream):
                 yield from self._stream(item, indent, end)
@@ -165,11 +164,16 @@ class _Writer:
         self.attributes.add(name)
         arguments = [self.variables[tensor] for tensor in needed]
         parameters = code.Group("(", tuple(("", a) for a in ("self", *(f"{a}: Any" for a in arguments))), ")")
-        result = ", ".join(variables)
         method = lay_out(parameters, 4, f"async def {name}", " -> Any:")
         mine: list[str] = []
         self.methods.append(mine)
-        mine_body = list(self._block(items, 8, lambda indent: iter([f"{' ' * indent}return {result}"])))
+        result = ", ".join(variables)
+        last = items[-1]
+        if isinstance(last, Call) and self._result(last.step, 8) == (result, []):
+            mine_body = [*self._block(items[:-1], 8, lambda indent: iter(()))]
+            mine_body += lay_out(self._asking(last.step), 8, "return await ")
+        else:
+            mine_body = [*self._block(items, 8, lambda indent: iter([f"{' ' * indent}return {result}"]))]
         mine += [*method, *mine_body]
         return code.call(f"self.{name}", *arguments)
 

@@ -239,7 +239,7 @@ class Config:
                 index = int(steps.pop(0))
             elif steps and known is not None and _is_map(known):  # of equal keys the last one counts
                 key, index = steps.pop(0), -1
-                values = [found for found in values if self._key(found[1]) == key]
+                values = [found for found in values if self._key(found[1], known) == key]
             if not -1 <= index < len(values) or not values:
                 return None
             found = values[index]
@@ -247,14 +247,13 @@ class Config:
             descriptor = known.message_type if known else None
         return found
 
-    def _key(self, entry: Value) -> str | None:
-        for field in entry.fields or ():
-            if field.name == "key":
-                written = self.text[field.values[0].start : field.values[0].end]
-                if written[0] not in "\"'":  # a number
-                    return str(int(written, 0))
-                return str(text_format.Parse(f"name: {written}", ModelConfig()).name)
-        return None
+    def _key(self, entry: Value, field: FieldDescriptor) -> str:
+        written = next(
+            (self.text[f.values[0].start : f.values[0].end] for f in entry.fields or () if f.name == "key"), ""
+        )
+        if field.message_type.fields_by_name["key"].cpp_type != FieldDescriptor.CPPTYPE_STRING:
+            return str(int(written or "0", 0))
+        return str(text_format.Parse(f"name: {written}", ModelConfig()).name) if written else ""
 
 
 class _Reader:
