@@ -15,6 +15,7 @@ from typing import Any
 
 from dualpath import __version__
 from dualpath.errors import UserError
+from dualpath.extras import needs
 from dualpath.readability.contract import BERT, FOREST
 from dualpath.training.artifacts import installed, publishing, sha256
 from dualpath.training.bert import minilm
@@ -96,7 +97,8 @@ def _build_bert(
     trained = encoder_shape == "minilm"
 
     def model(path: Path) -> None:
-        import torch
+        with needs("models"):
+            import torch
 
         from dualpath.training.bert.encoder import Regressor, load_encoder
         from dualpath.training.bert.export import export_regressor
