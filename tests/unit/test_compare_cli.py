@@ -268,8 +268,8 @@ def test_every_connection_to_the_server_is_closed(dualpath, url, monkeypatch):
     opened, closed = [], []
 
     class Noted(grpcclient.InferenceServerClient):
-        def __init__(self, url):
-            super().__init__(url)
+        def __init__(self, url, **options):
+            super().__init__(url, **options)
             opened.append(self)
 
         def close(self):
