@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from pathlib import Path
 
 from dualpath.errors import UserError
+from dualpath.extras import MissingExtra
 from dualpath.readability import releases
 
 
@@ -31,9 +32,7 @@ def installed(*packages: str, extra: str = "models") -> dict[str, str]:
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            raise UserError(
-                f"expected the package {package}, found it is not installed. Run `pip install 'dualpath[{extra}]'`."
-            ) from None
+            raise MissingExtra(package, extra) from None
     return versions
 
 

@@ -15,10 +15,11 @@ from typing import Any
 
 from dualpath import __version__
 from dualpath.errors import UserError
+from dualpath.extras import needs
 from dualpath.readability.contract import BERT, FOREST
-from dualpath.training import minilm
 from dualpath.training.artifacts import installed, publishing, sha256
-from dualpath.training.head import HEAD_FILE, Head
+from dualpath.training.bert import minilm
+from dualpath.training.bert.head import HEAD_FILE, Head
 
 DATA_FOLDER = Path(__file__).parent / "data"
 HEAD = DATA_FOLDER / HEAD_FILE
@@ -96,11 +97,12 @@ def _build_bert(
     trained = encoder_shape == "minilm"
 
     def model(path: Path) -> None:
-        import torch
+        with needs("models"):
+            import torch
 
-        from dualpath.training.encoder import Regressor, load_encoder
-        from dualpath.training.export import export_regressor
-        from dualpath.training.untrained import untrained_bert_large
+        from dualpath.training.bert.encoder import Regressor, load_encoder
+        from dualpath.training.bert.export import export_regressor
+        from dualpath.training.bert.untrained import untrained_bert_large
 
         dtype = getattr(torch, precision)
         if trained:
@@ -109,7 +111,7 @@ def _build_bert(
             export_regressor(untrained_bert_large(dtype), path)
 
     def tokenizer(path: Path) -> None:
-        from dualpath.training.encoders import write_tokenizer
+        from dualpath.training.bert.encoders import write_tokenizer
 
         write_tokenizer(encoder, path)
 
@@ -127,13 +129,13 @@ def _build_bert(
 def _build_forest(folder: Path, force: bool, report: Callable[[str], None]) -> list[Artifact]:
     def checkpoint(path: Path) -> None:
         from dualpath.readability.features import features
-        from dualpath.training.forest import ForestTable, export_forest, fit_forest
+        from dualpath.training.forest.fit import ForestTable, export_forest, fit_forest
 
         table = ForestTable.load(TABLE)
         export_forest(fit_forest(table), features(table.counts), path)
 
     def word_lists(path: Path) -> None:
-        from dualpath.training.forest import ForestTable
+        from dualpath.training.forest.fit import ForestTable
 
         path.write_text(ForestTable.load(TABLE).word_lists.to_json(), encoding="utf-8")
 

@@ -16,13 +16,13 @@ from dualpath import __version__
 from dualpath.readability import releases
 from dualpath.readability.contract import BERT, FOREST
 from dualpath.training.artifacts import check_target, installed, publishing
+from dualpath.training.bert.settings import Settings
 from dualpath.training.blend import blend, plot, rmse
 from dualpath.training.card import Card
-from dualpath.training.corpus import Corpus, read_corpus
-from dualpath.training.folds import Fold, split
-from dualpath.training.forest import ForestTable, chosen_engine, cross_validate_forest, fit_forest, write_forest
+from dualpath.training.corpus.folds import Fold, split
+from dualpath.training.corpus.rated import Corpus, read_corpus
+from dualpath.training.forest.fit import ForestTable, chosen_engine, cross_validate_forest, fit_forest, write_forest
 from dualpath.training.runs import Report, fingerprint, opened
-from dualpath.training.settings import Settings
 
 RUNS = Path("runs")
 BLEND_FIGURE = "blend.png"
@@ -131,7 +131,7 @@ class _Training:
 
     def bert(self) -> None:
         """Fine-tune BERT on every fold and on everything."""
-        from dualpath.training import bert
+        from dualpath.training.bert import training as bert
 
         order, targets = self._order, self._corpus.targets
         identity = bert.identity(self._corpus.digest, order.encoder, order.n_folds, order.seed, order.settings)

@@ -52,7 +52,7 @@ class TritonPythonModel:
             config.artifact("model.pt"),
             inputs,
             n_outputs=len(outputs),
-            engine=config.setting("STAND_IN_ENGINE", ENGINES).default,
+            engine=config.choice("STAND_IN_ENGINE", ENGINES).default,
             threads=config.integer("INTRA_OP_THREAD_COUNT", 1),
             chunk_rows=config.integer("STAND_IN_CHUNK_ROWS", config.raw["max_batch_size"] or 1),
             name=config.name,

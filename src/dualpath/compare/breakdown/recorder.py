@@ -10,19 +10,19 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import psutil
-import tritonclient.grpc as grpcclient
 from tritonclient.utils import InferenceServerException
 
 from dualpath.compare.breakdown import metrics, statistics
 from dualpath.compare.breakdown.processes import Usage, find_metrics, find_server
 from dualpath.compare.breakdown.statistics import Share, Statistics
 from dualpath.compare.result import Process, Stage, Step
+from dualpath.serving.client import open_client
 
 T = TypeVar("T")
 
 
 @dataclass
-class Asked:
+class TurnRows:
     """The rows asked of a contender in a turn; to be set where the contender is not one model of the server."""
 
     n_rows: int = 0
@@ -36,7 +36,7 @@ class Recorder:
     Args:
         url: the server's gRPC address.
         models: by contender, its model and version ("" is the one that Triton chooses). A contender that is not one
-            model of the server is left out, and says its rows by `Asked.n_rows`.
+            model of the server is left out, and says its rows by `TurnRows.n_rows`.
         metrics_url: such as "http://localhost:8002/metrics"; without it, it is looked for where the server is local.
         server_pid: of the tritonserver process where it is local; without it, the process that listens at `url` is
             looked for if `url` is a loopback address.
@@ -53,7 +53,7 @@ class Recorder:
         server_pid: int | None = None,
     ) -> None:
         self.notes: list[str] = []
-        self._client = grpcclient.InferenceServerClient(url)
+        self._client = open_client(url)
         self._shares = {name: self._share(*model) for name, model in models.items()}
         server = _process(server_pid) if server_pid else find_server(url)
         if server is None:
@@ -69,12 +69,12 @@ class Recorder:
         self._counted: dict[str, dict[metrics.Series, float]] = {}
 
     @contextmanager
-    def turn(self, contender: str) -> Iterator[Asked]:
+    def turn(self, contender: str) -> Iterator[TurnRows]:
         """Attribute to the contender what the server does inside the block. Nothing else may load the server then.
 
         A turn that ends with an exception counts as far as it got.
         """
-        asked = Asked()
+        asked = TurnRows()
         if self._metrics_first is None and (now := self._read_metrics()) is not None:
             self._metrics_first = self._metrics_last = now
         before = self._try(lambda: statistics.read(self._client))

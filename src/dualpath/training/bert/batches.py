@@ -1,0 +1,64 @@
+"""Rows of token ids as padded batches: in random order for fitting, sorted by length for everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from dualpath.extras import needs
+from dualpath.readability.tokens import pad
+
+with needs("models"):
+    import torch
+
+Ids = npt.NDArray[np.int64]
+
+SCORED_ROWS = 16
+"""Rows of a batch where nothing is fitted."""
+SORTED_BATCHES = 16
+"""Batches of an epoch within which rows are sorted by length: little padding, and the order stays random enough."""
+
+
+def shuffled(rows: Sequence[Ids], batch_rows: int, seed: Sequence[int]) -> list[Ids]:
+    """Return every row's index once, in batches of rows of like length, in random order; equal seeds, equal batches."""
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(rows))
+    batches: list[Ids] = []
+    for start in range(0, len(order), batch_rows * SORTED_BATCHES):
+        stretch = sorted(order[start : start + batch_rows * SORTED_BATCHES], key=lambda row: len(rows[row]))
+        batches += [np.array(stretch[at : at + batch_rows], np.int64) for at in range(0, len(stretch), batch_rows)]
+    return [batches[index] for index in rng.permutation(len(batches))]
+
+
+def tensors(rows: Sequence[Ids], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pad rows of token ids: input_ids and attention_mask, int64 [rows, tokens] each."""
+    input_ids, attention_mask = (torch.from_numpy(array).to(device) for array in pad(rows))
+    return input_ids, attention_mask
+
+
+def apply(
+    function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    rows: Sequence[Ids],
+    device: torch.device | None = None,
+    report: Callable[[int], object] = lambda n_rows: None,
+) -> npt.NDArray[np.float32]:
+    """Apply a function of input_ids and attention_mask to all rows: float32 [rows, columns], in their order.
+
+    Args:
+        report: gets each batch's number of rows.
+    """
+    device = device or torch.device("cpu")
+    order = np.argsort([len(row) for row in rows], kind="stable")
+    parts: list[npt.NDArray[np.float32]] = []
+    with torch.inference_mode():
+        for batch in _stretches(order, SCORED_ROWS):
+            parts.append(function(*tensors([rows[row] for row in batch], device)).float().cpu().numpy())
+            report(len(batch))
+    return np.concatenate(parts)[np.argsort(order)]
+
+
+def _stretches(order: Ids, length: int) -> Iterator[Ids]:
+    for start in range(0, len(order), length):
+        yield order[start : start + length]

@@ -1,0 +1,85 @@
+"""TorchScript export of the regressor, held against the eager model.
+
+What is exported computes where its inputs lie, so that one file serves the CPU and a GPU.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+from dualpath.extras import needs
+from dualpath.readability.contract import MAX_TOKENS
+from dualpath.training.bert.encoder import Regressor, quiet
+
+with needs("models"):
+    import torch
+
+CHECKED_SHAPES = [(rows, tokens) for rows in (1, 3) for tokens in (64, 128, MAX_TOKENS)]
+
+
+def trace(regressor: Regressor) -> torch.jit.ScriptModule:
+    """Trace and freeze a regressor; rows and tokens stay dynamic.
+
+    Raises:
+        RuntimeError: the traced regressor scores something else than the eager one at one of several shapes, or
+            computes on a device of its own.
+    """
+    with quiet(), torch.inference_mode(), warnings.catch_warnings():
+        # The tracer warns of every Python branch in transformers; comparing the scores tells whether one matters.
+        warnings.simplefilter("ignore")
+        traced = cast(torch.jit.ScriptModule, torch.jit.trace(regressor, example(regressor, 3, 128), check_trace=False))
+        frozen: torch.jit.ScriptModule = torch.jit.freeze(traced)
+    check_devices(frozen)
+    check(frozen, regressor)
+    return frozen
+
+
+def export_regressor(regressor: Regressor, path: Path) -> None:
+    """Trace a regressor, save it for `torch.jit.load`, and hold the saved file against the regressor."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Triton's pytorch backend takes TorchScript
+        trace(regressor).save(str(path))
+        check(torch.jit.load(str(path)), regressor)
+
+
+def check_devices(traced: torch.jit.ScriptModule) -> None:
+    """Raise RuntimeError where the graph names a device; weights lie where `torch.jit.load` puts them."""
+    for node in _nodes(traced.inlined_graph):
+        for value in node.inputs():
+            device = value.toIValue()
+            if isinstance(device, torch.device):
+                raise RuntimeError(f"traced regressor: expected no device in its graph, got {node.kind()} on {device}.")
+
+
+def _nodes(block: Any) -> Iterator[Any]:
+    for node in block.nodes():
+        yield node
+        for inner in node.blocks():
+            yield from _nodes(inner)
+
+
+def check(traced: torch.jit.ScriptModule, regressor: Regressor) -> None:
+    """Raise RuntimeError unless both give bitwise equal scores."""
+    with torch.inference_mode():
+        for rows, tokens in CHECKED_SHAPES:
+            inputs = example(regressor, rows, tokens)
+            eager = regressor(*inputs)
+            for _ in range(2):  # TorchScript runs once to profile, then as it optimised itself
+                difference = float((traced(*inputs) - eager).abs().max())
+                if difference != 0:
+                    raise RuntimeError(
+                        f"traced regressor, {rows} rows of {tokens} tokens: expected the eager model's scores, "
+                        f"got {difference:.1e} apart."
+                    )
+
+
+def example(regressor: Regressor, rows: int, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return arbitrary ids and a ragged mask, int64 [rows, tokens]; row 0 is full."""
+    generator = torch.Generator().manual_seed(rows * tokens)
+    lengths = tokens - torch.arange(rows)[:, None] * (tokens // (rows + 1))
+    attention_mask = (torch.arange(tokens) < lengths).to(torch.int64)
+    vocabulary = regressor.encoder.config.vocab_size
+    return torch.randint(vocabulary, (rows, tokens), generator=generator) * attention_mask, attention_mask

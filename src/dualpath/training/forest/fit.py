@@ -1,0 +1,210 @@
+"""The forest: fitted from a table of feature counts by scikit-learn, or by cuML on a GPU; exported for Treelite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dualpath.errors import UserError
+from dualpath.extras import needs
+from dualpath.readability.contract import FOREST
+from dualpath.readability.features import FeatureCounter, WordLists, features
+from dualpath.training.blend import rmse
+from dualpath.training.corpus.folds import Fold
+from dualpath.training.corpus.rated import Corpus
+from dualpath.training.forest.words import telling_words
+
+with needs("models"):
+    import treelite
+
+TABLE_FILE = "forest_table.npz"
+
+ENGINES = ("auto", "cuml", "sklearn")
+
+LARGEST_DIFFERENCE = {"sklearn": 1e-6, "cuml": 1e-5}
+"""Between the trained forest's prediction and Treelite's. Scores are served in float32, whose rounding is up to 1e-7
+here; scikit-learn adds up 100 trees in float64, cuML in float32 and in an order of its own."""
+
+N_TREES = 100
+DEPTH = 16
+LEAF_ROWS = 3
+SPLIT_FEATURES = 1 / 3
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ForestTable:
+    """What a forest is fitted from: counts [excerpts, N_COUNTS], targets, the words counted."""
+
+    counts: npt.NDArray[np.int32]
+    targets: Floats
+    word_lists: WordLists
+
+    @classmethod
+    def from_excerpts(cls, excerpts: list[bytes], targets: Floats) -> ForestTable:
+        """Make the word lists from the excerpts and count."""
+        word_lists = telling_words(excerpts, targets)
+        return cls(FeatureCounter(word_lists).count(excerpts), targets, word_lists)
+
+    @classmethod
+    def load(cls, path: Path) -> ForestTable:
+        """Read what `save` wrote."""
+        with np.load(path) as arrays:
+            word_lists = WordLists(tuple(arrays["most"].tolist()), tuple(arrays["least"].tolist()))
+            return cls(arrays["counts"].astype(np.int32), arrays["targets"], word_lists)
+
+    def save(self, path: Path) -> None:
+        """Write a compressed .npz file; equal tables give equal bytes."""
+        counts = self.counts.astype(np.min_scalar_type(int(self.counts.max())))
+        most, least = np.array(self.word_lists.most), np.array(self.word_lists.least)
+        np.savez_compressed(path, counts=counts, targets=self.targets, most=most, least=least)
+
+
+@dataclass(frozen=True)
+class Forest:
+    """A fitted forest.
+
+    Attributes:
+        engine: what fitted it, "cuml" or "sklearn".
+        fitted: that library's own model.
+    """
+
+    engine: str
+    fitted: Any
+
+    def predict(self, table: Floats) -> Floats:
+        """Score features: float32 [rows, 207] -> float32 [rows]."""
+        return np.asarray(self.fitted.predict(table), np.float32)
+
+    def treelite(self) -> treelite.Model:
+        """Return it as a Treelite model."""
+        model: treelite.Model = (
+            self.fitted.as_treelite() if self.engine == "cuml" else treelite.sklearn.import_model(self.fitted)
+        )
+        return model
+
+
+def chosen_engine(engine: str) -> str:
+    """Return "cuml" or "sklearn": what is asked for, and for "auto" cuML where it is installed and finds a GPU.
+
+    Raises:
+        UserError: no such engine, or cuML is asked for where it cannot run.
+    """
+    if engine not in ENGINES:
+        raise UserError(f"engine: expected {', '.join(ENGINES[:-1])} or {ENGINES[-1]}, found {engine!r}.")
+    lacking = "" if engine == "sklearn" else _lacking()
+    if lacking and engine == "cuml":
+        raise UserError(f"engine cuml: expected cuML and a GPU, found {lacking}. Take the engine sklearn, or auto.")
+    return "sklearn" if lacking or engine == "sklearn" else "cuml"
+
+
+def _lacking() -> str:
+    """Say what cuML lacks here, nothing where it can run."""
+    try:
+        import cupy
+
+        if not cupy.is_available():
+            return "no GPU"
+        import cuml  # noqa: F401
+    except ImportError as error:
+        return f"that {error.name or 'it'} is not installed"
+    return ""
+
+
+def fit_forest(table: ForestTable, engine: str = "sklearn", seed: int = 0) -> Forest:
+    """Fit 100 trees of depth 16 on the table's 207 features.
+
+    Raises:
+        UserError: see `chosen_engine`.
+    """
+    engine = chosen_engine(engine)
+    unfitted = (_cuml_forest if engine == "cuml" else _sklearn_forest)(seed)
+    return Forest(engine, unfitted.fit(features(table.counts), table.targets))
+
+
+def _sklearn_forest(seed: int) -> Any:
+    with needs("models"):
+        from sklearn.ensemble import RandomForestRegressor
+
+    return RandomForestRegressor(
+        n_estimators=N_TREES,
+        max_depth=DEPTH,
+        min_samples_leaf=LEAF_ROWS,
+        max_features=SPLIT_FEATURES,
+        random_state=seed,
+        n_jobs=-1,
+    )
+
+
+def _cuml_forest(seed: int) -> Any:
+    from cuml import ensemble
+
+    return ensemble.RandomForestRegressor(
+        n_estimators=N_TREES,
+        max_depth=DEPTH,
+        min_samples_leaf=LEAF_ROWS,
+        max_features=SPLIT_FEATURES,
+        random_state=seed,
+        n_streams=1,  # with more, the same seed does not give the same forest
+    )
+
+
+def export_forest(forest: Forest, table: Floats, path: Path) -> None:
+    """Write a Treelite checkpoint and hold what it predicts against the forest.
+
+    Args:
+        table: features to predict, float32 [rows, 207].
+    Raises:
+        RuntimeError: the checkpoint predicts something else than the forest.
+    """
+    forest.treelite().serialize(path)
+    served = treelite.gtil.predict(treelite.Model.deserialize(path), table).reshape(-1)
+    difference = float(np.abs(served - forest.predict(table)).max())
+    if not difference <= LARGEST_DIFFERENCE[forest.engine]:
+        raise RuntimeError(
+            f"forest: expected Treelite to predict what {forest.engine} does, got {difference:.1e} apart."
+        )
+
+
+def cross_validate_forest(
+    corpus: Corpus,
+    folds: Sequence[Fold],
+    engine: str = "auto",
+    on_fold: Callable[[int, float], object] = lambda fold, error: None,
+    seed: int = 0,
+) -> Floats:
+    """Score every excerpt by a forest that has not seen its fold; the word lists have not either.
+
+    Args:
+        on_fold: gets each fold's number, from 0, and its root mean squared error, as soon as it is done.
+    Returns:
+        float32 [rows].
+    Raises:
+        UserError: see `chosen_engine` and `telling_words`.
+    """
+    engine = chosen_engine(engine)
+    scores = np.full(len(corpus.excerpts), np.nan, np.float32)
+    for number, fold in enumerate(folds):
+        table = ForestTable.from_excerpts([corpus.excerpts[row] for row in fold.train], corpus.targets[fold.train])
+        unseen = FeatureCounter(table.word_lists).features([corpus.excerpts[row] for row in fold.test])
+        scores[fold.test] = fit_forest(table, engine, seed).predict(unseen)
+        on_fold(number, rmse(scores[fold.test], corpus.targets[fold.test]))
+    return scores
+
+
+def write_forest(forest: Forest, table: ForestTable, folder: Path) -> None:
+    """Write the files of the model `cuml` into `folder`: the checkpoint of a forest, and the word lists of its table.
+
+    Raises:
+        RuntimeError: the checkpoint predicts something else than the forest.
+    """
+    assert FOREST.artifact
+    assert FOREST.companion
+    export_forest(forest, features(table.counts), folder / FOREST.artifact)
+    (folder / FOREST.companion).write_text(table.word_lists.to_json(), encoding="utf-8")
