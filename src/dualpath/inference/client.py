@@ -19,7 +19,6 @@ from typing import Any
 from dualpath.inference.conversion import private_folder
 from dualpath.inference.model import Array, EngineError, Input
 
-
 _GIVE_MEMORY_BACK = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 17)}
 """For glibc: batches of many shapes need large blocks of many sizes, of which it otherwise keeps every one (200 MB)."""
 
@@ -54,8 +53,9 @@ class Shared:
         chunk_rows: int = 4,
         name: str = "",
     ) -> None:
+        self._path = path.resolve()
         self._order = {
-            "path": str(path.resolve()),
+            "path": str(self._path),
             "inputs": list(inputs),
             "n_outputs": n_outputs,
             "engine": engine,
@@ -95,7 +95,7 @@ class Shared:
         self._connection = None
 
     def _connect(self) -> Connection:
-        status = os.stat(self._order["path"])
+        status = self._path.stat()
         version = [status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size]
         key = hashlib.sha256(json.dumps([os.getppid(), self._order, version]).encode()).hexdigest()[:16]
         socket = private_folder() / f"{key}.socket"

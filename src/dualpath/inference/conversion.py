@@ -74,7 +74,7 @@ def convert(path: Path, inputs: Sequence[Input], n_outputs: int = 1) -> Converte
 
 
 def cache_folder() -> Path:
-    """Return the folder of converted models, which is there: DUALPATH_CACHE, or in the user's cache, or a temporary one."""
+    """Return the folder of converted models: DUALPATH_CACHE, the user's cache, or else a temporary one."""
     named = os.environ.get("DUALPATH_CACHE")
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     for folder in (Path(named) if named else Path(home) / "dualpath", private_folder()):
@@ -82,7 +82,7 @@ def cache_folder() -> Path:
             (folder / "engines").mkdir(parents=True, exist_ok=True)
             if os.access(folder / "engines", os.W_OK | os.X_OK):
                 return folder / "engines"
-    raise OSError(f"{private_folder()}: expected a folder to write to, got one that cannot be written. Set DUALPATH_CACHE.")
+    raise OSError(f"{folder}: expected a folder to write to, got one that cannot be written. Set DUALPATH_CACHE.")
 
 
 def private_folder() -> Path:
@@ -110,11 +110,18 @@ def _unsupported(inputs: Sequence[Input], n_outputs: int) -> str | None:
 def _key(path: Path, inputs: Sequence[Input]) -> str:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    here = [openvino_model.version(), importlib.metadata.version("torch"), _processor(), _code()]
+    here = [openvino_model.version(), _torch(), _processor(), _code()]
     return hashlib.sha256(json.dumps([digest, *inputs, *here]).encode()).hexdigest()[:32]
 
 
+def _torch() -> str:
+    with suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version("torch")
+    return "not installed"
+
+
 def _code() -> str:
+    """Tell this way of converting and comparing from others."""
     return hashlib.sha256((Path(__file__).parent / "convert.py").read_bytes()).hexdigest()
 
 

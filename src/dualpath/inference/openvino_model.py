@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import sys
 from collections.abc import Sequence
@@ -24,9 +25,7 @@ def openvino() -> ModuleType:
     """
     if "openvino" not in sys.modules:
         sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # `import` raises ImportError for it
-    import openvino
-
-    return openvino
+    return importlib.import_module("openvino")
 
 
 def missing() -> str | None:
@@ -46,7 +45,7 @@ def version() -> str:
 class OpenVinoModel:
     """See `Model`."""
 
-    reason = None
+    reason: str | None = None
     is_exact = True
 
     def __init__(self, path: Path, precision: str, threads: int = 1, streams: int = 1) -> None:

@@ -26,7 +26,7 @@ from dualpath.inference.model import Array, EngineError, Input, Model, load
 
 NICENESS = 10
 LINGER_S = 5.0
-"""How long the process stays when nobody is connected: a reload brings the next instances before the last ones leave."""
+"""How long the process stays when nobody is connected: a reload may bring the next instances at once."""
 
 
 class Turns:
@@ -73,19 +73,21 @@ class TwoWays:
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         """Run one call; other threads may run theirs."""
         chunks = self._chunks(inputs)
+        if len(chunks) == 1:
+            return self._run(chunks[0], self._wide)
         answers: list[list[Array]] = [[]] * len(chunks)
         todo = iter(range(len(chunks)))
 
         def work() -> None:
             for number in todo:
-                answers[number] = self._run(chunks[number])
+                answers[number] = self._run(chunks[number], None)
 
         # A call never has more chunks waiting than there are streams, so that it does not keep others from them.
         helpers = [self._pool.submit(work) for _ in range(min(len(chunks), self._streams) - 1)]
         work()
         for helper in helpers:
             helper.result()
-        return answers[0] if len(chunks) == 1 else [np.concatenate(parts) for parts in zip(*answers, strict=True)]
+        return [np.concatenate(parts) for parts in zip(*answers, strict=True)]
 
     def _chunks(self, inputs: Sequence[Array]) -> list[list[Array]]:
         n_rows, chunk_rows = len(inputs[0]), self._chunk_rows
@@ -94,12 +96,12 @@ class TwoWays:
         starts = range(0, max(n_rows, 1), max(chunk_rows, 1))
         return [[array[start : start + chunk_rows] for array in inputs] for start in starts]
 
-    def _run(self, chunk: list[Array]) -> list[Array]:
+    def _run(self, chunk: list[Array], if_alone: Model | None) -> list[Array]:
         with self._lock:
             self._n_open += 1
         try:
             with self._turns:
-                model = self._wide if self._wide and self._n_open == 1 else self._narrow
+                model = if_alone if if_alone and self._n_open == 1 else self._narrow
                 return model.run(chunk)
         finally:
             with self._lock:
@@ -133,6 +135,7 @@ class Service:
             connection.send(self._hello)
             while True:
                 inputs = connection.recv()
+                answer: tuple[list[Array] | None, str | None]
                 try:
                     answer = self._model.run(inputs), None
                 except EngineError as error:

@@ -6,9 +6,11 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
+from dualpath.extras import needs
 from dualpath.inference.model import Array, EngineError
+
+with needs("models"):
+    import torch
 
 
 class TorchModel:

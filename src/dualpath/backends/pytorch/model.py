@@ -5,7 +5,7 @@ accepts a tensor or a tuple of tensors as the answer, and concatenates the reque
 no torch.compile models, and of its parameters only those below; the others are refused by name.
 
 Two parameters are the stand-in's own; the C++ backend ignores them. `STAND_IN_ENGINE` is `auto` (the default),
-`openvino` or `torch`: what computes. OpenVINO gives torch's answers within the precision's tolerance, or it is not used.
+`openvino` or `torch`: what computes. OpenVINO is not used unless it gives torch's answers within the tolerance.
 `STAND_IN_CHUNK_ROWS`: long batches run in chunks of that many rows, whose activations stay in the processor's cache.
 
 The model lies once in a process that all instances share (`dualpath.inference.service`): an instance is only a place
@@ -18,6 +18,7 @@ import triton_python_backend_utils as pb_utils
 from dualpath import bls
 from dualpath.inference import ENGINES, Input
 from dualpath.inference.client import Shared
+from dualpath.inference.served import METRIC
 
 DTYPES = {
     "TYPE_BOOL": np.bool_,
@@ -59,6 +60,11 @@ class TritonPythonModel:
         )
         because = f": {self.model.reason}" if self.model.reason else ""
         pb_utils.Logger.log_info(f"{config.name}: served by {self.model.engine}{because}.")
+        labels = {"model": config.name, "version": str(config.version), "engine": self.model.engine}
+        gauge = pb_utils.MetricFamily.GAUGE
+        self.family = pb_utils.MetricFamily(name=METRIC, description="What computes for a stand-in", kind=gauge)
+        self.metric = self.family.Metric(labels=labels)
+        self.metric.set(1)
 
     @staticmethod
     def positions(config, tensors):
