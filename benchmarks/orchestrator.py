@@ -34,8 +34,9 @@ from dualpath.compare import stats
 from dualpath.compare.connection import serialise
 from dualpath.compare.limit import Limit, Plan, plans
 from dualpath.compare.load import Contender, Turn, run_turn
-from dualpath.readability.releases import newest
 from dualpath.readability.samples import SAMPLES
+from dualpath.repository.facts import Facts
+from dualpath.repository.folders import newest
 from dualpath.serving import TritonServer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -86,7 +87,7 @@ def main(
 ) -> None:
     """Run the workloads and print one table each."""
     excerpts = _excerpts(input)
-    precision = json.loads((newest(model_repository / "bert-large") / "build.json").read_text())["precision"]
+    precision = Facts.of(newest(model_repository / "bert-large")).precision
     workloads: dict[str, object] = {}
     report = {"machine": _machine(), "precision": precision, "turns": turns, "workloads": workloads}
     console.print(report["machine"], precision)

@@ -16,6 +16,7 @@ import time
 import urllib.request
 from collections import Counter
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import pytest
@@ -26,7 +27,8 @@ from treelite.model_builder import Metadata, ModelBuilder, PostProcessorFunc, Tr
 from dualpath.readability.contract import N_FEATURES, SCORERS
 from dualpath.serving.client import Scorer, connect
 from dualpath.serving.server import TritonServer
-from dualpath.training.artifacts import publishing
+from dualpath.repository import publishing
+from dualpath.repository.facts import Facts
 from paths import REPOSITORY
 
 MIXED = -1000.0
@@ -118,10 +120,12 @@ def write_forest(folder, k):
 WRITE = {"bert-large": write_bert, "cuml": write_forest}
 
 
-def publish(repository, k, names=("bert-large", "cuml"), version=None):
-    with publishing(repository, names, version) as folders:
-        for name in names:
-            WRITE[name](folders[name], k)
+def publish(repository, k, names=("bert-large", "cuml")):
+    def write(name, folder):
+        WRITE[name](folder, k)
+        return Facts()
+
+    return publishing.publish(repository, {name: partial(write, name) for name in names})
 
 
 class Served:
@@ -196,7 +200,7 @@ def served(tmp_path):
         shutil.rmtree(repository / name / "1", ignore_errors=True)
     config = repository / "bert-large" / "config.pbtxt"
     config.write_text(config.read_text().replace("count: 2", "count: 1"))  # processes that import torch take their time
-    publish(repository, 1, version=1)
+    publish(repository, 1)
     log = tmp_path / "triton.log"
     with TritonServer(repository, http_port=0, grpc_port=0, metrics_port=0, server="embedded", log_path=log) as server:
         yield Served(repository, server)

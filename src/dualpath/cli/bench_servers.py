@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -15,8 +14,9 @@ from dualpath.cli.comparison import Server
 from dualpath.cli.serve import start
 from dualpath.errors import UserError
 from dualpath.readability.contract import BERT, FOREST
-from dualpath.readability.releases import newest
-from dualpath.serving import installation, preflight, repository
+from dualpath.repository.facts import Facts
+from dualpath.repository.folders import models, newest
+from dualpath.serving import installation, preflight
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,7 +55,7 @@ def served(
     Raises:
         UserError: it cannot be built or started.
     """
-    known = {folder.name for folder in repository.models(model_repository)}
+    known = {folder.name for folder in models(model_repository)}
     if missing := sorted({model, BERT.name, FOREST.name} - known):
         raise UserError(f"{missing[0]}: expected a model of {model_repository}, which has {', '.join(sorted(known))}.")
     with ExitStack() as stack:
@@ -77,9 +77,8 @@ def _built(shape: str, precision: str, work_dir: Path, console: Console) -> Path
 
 
 def _serve(model_repository: Path, stack: ExitStack, console: Console) -> Place:
-    stamp = newest(model_repository / BERT.name) / "build.json"
-    facts = json.loads(stamp.read_text(encoding="utf-8")) if stamp.is_file() else {}
-    precision = facts.get("precision", "unknown")
+    facts = Facts.of(newest(model_repository / BERT.name))
+    precision = facts.precision or "unknown"
 
     def serve(config_name: str | None = None) -> Server:
         triton = stack.enter_context(start(model_repository, console, config_name=config_name))
@@ -87,17 +86,17 @@ def _serve(model_repository: Path, stack: ExitStack, console: Console) -> Place:
 
     cpu, why = serve(), why_no_gpu(model_repository)
     gpu = serve(GPU_CONFIG) if why is None else None
-    return Place(model_repository, facts.get("encoder", "unknown"), precision, cpu, gpu, why or "")
+    return Place(model_repository, facts.encoder or "unknown", precision, cpu, gpu, why or "")
 
 
 def why_no_gpu(model_repository: Path) -> str | None:
     """Say why the model repository cannot be served on a GPU here; None where it can."""
     if not preflight.gpu_visible():
         return "no GPU"
-    models = repository.models(model_repository)
+    found = models(model_repository)
     try:
-        preflight.check_config_name(models, GPU_CONFIG)
-        preflight.check_devices(models, GPU_CONFIG, installation.find())
+        preflight.check_config_name(found, GPU_CONFIG)
+        preflight.check_devices(found, GPU_CONFIG, installation.find())
     except UserError as error:
         return str(error)
     return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Iterator
@@ -27,8 +26,9 @@ from dualpath.compare.result import Load, Result
 from dualpath.compare.run import Plan, measure, on_server
 from dualpath.errors import UserError
 from dualpath.readability.contract import BERT, EXCERPT, SCORERS, TOLERANCES, WEIGHT
-from dualpath.readability.releases import newest
-from dualpath.serving import ServerFailed, TritonServer, repository
+from dualpath.repository import folders
+from dualpath.repository.facts import Facts
+from dualpath.serving import ServerFailed, TritonServer
 from dualpath.serving.client import connect
 
 if TYPE_CHECKING:
@@ -88,14 +88,13 @@ def server_for(asked: Asked, url: str | None, model_repository: Path, console: C
         with closing(Server(url)) as server:
             yield server
         return
-    known = {model.name for model in repository.models(model_repository)}
+    known = {model.name for model in folders.models(model_repository)}
     names = {target.split(name)[0] for name in (asked.a, asked.b)}
     if unknown := sorted(names - known):
         raise UserError(f"{unknown[0]}: expected a model of {model_repository}, which has {', '.join(sorted(known))}.")
     if names <= {model.name for model in SCORERS}:
         asked.source.rows(SCORERS[0].inputs)
-    built = newest(model_repository / BERT.name) / "build.json"
-    precision = json.loads(built.read_text(encoding="utf-8"))["precision"] if built.is_file() else None
+    precision = Facts.of(folders.newest(model_repository / BERT.name)).precision
     with start(model_repository, console) as triton, closing(Server(triton.grpc_url, triton, precision)) as server:
         yield server
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from dualpath.cli.options import DEFAULT_REPOSITORY, DEFAULT_URL, Json, ModelRepository, Url
 from dualpath.readability.contract import BERT, MODELS
+from dualpath.repository.facts import Facts
 
 COLUMNS = ("model", "version", "state", "backend", "device", "artifact")
 
@@ -41,16 +42,16 @@ def models(json: Json = False, model_repository: ModelRepository = DEFAULT_REPOS
 
 def _cards(rows: list[dict[str, str]], model_repository: Path) -> Iterator[str]:
     """Say in a line what each training of what is served found, and where its model card is."""
-    from dualpath.training.card import CARD_FILE, PAGE_FILE, Card
+    from dualpath.training.card import PAGE_FILE, Card
 
     trained: dict[str, list[Path]] = {}
     for row in rows:
         folder = model_repository / row["model"] / row["version"]
-        if row["state"] == "ready" and (folder / CARD_FILE).is_file():
-            trained.setdefault((folder / CARD_FILE).read_text(encoding="utf-8"), []).append(folder)
-    for folders in trained.values():
+        if row["state"] == "ready" and (facts := Facts.of(folder)).training:
+            trained.setdefault(Card.of(facts).line, []).append(folder)
+    for line, folders in trained.items():
         names = " and ".join(f"{folder.parent.name} {folder.name}" for folder in folders)
-        yield f"{names}: {Card.load(folders[0] / CARD_FILE).line}; {folders[0] / PAGE_FILE}"
+        yield f"{names}: {line}; {folders[0] / PAGE_FILE}"
 
 
 def _row(client: Any, entry: dict[str, str], model_repository: Path) -> dict[str, str]:
@@ -93,20 +94,19 @@ def _artifact(name: str, version: str, config: dict[str, Any], model_repository:
     if not (folder / filename).is_file():
         return f"{version}/{filename}"
     size = filesize.decimal((folder / filename).stat().st_size)
-    return f"{version}/{filename} ({', '.join([*_facts(name, folder), size])})"
+    return f"{version}/{filename} ({', '.join([*_facts(name, Facts.of(folder)), size])})"
 
 
-def _facts(model: str, folder: Path) -> Iterator[str]:
-    """Give what is known of a version, a few words each: by its build, or by its training's model card."""
-    if (folder / "card.json").is_file():
+def _facts(model: str, facts: Facts) -> Iterator[str]:
+    """Give what is known of a version, a few words each."""
+    yield from filter(None, (facts.encoder, facts.precision))
+    if facts.training:
         from dualpath.training.card import Card
 
-        card = Card.load(folder / "card.json")
+        card = Card.of(facts)
         bert = model == BERT.name
-        yield from filter(None, (card.encoder, card.precision) if bert else (card.engine,))
+        if not bert and card.engine:
+            yield card.engine
         if (error := card.bert_rmse if bert else card.forest_rmse) is not None:
             yield f"RMSE {error:.3f} on {card.data}"
         yield card.date[:10]
-    elif (folder / "build.json").is_file():
-        built = json_module.loads((folder / "build.json").read_text(encoding="utf-8"))
-        yield from (str(built[key]) for key in ("encoder", "precision") if key in built)

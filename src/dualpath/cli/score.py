@@ -105,9 +105,10 @@ def _batches(excerpts: Iterable[Excerpt]) -> Iterator[list[Excerpt]]:
 
 
 def _local(model_repository: Path) -> ScoreRows:
-    from dualpath.serving import preflight, repository
+    from dualpath.repository import folders
+    from dualpath.serving import preflight
 
-    preflight.check_artifacts(repository.models(model_repository))
+    preflight.check_artifacts(folders.models(model_repository))
     try:
         from dualpath.readability.reference import Reference
     except ImportError as error:

