@@ -7,7 +7,7 @@ import sys
 import typer
 
 from dualpath import __version__
-from dualpath.cli import bench, build, compare, demo, env, init, models, reload, score, serve, train
+from dualpath.cli import bench, build, compare, demo, env, init, models, prune, reload, score, serve, train
 from dualpath.errors import UserError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.command()(serve.serve)
 app.command()(score.score)
 app.command()(models.models)
 app.command()(reload.reload)
+app.command()(prune.prune)
 app.command()(demo.demo)
 app.command()(compare.compare)
 app.command()(bench.bench)

@@ -15,17 +15,23 @@ COLUMNS = ("model", "version", "state", "backend", "device", "artifact")
 
 
 def models(json: Json = False, model_repository: ModelRepository = DEFAULT_REPOSITORY, url: Url = DEFAULT_URL) -> None:
-    """Show what is served: each model's version, state, backend, device and artifact.
+    """Show what is served: each model's version, state, backend, device and artifact; then the releases that are there.
 
-    Artifacts, and what their build and their training said of them, are looked up in the model repository folder, where
-    it is the one that the server loads.
+    A backend is the stand-in that comes with Dualpath, or Triton's own in C++. Artifacts and releases are looked up in
+    the model repository folder, if it is the one that the server loads.
     """
+    from dualpath.repository import folders, releases
     from dualpath.serving.client import connect
 
     client = connect(url)
     index = client.get_model_repository_index(as_json=True)["models"]
     ready = {entry["name"] for entry in index if entry.get("state") == "READY"}
     rows = [_row(client, entry, model_repository) for entry in index if not _is_past(entry, ready)]
+    loaded = {(row["model"], row["version"]) for row in rows if row["state"] == "ready"}
+    for name in sorted(model.name for model in MODELS if model.artifact):
+        for folder in folders.versions(model_repository / name):
+            if not folder.is_symlink() and (name, folder.name) not in loaded:
+                rows.append(_on_disk(folder))
     if json:
         print(json_module.dumps(rows, indent=2))
         return
@@ -34,8 +40,13 @@ def models(json: Json = False, model_repository: ModelRepository = DEFAULT_REPOS
 
     table = Table(*COLUMNS)
     for row in rows:
-        table.add_row(*(row[column] for column in COLUMNS))
+        cells = row | {"backend": f"{row['backend']} ({row['runtime']})" if row["runtime"] else row["backend"]}
+        table.add_row(*(cells[column] for column in COLUMNS))
     Console().print(table)
+    if there := releases.releases(model_repository) if model_repository.is_dir() else []:
+        members = {model.name for model in releases.members(model_repository)}
+        served = set.intersection(*({int(v) for name, v in loaded if name == member} for member in members))
+        print(f"Releases: {', '.join(f'{each} (served)' if each in served else str(each) for each in there)}.")
     for line in _cards(rows, model_repository):
         print(line)
 
@@ -57,13 +68,10 @@ def _cards(rows: list[dict[str, str]], model_repository: Path) -> Iterator[str]:
 def _row(client: Any, entry: dict[str, str], model_repository: Path) -> dict[str, str]:
     name, version = entry["name"], entry.get("version", "")
     ready = entry.get("state") == "READY"
-    row = dict.fromkeys(COLUMNS, "") | {
-        "model": name,
-        "version": version,
-        "state": "ready" if ready else _reason(entry),
-    }
+    row = _empty(name, version, "ready" if ready else _reason(entry))
     if ready:
         config = client.get_model_config(name, version, as_json=True)["config"]
+        row["runtime"] = _runtime(row["backend"], config)
         groups = config.get("instance_group", [])
         row["backend"] = config.get("backend") or config.get("platform", "")
         row["device"] = ", ".join(
@@ -71,6 +79,23 @@ def _row(client: Any, entry: dict[str, str], model_repository: Path) -> dict[str
         )
         row["artifact"] = _artifact(name, version, config, model_repository)
     return row
+
+
+def _on_disk(folder: Path) -> dict[str, str]:
+    """Return the row of a version that is there to be served."""
+    name, version = folder.parent.name, folder.name
+    return _empty(name, version, "on disk") | {"artifact": _artifact(name, version, {}, folder.parent.parent)}
+
+
+def _empty(name: str, version: str, state: str) -> dict[str, str]:
+    return dict.fromkeys((*COLUMNS, "runtime"), "") | {"model": name, "version": version, "state": state}
+
+
+def _runtime(backend: str, config: dict[str, Any]) -> str:
+    """Say what a backend is written in: Triton's own libraries, or the stand-in that takes the place of one."""
+    if config.get("platform") == "ensemble" or backend == "python":
+        return ""
+    return "stand-in" if config.get("runtime") == "model.py" else "C++"
 
 
 def _is_past(entry: dict[str, str], ready: set[str]) -> bool:

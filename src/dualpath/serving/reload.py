@@ -247,7 +247,7 @@ class _Switch:
 
     def _drain(self, before: Versions, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
-        while busy := [name for name, versions in self._server.alive(self.readers) if versions - self._target(name)]:
+        while busy := self._finishing():
             if time.monotonic() > deadline:
                 raise ReloadFailed(
                     f"{', '.join(busy)}: expected the requests of {_said(before)} to end within {timeout_s:g} s, got "
@@ -255,6 +255,10 @@ class _Switch:
                     "finish."
                 )
             time.sleep(POLL_S)
+
+    def _finishing(self) -> list[str]:
+        present = self._server.present()
+        return [name for name in self.readers if present.get(name, set()) - self._target(name)]
 
 
 def _said(numbers: Iterable[int]) -> str:
@@ -271,10 +275,9 @@ class Loader:
         """Return the versions that are ready, of each model that has one."""
         return self._versions("READY")
 
-    def alive(self, names: list[str]) -> Iterator[tuple[str, Versions]]:
-        """Give the versions that are not gone, of each of these models."""
-        versions = self._versions("READY", "LOADING", "UNLOADING")
-        return ((name, versions.get(name, set())) for name in names)
+    def present(self) -> dict[str, Versions]:
+        """Return the versions that are not gone, of each model that has one."""
+        return self._versions("READY", "LOADING", "UNLOADING")
 
     def config(self, name: str, versions: Versions | None = None) -> Any:
         """Return a model's config as protobuf, with `versions` as its policy."""
