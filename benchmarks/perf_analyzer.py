@@ -58,7 +58,7 @@ def main(
     ):
         a, b = (target.read(client, name) for name in ("ensemble_all", "orchestrator"))
         pair = target.pair(a, b).given(source.has)
-        rows = source.rows(pair.inputs)
+        rows = source.tensors(pair.inputs)
         rows = [rows[index] for index in np.random.default_rng(0).permutation(len(rows))]
         for n_clients in map(int, concurrency.split(",")):
             for model in (a, b):

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from dualpath.serving import StartFailed, TritonServer, installation
+from dualpath.serving.installation import PYTHON, STUB
+
 DUALPATH = str(Path(sys.executable).parent / "dualpath")
 PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
 
@@ -48,6 +51,25 @@ def test_serve_says_in_one_line_which_model_failed_and_why(model_repository, tmp
     assert "cuml" in line
     assert "xgboost_json" in line
     assert "Traceback" not in ended.stderr
+
+
+def test_a_copy_of_the_wheel_s_server_is_served_from_and_a_library_it_lacks_is_named_at_once(
+    model_repository, tmp_path
+):
+    copy = shutil.copytree(installation.find("embedded").binary.parent.parent, tmp_path / "triton")
+    shutil.copytree(model_repository / "postprocess", tmp_path / "models" / "postprocess")
+    options = {"http_port": 0, "grpc_port": 0, "metrics_port": 0, "log_path": tmp_path / "triton.log"}
+    server = TritonServer(tmp_path / "models", server=str(copy / "bin" / "tritonserver"), **options)
+    with server:
+        assert Path(f"/proc/{server.pid}/exe").samefile(copy / "bin" / "tritonserver")
+    stub = copy / "python_backend_stubs" / PYTHON / STUB
+    stub.write_bytes(
+        stub.read_bytes().replace(f"libpython{PYTHON}.so.1.0".encode(), f"libpython{PYTHON}.so.1.X".encode())
+    )
+    with pytest.raises(
+        StartFailed, match=r"libpython.*\.so\.1\.X: cannot open .* Put the library's folder on LD_LIBRARY"
+    ):
+        server.start()
 
 
 def test_demo_shows_that_both_models_agree(model_repository):

@@ -4,10 +4,10 @@ import numpy as np
 
 from dualpath.compare.load import Contender, Turn
 from dualpath.compare.result import Load, Result
-from dualpath.compare.run import Order, Plan, measure
+from dualpath.compare.run import Timing, TurnSpec, measure
 
 ONE_LOAD = (Load(1, concurrency=4),)
-PLAN = Plan()
+PLAN = Timing()
 
 
 class Machine:
@@ -21,7 +21,7 @@ class Machine:
     def __init__(self, latency_s, drift=0.0, noise=0.0, seed=0):
         self.latency_s = latency_s
         self.drift, self.noise = drift, noise
-        self.orders: list[Order] = []
+        self.orders: list[TurnSpec] = []
         self._rng = np.random.default_rng(seed)
         self._slow = 1.0
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from dualpath import cli
-from dualpath.cli import bench_run, bench_servers, compare_view
-from dualpath.compare import setups
-from dualpath.compare.breakdown import Asked
+from dualpath.cli.ending import Ending
+from dualpath.compare import bench_run, setups
+from dualpath.compare.breakdown import TurnRows
 from dualpath.compare.load import Contender, Turn
 from dualpath.compare.setups import InTriton
 from dualpath.training import build
@@ -57,7 +57,7 @@ class FakeRecorder:
 
     @contextmanager
     def turn(self, contender):
-        asked = Asked()
+        asked = TurnRows()
         yield asked
         FakeRecorder.n_rows += asked.n_rows
 
@@ -71,12 +71,12 @@ class FakeRecorder:
 
 
 def server(url):
-    client = SimpleNamespace(get_server_metadata=lambda as_json: {"name": "triton", "version": "2.51.0"})
-    return SimpleNamespace(url=url, own=SimpleNamespace(metrics_url="", pid=1), client=client, gone=lambda: None)
+    own = SimpleNamespace(metrics_url="", pid=1)
+    return SimpleNamespace(url=url, own=own, describe=lambda: "triton 2.51.0", gone=lambda: None)
 
 
 def place(precision="float32", gpu=None, encoder="MiniLM"):
-    return bench_servers.Place(REPOSITORY, encoder, precision, server(f"cpu-{precision}"), gpu, "" if gpu else "no GPU")
+    return bench_run.Place(REPOSITORY, encoder, precision, server(f"cpu-{precision}"), gpu, "" if gpu else "no GPU")
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def places(monkeypatch):
     def served(*asked):
         yield places
 
-    monkeypatch.setattr(bench_servers, "served", served)
+    monkeypatch.setattr(bench_run, "served", served)
     monkeypatch.setattr(bench_run, "InTriton", FakeTriton)
     monkeypatch.setattr(bench_run, "InClient", type("Client", (FakeClient,), {}))
     monkeypatch.setattr(bench_run.breakdown, "Recorder", FakeRecorder)
@@ -167,7 +167,7 @@ def test_each_precision_has_its_set_ups_and_is_held_against_itself(places, bench
 
 
 def test_requests_over_the_limit_are_not_sent_and_named(places, bench, monkeypatch):
-    monkeypatch.setattr(setups, "SLOW_S", 0.05)
+    monkeypatch.setattr(setups, "LONGEST_REQUEST_S", 0.05)
     monkeypatch.setattr(bench_run.InClient, "seconds", 0.02)
     code, result = bench("--batch", "1,2,4,8")
     assert code == 0
@@ -251,7 +251,7 @@ def test_a_shape_without_a_precision_is_measured_in_those_of_the_cpu_whatever_ca
         asked.append(arguments[2:4])
         yield places
 
-    monkeypatch.setattr(bench_servers, "served", served)
+    monkeypatch.setattr(bench_run, "served", served)
     monkeypatch.setattr(build, "PRECISIONS", ("float16", "float32", "bfloat16"))
     quick = ("bench", "--duration", "0.06", "--batch", "1")
     dualpath(*quick, "--encoder-shape", "bert-large")
@@ -266,18 +266,18 @@ def test_what_was_measured_is_printed_before_the_server_is_stopped(places, dualp
         yield places
         raise KeyboardInterrupt  # an impatient user's second one
 
-    monkeypatch.setattr(bench_servers, "served", served)
+    monkeypatch.setattr(bench_run, "served", served)
     code, out, _ = dualpath("bench", "--duration", "0.06", "--batch", "1", *arguments)
     assert code == 130
     assert "One excerpt alone takes " in out
 
 
 def test_ctrl_c_during_the_comparison_of_answers_leaves_a_verdict(places, bench, monkeypatch):
-    def until_the_third(self, number, n_rows):
-        if number == 2:
+    def until_the_third(self, text, fraction):
+        if text.startswith("Comparing answers: 3"):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(compare_view.View, "parity", until_the_third)
+    monkeypatch.setattr(Ending, "show_progress", until_the_third)
     code, result = bench("--batch", "1")
     assert (code, result["cells"]) == (130, [])
     assert result["verdict"] == "SCORE is equal to the last bit in all 2 rows."

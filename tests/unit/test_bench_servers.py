@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from dualpath.cli import bench_models, bench_servers
+from dualpath.compare import bench_models, bench_servers
+from dualpath.compare import server as compare_server
 from dualpath.errors import UserError
 from dualpath.serving import preflight
 from paths import REPOSITORY
@@ -33,7 +34,7 @@ def test_a_gpu_with_the_backends_it_needs_is_used(monkeypatch):
 def test_a_repository_without_the_model_is_refused(tmp_path):
     (tmp_path / "cuml").mkdir()
     (tmp_path / "cuml" / "config.pbtxt").write_text("")
-    refused = bench_servers.served(tmp_path, "orchestrator", "minilm", [], tmp_path, None)
+    refused = bench_servers.served(tmp_path, "orchestrator", "minilm", [], tmp_path, None, print)
     with pytest.raises(UserError, match=r"bert-large: expected a model of .*, which has cuml\."), refused:
         pass
 
@@ -42,17 +43,16 @@ def test_every_connection_is_closed_before_its_server_stops(monkeypatch, tmp_pat
     ended = []
 
     @contextmanager
-    def start(model_repository, console, config_name=None):
+    def start(model_repository, config_name=None):
         yield SimpleNamespace(grpc_url=str(config_name))
         ended.append(f"server {config_name}")
 
     def server(url, own, precision):
-        return SimpleNamespace(url=url, close=lambda: ended.append(f"connection {url}"))
+        return SimpleNamespace(url=url, precision=precision, close=lambda: ended.append(f"connection {url}"))
 
-    monkeypatch.setattr(bench_servers, "start", start)
-    monkeypatch.setattr(bench_servers, "Server", server)
+    monkeypatch.setattr(compare_server, "Server", server)
     monkeypatch.setattr(bench_servers, "why_no_gpu", lambda repository: None)
-    with bench_servers.served(REPOSITORY, "orchestrator", "minilm", [], tmp_path, None) as [place]:
+    with bench_servers.served(REPOSITORY, "orchestrator", "minilm", [], tmp_path, start, print) as [place]:
         assert (place.cpu.url, place.gpu.url) == ("None", "gpu")
         assert ended == []
     assert ended == ["connection gpu", "server gpu", "connection None", "server None"]

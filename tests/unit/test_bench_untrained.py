@@ -9,8 +9,9 @@ from transformers import BertConfig
 from dualpath.errors import UserError
 from dualpath.readability.contract import MAX_TOKENS
 from dualpath.training import build as training
-from dualpath.training import export, forest, untrained
-from dualpath.training.untrained import BERT_LARGE, untrained_bert_large
+from dualpath.training.bert import export, untrained
+from dualpath.training.bert.untrained import BERT_LARGE, untrained_bert_large
+from dualpath.training.forest import fit as forest
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated:DeprecationWarning")

@@ -3,14 +3,12 @@
 import json
 import os
 import signal
-from types import SimpleNamespace
 
 import pytest
-from rich.console import Console
 
 from dualpath.cli import ending
 from dualpath.cli.compare import MOST, numbers
-from dualpath.cli.ending import run_to_end
+from dualpath.cli.ending import Ending
 from dualpath.compare.result import Result
 from dualpath.errors import UserError
 
@@ -19,22 +17,25 @@ def ctrl_c():
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def subject(failed=False, run=lambda console: None):
-    return SimpleNamespace(result=Result("a pair", ["A", "B"], "", "", failed=failed, verdict="B wins."), run=run)
-
-
 def show(result, console):
     console.print(result.verdict)
 
 
+def ended(as_json=False, report=None, show=show, **outcome):
+    """Return the exit code of a run with this outcome."""
+    ending = Ending(show, as_json, report)
+    ending.finish(Result("a pair", ["A", "B"], verdict="B wins.", **outcome))
+    return ending.exit_code
+
+
 @pytest.mark.parametrize(("failed", "code"), [(False, 0), (True, 1)])
 def test_a_run_ends_with_its_figures_and_whether_it_failed(failed, code, capsys):
-    assert run_to_end(subject(failed), Console(), show, False, None) == code
+    assert ended(failed=failed) == code
     assert capsys.readouterr().out == "B wins.\n"
 
 
 def test_ctrl_c_while_it_runs_is_130_and_prints_what_was_found(capsys):
-    assert run_to_end(subject(True, lambda console: ctrl_c()), Console(), show, True, None) == 130
+    assert ended(as_json=True, failed=True, interrupted=True) == 130
     assert json.loads(capsys.readouterr().out)["verdict"] == "B wins."
 
 
@@ -49,7 +50,7 @@ def test_ctrl_c_while_the_end_is_printed_and_drawn_loses_neither(monkeypatch, ca
 
     monkeypatch.setattr(ending.reports, "write", write)
     before = signal.getsignal(signal.SIGINT)
-    assert run_to_end(subject(), Console(), interrupted, False, tmp_path) == 0
+    assert ended(show=interrupted, report=tmp_path) == 0
     assert signal.getsignal(signal.SIGINT) is before
     out, err = capsys.readouterr()
     assert (out, err) == ("B wins.\n", f"Report: {tmp_path / 'index.html'}\n")

@@ -28,7 +28,7 @@ def rows(tmp_path):
     def rows(name, content, tensors=OURS):
         path = tmp_path / name
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return inputs.read(path).rows(tensors)
+        return inputs.read(path).tensors(tensors)
 
     return rows
 
@@ -114,8 +114,8 @@ def test_json_shapes_are_row_major(rows):
 def test_built_in_excerpts_need_no_file():
     source = inputs.read(None)
     assert source.is_built_in
-    assert [values(row)["excerpt"] for row in source.rows(OURS)] == [[sample.text.encode()] for sample in SAMPLES]
-    assert source.rows(OURS)[0].where == "built-in excerpt 'Nursery rhyme'"
+    assert [values(row)["excerpt"] for row in source.tensors(OURS)] == [[sample.text.encode()] for sample in SAMPLES]
+    assert source.tensors(OURS)[0].where == "built-in excerpt 'Nursery rhyme'"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ MODEL = Target("orchestrator", "2", 512, PAIR.inputs, PAIR.outputs)
 
 @pytest.fixture(scope="module")
 def rows():
-    return read(None).rows(PAIR.inputs)
+    return read(None).tensors(PAIR.inputs)
 
 
 def decoded(raw):

@@ -1,6 +1,7 @@
 """How a run goes: its turns, what is left out, and how it ends; on turns that are made up instead of waited for."""
 
 import asyncio
+import re
 from contextlib import asynccontextmanager, contextmanager
 
 import pytest
@@ -10,12 +11,12 @@ from made_up_turns import Machine, compare, make
 from dualpath.compare import load as loading
 from dualpath.compare.load import Contender, Turn, run_open_turn
 from dualpath.compare.result import Load, Result
-from dualpath.compare.run import MIN_ROUNDS, Plan, measure, turns_of
+from dualpath.compare.run import MIN_ROUNDS, Timing, measure, turns_of
 
 
 def test_turns_alternate_in_random_order_on_the_same_requests_and_the_warm_up_is_left_out():
     machine = Machine({"A": 0.01, "B": 0.01})
-    [cell] = compare(machine, plan=Plan(duration_s=20)).cells
+    [cell] = compare(machine, plan=Timing(duration_s=20)).cells
     warm_up, measured = machine.orders[:2], machine.orders[2:]
     assert [order.contender.name for order in warm_up] == ["A", "B"]
     rounds = [measured[number : number + 2] for number in range(0, len(measured), 2)]
@@ -32,7 +33,7 @@ def test_turns_alternate_in_random_order_on_the_same_requests_and_the_warm_up_is
 def test_a_seed_repeats_a_run():
     def starts(seed):
         machine = Machine({"A": 0.01, "B": 0.01})
-        compare(machine, plan=Plan(seed=seed))
+        compare(machine, plan=Timing(seed=seed))
         return [(order.contender.name, order.start) for order in machine.orders]
 
     assert starts(1) == starts(1) != starts(2)
@@ -65,7 +66,7 @@ def test_latencies_are_kept_by_group_where_there_are_several():
 
 
 def test_a_request_that_would_take_longer_than_the_timeout_is_not_tried_and_named():
-    result = compare(Machine({"A": 0.5, "B": 0.05}), [Load(64, 4), Load(1, 1)], plan=Plan(timeout_s=30))
+    result = compare(Machine({"A": 0.5, "B": 0.05}), [Load(64, 4), Load(1, 1)], plan=Timing(timeout_s=30))
     light, heavy = result.cells
     assert light.load == Load(1, 1)
     assert heavy.not_measured == {
@@ -159,14 +160,13 @@ def test_every_turn_is_announced_and_can_be_watched():
         yield
         watched.append((inside.pop(), machine.orders[-1].contender.name))
 
-    compare(
-        machine, around=around, on_progress=lambda at: seen.append((at.contender, at.fraction, dict(at.cell.measured)))
-    )
-    assert [name for name, *_ in seen[:-1]] == [order.contender.name for order in machine.orders]
-    fractions = [fraction for _, fraction, _ in seen]
+    compare(machine, around=around, on_progress=lambda *at: seen.append(at))
+    assert len(seen) == len(machine.orders) + 1
+    fractions = [fraction for _, fraction in seen]
     assert fractions == sorted(fractions)
     assert (fractions[0], fractions[-1]) == (0, 1)
-    assert seen[4][2].keys() == {"A", "B"}  # figures while it runs
+    assert seen[0][0] == "4 clients, 1 row: warming up"
+    assert re.fullmatch(r"4 clients, 1 row: [AB] 4\d\d rows/s, [AB] 4\d\d rows/s", seen[4][0])  # while it runs
     assert len(watched) == len(machine.orders)
     assert all(a == b for a, b in watched)
 
@@ -194,7 +194,7 @@ def test_a_stall_shows_in_the_p99_of_the_contender_that_stalls(monkeypatch):
         turn = run_open_turn("", order.contender, order.load.rate, order.duration_s, order.start)
         return virtual_time.run(turn, loading, monkeypatch)
 
-    [cell] = compare(measure_turn, [Load(1, rate=50.0)], make, Plan(duration_s=60)).cells
+    [cell] = compare(measure_turn, [Load(1, rate=50.0)], make, Timing(duration_s=60)).cells
     a, b = cell.measured.values()
     assert a.latencies_ms[99] == pytest.approx(1, abs=1e-3)
     assert b.latencies_ms[50] == pytest.approx(1, abs=1e-3)

@@ -8,7 +8,7 @@ from made_up_turns import Machine, compare
 
 from dualpath.compare.load import Turn
 from dualpath.compare.result import Load
-from dualpath.compare.run import Plan
+from dualpath.compare.run import Timing
 from dualpath.compare.verdict import doubt
 
 
@@ -76,7 +76,7 @@ def test_errors_and_time_outs_are_counted_and_reach_the_verdict():
             1.0, 90, 7 * bad, {"all": [1.0] * 90}, n_timeouts=3 * bad, first_error="out of luck" if bad else None
         )
 
-    result = compare(measure_turn, plan=Plan(duration_s=6))
+    result = compare(measure_turn, plan=Timing(duration_s=6))
     b = result.cells[0].measured["B"]
     assert (b.n_requests, b.n_errors, b.n_timeouts, b.first_error) == (600, 42, 18, "out of luck")
     assert result.cells[0].measured["A"].n_errors == 0

@@ -8,9 +8,10 @@ from rich.console import Console
 from tiny_bert import save_encoder, write_corpus
 
 from dualpath.errors import UserError
-from dualpath.training import fit_defaults, minilm
-from dualpath.training.forest import TABLE_FILE, ForestTable
-from dualpath.training.head import HEAD_FILE, Head
+from dualpath.training import fit_defaults
+from dualpath.training.bert import minilm
+from dualpath.training.bert.head import HEAD_FILE, Head
+from dualpath.training.forest.fit import TABLE_FILE, ForestTable
 
 
 @pytest.fixture

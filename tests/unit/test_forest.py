@@ -13,11 +13,11 @@ from rated import LONG, SHORT, rated
 
 from dualpath.errors import UserError
 from dualpath.readability.features import FeatureCounter, WordLists
-from dualpath.training import forest
 from dualpath.training.blend import rmse
-from dualpath.training.corpus import Corpus
-from dualpath.training.folds import split
-from dualpath.training.words import MIN_EXCERPTS, telling_words
+from dualpath.training.corpus.folds import split
+from dualpath.training.corpus.rated import Corpus
+from dualpath.training.forest import fit as forest
+from dualpath.training.forest.words import MIN_EXCERPTS, telling_words
 
 
 @pytest.fixture

@@ -275,9 +275,9 @@ def test_numbers_of_a_column_have_the_same_digits(values, words):
 
 
 def test_loads_and_ratios_in_words():
-    assert wording.load(Load(1, 16)) == "16 clients, 1 row"
-    assert wording.load(Load(512, 1)) == "1 client, 512 rows"
-    assert wording.load(Load(8, rate=2.5)) == "2.5 requests/s, 8 rows"
+    assert str(Load(1, 16)) == "16 clients, 1 row"
+    assert str(Load(512, 1)) == "1 client, 512 rows"
+    assert str(Load(8, rate=2.5)) == "2.5 requests/s, 8 rows"
     assert wording.factor(Ratio(1.993, 1.87, 2.06)) == ("1.99", "[1.87, 2.06]")
     assert wording.factor(Ratio(0.0321, 0.027, 0.038)) == ("0.032", "[0.027, 0.038]")
     assert wording.factor(Ratio(math.nan, math.nan, math.nan)) == ("–", "")

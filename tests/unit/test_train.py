@@ -14,9 +14,10 @@ from tiny_bert import save_encoder, served_repository, write_corpus
 
 from dualpath.errors import UserError
 from dualpath.readability import releases
-from dualpath.training import bert, train
+from dualpath.training import train
+from dualpath.training.bert import training as bert
+from dualpath.training.bert.settings import Settings
 from dualpath.training.card import Card
-from dualpath.training.settings import Settings
 from dualpath.training.train import Order
 
 SETTINGS = Settings(soup=2, epochs=2, batch_rows=4, learning_rate=1e-3, mixed_precision=False)

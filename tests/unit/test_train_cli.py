@@ -19,18 +19,18 @@ from tiny_bert import save_encoder, served_repository, write_corpus
 
 from dualpath import cli
 from dualpath.training import artifacts, train
+from dualpath.training.bert.settings import Settings
 from dualpath.training.card import Card
-from dualpath.training.settings import Settings
 
 TINY = shlex.split("--folds 2 --soup 2 --epochs 2 --batch-rows 4 --learning-rate 1e-3 --no-mixed-precision")
 
 MOMENTS = {
-    "embedding": ("dualpath.training.batches", "tensors", 1, "SIGKILL"),
-    "first fold": ("dualpath.training.finetune", "FineTuner._step", 7, "SIGKILL"),
+    "embedding": ("dualpath.training.bert.batches", "tensors", 1, "SIGKILL"),
+    "first fold": ("dualpath.training.bert.finetune", "FineTuner._step", 7, "SIGKILL"),
     "writing a checkpoint": ("dualpath.training.artifacts", "os.replace", 2, "SIGKILL"),
-    "second fold": ("dualpath.training.finetune", "FineTuner._step", 7, "SIGINT"),
-    "final fit": ("dualpath.training.bert", "BertTraining.fit", 0, "SIGTERM"),
-    "exporting": ("dualpath.training.export", "check", 1, "SIGKILL"),
+    "second fold": ("dualpath.training.bert.finetune", "FineTuner._step", 7, "SIGINT"),
+    "final fit": ("dualpath.training.bert.training", "BertTraining.fit", 0, "SIGTERM"),
+    "exporting": ("dualpath.training.bert.export", "check", 1, "SIGKILL"),
     "publishing": ("dualpath.training.artifacts", "_put", 1, "SIGKILL"),
 }
 """In the order of a run, so that each command goes on from the one before."""
@@ -205,7 +205,7 @@ def test_a_command_that_is_killed_at_any_moment_leaves_what_is_served_and_goes_o
     for model in ("bert-large", "cuml"):
         (whole / model).mkdir(parents=True)
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["dualpath.training.train", "dualpath.training.bert", "dualpath.cli"])
+    processes.set_forkserver_preload(["dualpath.training.train", "dualpath.training.bert.training", "dualpath.cli"])
 
     def run(moment: tuple[str, str, int, str] | None, to: Path = repository, run_dir: str = "run") -> tuple[int, str]:
         said = tmp_path / "said"

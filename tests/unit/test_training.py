@@ -15,10 +15,11 @@ from dualpath.errors import UserError
 from dualpath.readability.contract import MAX_TOKENS, N_FEATURES, TOLERANCES
 from dualpath.readability.features import N_COUNTS, features
 from dualpath.training import build as training
-from dualpath.training import export, forest, minilm
 from dualpath.training.artifacts import installed
-from dualpath.training.encoder import Regressor, load_encoder, pooled_size
-from dualpath.training.head import Head, fit_head
+from dualpath.training.bert import export, minilm
+from dualpath.training.bert.encoder import Regressor, load_encoder, pooled_size
+from dualpath.training.bert.head import Head, fit_head
+from dualpath.training.forest import fit as forest
 
 FOREST_TOLERANCE = 1e-6
 """One float32 rounding of scores around 1: treelite answers in float64 from the same trees."""

@@ -48,6 +48,12 @@ def records(excerpt: str):
     return parse(excerpt.strip().splitlines())
 
 
+LOADER_FAILED = (
+    "/tmp/b/python/triton_python_backend_stub: error while loading shared libraries: libpython3.11.so.1.0: "
+    "cannot open shared object file: No such file or directory"
+)
+
+
 @pytest.mark.parametrize(
     ("excerpt", "model", "reason"),
     [
@@ -88,6 +94,16 @@ def records(excerpt: str):
             "missing",
             "Python model file not found in '/srv/missing/1/model.py'",
         ),
+        (
+            f"I1125 21:28:22.893829 19395 python_be.cc:1845] Loading\n{LOADER_FAILED}",
+            "",
+            LOADER_FAILED,
+        ),
+        (
+            "bash: line 1: /tmp/b/python/triton_python_backend_stub: cannot execute binary file: Exec format error",
+            "",
+            "/tmp/b/python/triton_python_backend_stub: cannot execute binary file: Exec format error",
+        ),
     ],
 )
 def test_load_failure_names_the_first_model_and_its_reason_in_one_line(excerpt, model, reason):
@@ -127,3 +143,10 @@ def test_follower_gives_every_record_once_however_the_log_grows(tmp_path):
     seen += follower.read() + follower.read()
     follower.close()
     assert [record.text for record in seen] == [record.text for record in parse(BROKEN.splitlines())]
+
+
+def test_a_missing_library_is_named_with_the_next_step():
+    assert str(load_failure(records(LOADER_FAILED))) == (
+        f"a Python model did not load: {LOADER_FAILED}. Put the library's folder on LD_LIBRARY_PATH."
+    )
+    assert str(LoadFailure("cuml", "no")) == "model 'cuml' did not load: no"

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from transformers import BertConfig, BertModel
 
-from dualpath.training.encoder import Regressor
-from dualpath.training.head import Head
-from dualpath.training.minilm import minilm_folder
+from dualpath.training.bert.encoder import Regressor
+from dualpath.training.bert.head import Head
+from dualpath.training.bert.minilm import minilm_folder
 
 VOCABULARY = 8
 

@@ -38,7 +38,7 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
-def options(version: bool = typer.Option(False, "--version", callback=_version, help="Print the version.")) -> None:
+def root(version: bool = typer.Option(False, "--version", callback=_version, help="Print the version.")) -> None:
     pass
 
 

@@ -48,7 +48,7 @@ def bench(
             "[default: minilm as it is served, bert-large in both]"
         ),
     ] = None,
-    json: Json = False,
+    as_json: Json = False,
     report: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write an HTML report and its figures into this folder.")
     ] = None,
@@ -64,44 +64,27 @@ def bench(
     models in Triton; everything in Triton on the GPU, where there is one. Requests that would take over 30 s are not
     sent. Ctrl-C ends with what was measured until then. Exit code 1: the set-ups' scores differ, or a server went away.
     """
-    from rich.console import Console
-
     require_extra("bench")
-    from dualpath.cli.bench_models import default_work_dir
-    from dualpath.cli.bench_run import Asked, Bench
-    from dualpath.cli.bench_servers import served
     from dualpath.cli.bench_view import show
-    from dualpath.cli.ending import run_to_end
-    from dualpath.compare import inputs
-    from dualpath.compare import report as reports
-    from dualpath.compare.result import Load
-    from dualpath.compare.run import Plan
-    from dualpath.compare.setups import SLOW_S
-    from dualpath.readability.contract import ENSEMBLE, MAX_BATCH_SIZE
+    from dualpath.cli.ending import Ending
+    from dualpath.compare import bench as bench_set_ups
 
-    if not 0 < duration < float("inf"):
-        raise UserError(f"--duration: expected a number of seconds above 0, got {duration:g}.")
-    batches = numbers("--batch", batch, int)
-    if max(batches) > MAX_BATCH_SIZE:
-        raise UserError(f"--batch: expected at most {MAX_BATCH_SIZE} rows a request, got {max(batches)}.")
-    loads = {Load(rows, clients) for rows in batches for clients in numbers("--concurrency", concurrency, int, MOST)}
-    loads.add(Load(1, 1))  # the latency of one
-    source = inputs.read(input_)
-    asked = Asked(
-        source.rows(ENSEMBLE.inputs),
-        source.name,
-        sorted(loads, key=lambda load: (load.concurrency, load.batch)),
-        Plan(duration, timeout_s=4 * SLOW_S),
-        model.value,
+    ending = Ending(show, as_json, report)
+    bench_set_ups(
+        model_repository=model_repository,
+        input_file=input_,
+        batch=numbers("--batch", batch, int),
+        concurrency=numbers("--concurrency", concurrency, int, MOST),
+        duration_s=duration,
+        model=model.value,
+        encoder_shape=encoder_shape.value,
+        precisions=_precisions(precision, encoder_shape),
+        work_dir=work_dir,
+        start=ending.start,
+        on_progress=ending.show_progress,
+        on_result=ending.finish,
     )
-    encoders = encoder_shape.value, _precisions(precision, encoder_shape)
-    if report:
-        reports.check(report)
-
-    console = Console(stderr=True, highlight=False)
-    with served(model_repository, model.value, *encoders, work_dir or default_work_dir(), console) as places:
-        exit_code = run_to_end(Bench(asked, places), console, show, json, report)
-    raise typer.Exit(exit_code)
+    raise typer.Exit(ending.exit_code)
 
 
 def _precisions(text: str | None, shape: EncoderShape) -> list[str]:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dualpath.cli.compare_view import describe, in_doubt, show_parity
+from dualpath.cli.compare_view import in_doubt, show_parity
 from dualpath.compare.result import Cell, Result
 from dualpath.compare.stats import Ratio
 
@@ -17,7 +17,7 @@ from dualpath.compare.stats import Ratio
 def show(result: Result, console: Console) -> None:
     """Print how far answers agree, what was not measured and why, the notes, the figures and the verdict."""
     show_parity(result, console)
-    said = [f"{describe(cell.load)}: {note}" for cell in result.cells for note in cell.notes]
+    said = [f"{cell.load}: {note}" for cell in result.cells for note in cell.notes]
     for text in [*said, *_not_measured(result), *result.notes]:
         console.print(text, markup=False, highlight=False)
     table = Table(
@@ -62,5 +62,5 @@ def _not_measured(result: Result) -> list[str]:
         if len(reasons) == len(result.cells) and len({reason for _, reason in reasons}) == 1:
             said.append(f"{name}: not measured: {reasons[0][1]}")
         else:
-            said += [f"{name}, {describe(load)}: not measured: {reason}" for load, reason in reasons]
+            said += [f"{name}, {load}: not measured: {reason}" for load, reason in reasons]
     return said

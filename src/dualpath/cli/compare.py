@@ -47,7 +47,7 @@ def compare(
     ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds that a client waits for an answer.")] = 30.0,
     seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
-    json: Json = False,
+    as_json: Json = False,
     report: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write an HTML report and its figures into this folder.")
     ] = None,
@@ -59,39 +59,32 @@ def compare(
     drifting machine hits both; ratios have a 95 % interval. Ctrl-C ends with what was measured until then. Exit code 1:
     they differ by more than --atol, or the server went away.
     """
-    from rich.console import Console
-
     require_extra("compare")
     from dualpath.cli.compare_view import show
-    from dualpath.cli.comparison import Asked, Comparison, server_for
-    from dualpath.cli.ending import run_to_end
-    from dualpath.compare import inputs, requests, target
-    from dualpath.compare import report as reports
-    from dualpath.compare.result import Load
-    from dualpath.compare.run import Plan
+    from dualpath.cli.ending import Ending
+    from dualpath.compare import compare as compare_models
+    from dualpath.compare import requests
 
-    for name in (a, b):
-        target.split(name)
-    batches = numbers("--batch", BATCH if batch is None else batch, int)
-    loads = [Load(rows, n) for rows in batches for n in numbers("--concurrency", concurrency, int, MOST)]
-    rates = numbers("--rate", rate, float, MOST) if rate is not None else []
-    loads += [Load(rows, rate=n) for rows in batches for n in rates]
-    for option, seconds in (("--duration", duration), ("--timeout", timeout)):
-        if not 0 < seconds < float("inf"):
-            raise UserError(f"{option}: expected a number of seconds above 0, got {seconds:g}.")
-    if atol is not None and not atol >= 0:
-        raise UserError(f"--atol: expected a number of 0 or more, got {atol:g}.")
-    if seed < 0:
-        raise UserError(f"--seed: expected a number of 0 or more, got {seed}.")
-    shares = requests.parse_mix(mix) if mix is not None else None
-    if report:
-        reports.check(report)
-    asked = Asked(a, b, inputs.read(input_), shares, loads, batch is not None, Plan(duration, timeout, seed), atol)
-
-    console = Console(stderr=True, highlight=False)
-    with server_for(asked, url, model_repository, console) as server:
-        exit_code = run_to_end(Comparison(asked, server), console, show, json, report)
-    raise typer.Exit(exit_code)
+    ending = Ending(show, as_json, report)
+    compare_models(
+        a,
+        b,
+        url=url,
+        model_repository=model_repository,
+        input_file=input_,
+        mix=requests.parse_mix(mix) if mix is not None else None,
+        concurrency=numbers("--concurrency", concurrency, int, MOST),
+        batch=None if batch is None else numbers("--batch", batch, int),
+        rate=[] if rate is None else numbers("--rate", rate, float, MOST),
+        duration_s=duration,
+        timeout_s=timeout,
+        atol=atol,
+        seed=seed,
+        start=ending.start,
+        on_progress=ending.show_progress,
+        on_result=ending.finish,
+    )
+    raise typer.Exit(ending.exit_code)
 
 
 def numbers(option: str, text: str, kind: type[int] | type[float], most: float = float("inf")) -> list[Any]:

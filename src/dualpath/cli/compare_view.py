@@ -1,60 +1,18 @@
-"""A comparison on the terminal: a line while it runs, tables when it is over."""
+"""A comparison's tables on the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from dualpath.compare import run
-from dualpath.compare.result import Cell, Load, Measured, Result
+from dualpath.compare.result import Cell, Measured, Result
 from dualpath.compare.verdict import doubt
 
 NARROW = 16
 """Names up to this length are kept in one line; then ratios are what gives way on a narrow terminal."""
-
-
-class View:
-    """The progress bar. It is drawn between turns only: drawing costs CPU time that the server may want."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._task = progress.add_task("", total=1.0)
-
-    def parity(self, number: int, n_rows: int) -> None:
-        """Say which input comes next."""
-        self._show(f"Comparing answers: {number + 1} of {n_rows}", number / n_rows)
-
-    def load(self, at: run.Progress) -> None:
-        """Say which turn comes next, and the rows per second so far."""
-        rates = ", ".join(f"{name} {measured.rows_per_s:.3g}/s" for name, measured in at.cell.measured.items())
-        self._show(f"{describe(at.cell.load)}: {rates or 'warming up'}", at.fraction)
-
-    def _show(self, text: str, fraction: float) -> None:
-        self._progress.update(self._task, description=escape(text), completed=fraction)
-        self._progress.refresh()
-
-
-@contextmanager
-def live(console: Console) -> Iterator[View]:
-    """Show progress on a terminal; nothing elsewhere."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(
-        *columns, console=console, transient=True, auto_refresh=False, disable=not console.is_terminal
-    ) as progress:
-        yield View(progress)
-
-
-def describe(load: Load) -> str:
-    """Put a load in words: "4 clients, 8 rows each"."""
-    rows = "1 row" if load.batch == 1 else f"{load.batch} rows"
-    if load.rate is not None:
-        return f"{load.rate:g} requests/s of {rows}"
-    return f"{load.concurrency} client{'' if load.concurrency == 1 else 's'}, {rows} a request"
 
 
 def show(result: Result, console: Console) -> None:
@@ -106,7 +64,7 @@ def _worst(result: Result) -> Iterator[str]:
 
 
 def _cell(cell: Cell, result: Result) -> Table:
-    table = Table(title=describe(cell.load), title_justify="left", padding=0)
+    table = Table(title=str(cell.load), title_justify="left", padding=0)
     table.add_column(overflow="fold", no_wrap=max(map(len, result.contenders)) <= NARROW)
     for header in (
         "rows/s",

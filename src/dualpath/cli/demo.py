@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json as json_module
+import json
 import sys
 import time
 from typing import Any
@@ -15,7 +15,7 @@ WEIGHT = 0.5
 N_TURNS = 5
 
 
-def demo(json: Json = False, model_repository: ModelRepository = DEFAULT_REPOSITORY) -> None:
+def demo(as_json: Json = False, model_repository: ModelRepository = DEFAULT_REPOSITORY) -> None:
     """Start Triton, score a handful of excerpts through both models, and show scores and latencies side by side.
 
     Latency is the median of five requests, the two models in turns. The last column is the orchestrator's with
@@ -52,7 +52,7 @@ def demo(json: Json = False, model_repository: ModelRepository = DEFAULT_REPOSIT
                     }
                 )
         client.close()
-    print(json_module.dumps(rows, indent=2)) if json else _show(rows)
+    print(json.dumps(rows, indent=2)) if as_json else _show(rows)
     if any(abs(row["ensemble_all"] - row["orchestrator"]) > max(TOLERANCES.values()) for row in rows):
         print("dualpath: the two models do not agree.", file=sys.stderr)
         raise typer.Exit(1)

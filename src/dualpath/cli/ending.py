@@ -1,53 +1,85 @@
-"""How a comparison ends: with its figures and its report, also when it is interrupted."""
+"""How a comparison shows itself, and how it ends: with its figures and its report, also when it is interrupted."""
 
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from dualpath.cli import serve
 from dualpath.compare import report as reports
 from dualpath.compare.result import Result
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from dualpath.serving import TritonServer
 
 
-class Runnable(Protocol):
-    """What runs into its result, on Ctrl-C too."""
+class Ending:
+    """A command's callbacks for `compare` and `bench`: a progress bar on a terminal, then the result.
 
-    result: Result
+    Args:
+        show: prints a result.
+        as_json: whether to print JSON in its place.
+        report: the folder of the report, if there is to be one.
 
-    def run(self, console: Console) -> None:
-        """Run; raise KeyboardInterrupt on Ctrl-C."""
-
-
-def run_to_end(
-    subject: Runnable, console: Console, show: Callable[[Result, Console], None], as_json: bool, report: Path | None
-) -> int:
-    """Run, print the result and write its report; return the exit code.
-
-    To be called while the server is up, as stopping it takes seconds, in which an impatient user interrupts again, and
-    may fail. Ctrl-C ends the run only: what was found is printed and written whole.
+    Raises:
+        UserError: no report can be written there.
     """
-    from rich.console import Console
 
     exit_code = 0
-    try:
-        subject.run(console)
-    except KeyboardInterrupt:
-        exit_code = 130
-    result = subject.result
-    with _uninterrupted():
-        print(json.dumps(result.as_json(), indent=2), flush=True) if as_json else show(result, Console())
+
+    def __init__(self, show: Callable[[Result, Console], None], as_json: bool, report: Path | None) -> None:
         if report:
-            print(f"Report: {reports.write(result, report)}", file=sys.stderr)
-    return exit_code or int(result.failed)
+            reports.check(report)
+        self._show, self._as_json, self._report = show, as_json, report
+        self._console = Console(stderr=True, highlight=False)
+        # Drawn between turns only: drawing costs CPU time that the server may want.
+        self._progress = Progress(
+            *(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()),
+            console=self._console,
+            transient=True,
+            auto_refresh=False,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._progress.add_task("", total=1.0)
+
+    def start(self, model_repository: Path, **options: Any) -> AbstractContextManager[TritonServer]:
+        """Start a server under a spinner."""
+        self._progress.stop()
+        return serve.start(model_repository, self._console, **options)
+
+    def show_progress(self, text: str, fraction: float) -> None:
+        """Say what comes next."""
+        self._progress.start()
+        self._progress.update(self._task, description=escape(text), completed=fraction)
+        self._progress.refresh()
+
+    def finish(self, result: Result) -> None:
+        """Print the result and write its report, whole, whatever the user does meanwhile.
+
+        To be called while the server is up, as stopping it takes seconds, in which an impatient user interrupts again,
+        and may fail.
+        """
+        with _uninterrupted():
+            self._progress.stop()
+            self.exit_code = 130 if result.interrupted else int(result.failed)
+            result.command = shlex.join(["dualpath", *sys.argv[1:]])
+            if self._as_json:
+                print(json.dumps(result.to_dict(), indent=2), flush=True)
+            else:
+                self._show(result, Console())
+            if self._report:
+                print(f"Report: {reports.write(result, self._report)}", file=sys.stderr)
 
 
 @contextmanager

@@ -37,7 +37,7 @@ def pack(
     stub: Annotated[
         Path | None, typer.Option(help="Triton's triton_python_backend_stub for a Python that the server has none for.")
     ] = None,
-    json_: Json = False,
+    as_json: Json = False,
 ) -> None:
     """Pack a Python environment and make the Python models run in it (Triton's EXECUTION_ENV_PATH).
 
@@ -66,7 +66,7 @@ def pack(
             stub=stub,
             report=status.update,
         )
-    if json_:
+    if as_json:
         print(json.dumps(dataclasses.asdict(packed), default=str, indent=2))
         return
     print(f"archive  {packed.archive} ({filesize.decimal(packed.n_bytes)})")

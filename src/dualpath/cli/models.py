@@ -71,9 +71,9 @@ def _row(client: Any, entry: dict[str, str], model_repository: Path) -> dict[str
     row = _empty(name, version, "ready" if ready else _reason(entry))
     if ready:
         config = client.get_model_config(name, version, as_json=True)["config"]
-        row["runtime"] = _runtime(row["backend"], config)
         groups = config.get("instance_group", [])
         row["backend"] = config.get("backend") or config.get("platform", "")
+        row["runtime"] = _runtime(row["backend"], config)
         row["device"] = ", ".join(
             f"{group.get('count', 1)} x {group['kind'].removeprefix('KIND_')}" for group in groups
         )

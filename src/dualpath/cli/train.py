@@ -166,7 +166,7 @@ def _train(models: list[str], data: Path, folds: int, model_repository: Path, js
     installed("scikit-learn", "torch", "transformers", "treelite", extra="train")
     if len(models) == 2:
         installed("matplotlib", extra="train")  # before hours of training, not after
-    from dualpath.training.settings import Settings
+    from dualpath.training.bert.settings import Settings
     from dualpath.training.train import Order, train
 
     fields = {field.name for field in dataclasses.fields(Settings)}

@@ -41,7 +41,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Source:
+class InputRows:
     """Rows as they were read, before a model says what their values have to be.
 
     Attributes:
@@ -56,7 +56,7 @@ class Source:
     is_csv: bool = False
     is_built_in: bool = False
 
-    def rows(self, inputs: Sequence[Tensor]) -> list[Row]:
+    def tensors(self, inputs: Sequence[Tensor]) -> list[Row]:
         """Return the rows as tensors for these inputs; a missing BERT_WEIGHT is DEFAULT_WEIGHT.
 
         Raises:
@@ -96,7 +96,7 @@ class Source:
         return Row(where, tensors)
 
 
-def read(path: Path | None) -> Source:
+def read(path: Path | None) -> InputRows:
     """Read a .csv or .json file, or the built-in excerpts.
 
     Raises:
@@ -104,7 +104,7 @@ def read(path: Path | None) -> Source:
     """
     if path is None:
         records = [(f"built-in excerpt {sample.title!r}", {EXCERPT.name: [sample.text]}) for sample in SAMPLES]
-        return Source("built-in excerpts", records, is_built_in=True)
+        return InputRows("built-in excerpts", records, is_built_in=True)
     readers = {".csv": _read_csv, ".json": _read_json}
     reader = readers.get(path.suffix.lower())
     if reader is None:
@@ -118,7 +118,7 @@ def read(path: Path | None) -> Source:
     return source
 
 
-def _read_csv(path: Path) -> Source:
+def _read_csv(path: Path) -> InputRows:
     csv.field_size_limit(sys.maxsize)  # a text may be a whole book
     records: list[tuple[str, dict[str, str]]] = []
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
@@ -140,10 +140,10 @@ def _read_csv(path: Path) -> Source:
                 line = reader.line_num + 1
         except csv.Error as error:
             raise UserError(f"{path}:{line}: expected a row of a CSV, got: {error}.") from None
-    return Source(str(path), records, is_csv=True)
+    return InputRows(str(path), records, is_csv=True)
 
 
-def _read_json(path: Path) -> Source:
+def _read_json(path: Path) -> InputRows:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -165,7 +165,7 @@ def _read_json(path: Path) -> Source:
     for where, step in records:
         if not isinstance(step, dict):
             raise UserError(f'{where}: expected {{"INPUT": [values], …}}, got {_shown(step)}.')
-    return Source(str(path), records)
+    return InputRows(str(path), records)
 
 
 def _value(values: Mapping[str, Any], name: str, is_csv: bool) -> Any:

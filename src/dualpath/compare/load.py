@@ -9,8 +9,10 @@ import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import grpc
@@ -207,12 +209,37 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end. Ctrl-C cancels it, its requests in flight with it, and raises KeyboardInterrupt."""
     if threading.current_thread() is not threading.main_thread():
         return asyncio.run(coroutine)
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    else:  # a notebook's loop, within which no other can run
+        return _run_beside(coroutine)
     # asyncio cancels a coroutine cleanly on Ctrl-C only where nobody else has taken the signal.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return asyncio.run(coroutine)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _run_beside(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in a thread of its own, to its end also on Ctrl-C, which cancels it."""
+    started: SimpleQueue[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = SimpleQueue()
+
+    async def told() -> T:
+        started.put((asyncio.get_running_loop(), asyncio.current_task()))
+        return await coroutine
+
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(asyncio.run, told())
+        loop, task = started.get()
+        try:
+            return running.result()
+        except KeyboardInterrupt:
+            if task and not running.done():
+                loop.call_soon_threadsafe(task.cancel)
+            raise
 
 
 @asynccontextmanager

@@ -19,6 +19,7 @@ from dualpath.compare.inputs import Row
 from dualpath.compare.load import run
 from dualpath.compare.requests import request
 from dualpath.compare.result import Parity, Result, WorstRow
+from dualpath.compare.run import OnProgress
 from dualpath.compare.target import Pair, Target
 from dualpath.errors import UserError
 
@@ -78,7 +79,7 @@ def check(
     atol: float,
     *,
     gone: Callable[[], str | None] = lambda: None,
-    on_row: Callable[[int], None] = lambda number: None,
+    on_progress: OnProgress = lambda text, fraction: None,
 ) -> bool:
     """Put every row through the baseline and another contender at once, and add a Parity for each output.
 
@@ -90,7 +91,7 @@ def check(
         connect: `both(...)`, an asynchronous context of two Asks, the baseline's first.
         atol: the largest difference that counts as equal; of texts none does.
         gone: says why the server is gone, or None; asked after a failure.
-        on_row: called with each row's number before it is sent.
+        on_progress: called before each row is sent.
     Returns:
         Whether the server is still there.
     Raises:
@@ -104,7 +105,7 @@ def check(
     async def through_both() -> bool:
         async with connect() as asks:
             for number, row in enumerate(rows):
-                on_row(number)
+                on_progress(f"Comparing answers: {number + 1} of {len(rows)}", number / len(rows))
                 answers = await asyncio.gather(*(ask(row) for ask in asks), return_exceptions=True)
                 errors = {name: it for name, it in zip(names, answers, strict=True) if isinstance(it, BaseException)}
                 for name in names:

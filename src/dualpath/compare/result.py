@@ -7,7 +7,9 @@ turn by turn, so that a drifting machine hits both.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from html import escape
 from typing import Any
 
 from dualpath.compare.stats import Ratio
@@ -29,6 +31,22 @@ class Load:
     batch: int
     concurrency: int | None = None
     rate: float | None = None
+
+    def __str__(self) -> str:
+        """Return such as "16 clients, 1 row" or "20 requests/s, 8 rows"."""
+        return f"{self.senders}, {n_rows(self.batch)}"
+
+    @property
+    def senders(self) -> str:
+        """Such as "16 clients" or "20 requests/s"."""
+        if self.rate is not None:
+            return f"{self.rate:,.6g} requests/s"
+        return f"{self.concurrency} client{'s' * (self.concurrency != 1)}"
+
+
+def n_rows(number: int) -> str:
+    """Return such as "1 row" or "512 rows"."""
+    return f"{number:,} row{'s' * (number != 1)}"
 
 
 @dataclass(frozen=True)
@@ -182,16 +200,17 @@ class Result:
     Attributes:
         title: what was compared.
         contenders: names; the first is the baseline.
-        command: the exact command to run it again.
+        command: the exact command to run it again, where it was a command that ran it.
         environment: machine and versions, by what they are: "processor", "cores", "Triton", "precision", …
         notes: about the whole run: outputs left out, interrupted, the server died.
         failed: whether the run found a failure (exit code 1).
+        interrupted: whether Ctrl-C ended it; it holds what was found until then.
     """
 
     title: str
     contenders: list[str]
-    command: str
-    started: str
+    command: str = ""
+    started: str = ""
     environment: dict[str, str] = field(default_factory=dict)
     parity: list[Parity] = field(default_factory=list)
     cells: list[Cell] = field(default_factory=list)
@@ -201,9 +220,57 @@ class Result:
     timelines: list[Span] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     failed: bool = False
+    interrupted: bool = False
     verdict: str = ""
 
-    def as_json(self) -> dict[str, Any]:
+    def table(self) -> list[dict[str, Any]]:
+        """Return a flat row for each contender under each load, as `pandas.DataFrame` takes them.
+
+        Ratios are over the baseline, which has none.
+        """
+        rows = []
+        for cell in self.cells:
+            for name, measured in cell.measured.items():
+                row: dict[str, Any] = {
+                    "load": str(cell.load),
+                    "contender": name,
+                    "rows_per_s": measured.rows_per_s,
+                    "p50_ms": measured.latencies_ms.get(50),
+                    "p99_ms": measured.latencies_ms.get(99),
+                    "n_requests": measured.n_requests,
+                    "n_failed": measured.n_errors + measured.n_timeouts,
+                }
+                if compared := cell.compared.get(name):
+                    for of in ("throughput", "p50", "p99"):
+                        ratio = getattr(compared, of)
+                        row |= {f"{of}_x": ratio.value, f"{of}_x_low": ratio.low, f"{of}_x_high": ratio.high}
+                rows.append(row)
+        return rows
+
+    def _repr_html_(self) -> str:
+        """Show the verdict, the table and the notes in a notebook."""
+        heads = ("load", "contender", "rows/s", "ratio [95 %]", "p50 ms", "p99 ms", "failed")
+        body = [
+            (
+                row["load"],
+                row["contender"],
+                f"{row['rows_per_s']:.4g}",
+                f"{row['throughput_x']:.3g} [{row['throughput_x_low']:.3g}, {row['throughput_x_high']:.3g}]"
+                if "throughput_x" in row
+                else "",
+                *("" if row[of] is None else f"{row[of]:.2f}" for of in ("p50_ms", "p99_ms")),
+                str(row["n_failed"]),
+            )
+            for row in self.table()
+        ]
+        notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
+        return (
+            f"<p><strong>{escape(self.title)}.</strong> {escape(self.verdict)}</p>"
+            f"<table><thead>{_tr(heads, 'th')}</thead><tbody>{''.join(_tr(row, 'td') for row in body)}</tbody></table>"
+            f"<ul>{notes}</ul>"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
         """Return plain dictionaries and lists for JSON, which has no number that is not finite.
 
         Such a number becomes None; in a worst row, where it is what was found, "nan", "inf" or "-inf".
@@ -227,3 +294,7 @@ def _finite(value: Any) -> Any:
         case list() | tuple():
             return [_finite(item) for item in value]
     return value
+
+
+def _tr(cells: Sequence[str], tag: str) -> str:
+    return f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"

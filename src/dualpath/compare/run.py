@@ -13,18 +13,22 @@ from dualpath.compare import load as loading
 from dualpath.compare import stats, verdict
 from dualpath.compare.load import PAUSE_S, Contender, Turn, run_open_turn, run_turn
 from dualpath.compare.result import PERCENTILES, Cell, Compared, Load, Measured, Result
+from dualpath.errors import UserError
+
+OnProgress = Callable[[str, float], None]
+"""Is told what comes next, in words, and which share of the work is done."""
 
 MIN_ROUNDS, MAX_ROUNDS = 6, 20
 MIN_TURN_S = 1.0
 MIN_OPEN_TURN_S = 2.0
 """Of an open loop, in which queues have to build up."""
 WARM_UP_S = 1.0
-SLOW_S = 0.2
+SLOW_REQUEST_S = 0.2
 """From this latency on, what a first request costs more than others does not show."""
 
 
 @dataclass(frozen=True)
-class Order:
+class TurnSpec:
     """One turn to be measured.
 
     Attributes:
@@ -40,33 +44,34 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Timing:
     """How long to measure.
 
     Attributes:
         duration_s: per contender and load. Requests that take longer than a sixth of it prolong it.
         timeout_s: of each request.
         seed: of all that is random.
+
+    Raises:
+        UserError: they are none.
     """
 
     duration_s: float = 10.0
     timeout_s: float = 30.0
     seed: int = 0
 
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run stands: this contender's turn under this cell's load comes next, or nobody's."""
-
-    cell: Cell
-    contender: str
-    fraction: float
+    def __post_init__(self) -> None:
+        for option, seconds in (("--duration", self.duration_s), ("--timeout", self.timeout_s)):
+            if not 0 < seconds < float("inf"):
+                raise UserError(f"{option}: expected a number of seconds above 0, got {seconds:g}.")
+        if self.seed < 0:
+            raise UserError(f"--seed: expected a number of 0 or more, got {self.seed}.")
 
 
-def on_server(url: str, timeout_s: float) -> Callable[[Order], Turn]:
+def on_server(url: str, timeout_s: float) -> Callable[[TurnSpec], Turn]:
     """Return the function that measures turns on the server at a gRPC address."""
 
-    def measure_turn(order: Order) -> Turn:
+    def measure_turn(order: TurnSpec) -> Turn:
         contender, load = order.contender, order.load
         how: Any = {"timeout_s": timeout_s, "warm_up": order.warm_up}
         if load.rate is not None:
@@ -81,16 +86,16 @@ def measure(
     result: Result,
     loads: Sequence[Load],
     make: Callable[[str, Load], Contender | str],
-    measure_turn: Callable[[Order], Turn],
-    plan: Plan = Plan(),
+    measure_turn: Callable[[TurnSpec], Turn],
+    timing: Timing = Timing(),
     *,
     around: Callable[[str], AbstractContextManager[object]] = lambda contender: nullcontext(),
     gone: Callable[[], str | None] = lambda: None,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_progress: OnProgress = lambda text, fraction: None,
 ) -> None:
     """Measure all contenders of a result under each load, lightest first, and add a cell for each.
 
-    Contenders take turns in random order. A request that would take longer than the plan's timeout is not tried, as
+    Contenders take turns in random order. A request that would take longer than the timeout is not tried, as
     far as lighter loads tell. When the server goes away, the result says so and has failed; on Ctrl-C it says so and
     KeyboardInterrupt goes on. Either way it holds what was measured until then.
 
@@ -99,9 +104,9 @@ def measure(
         measure_turn: `on_server(...)`.
         around: entered for each turn, warm-up included, with the contender's name.
         gone: says why the server is gone, or None; asked after a turn with a failure.
-        on_progress: called before each turn and after the last; `result` is up to date then.
+        on_progress: called before each turn and after the last.
     """
-    run = _Run(result, make, measure_turn, plan, around, gone, on_progress, len(loads))
+    run = _Run(result, make, measure_turn, timing, around, gone, on_progress, len(loads))
     ordered = sorted(loads, key=lambda load: (load.rate is not None, _demand(load)))
     try:
         for number, load in enumerate(ordered):
@@ -124,17 +129,17 @@ class _ServerGoneError(Exception):
 class _Run:
     result: Result
     make: Callable[[str, Load], Contender | str]
-    measure_turn: Callable[[Order], Turn]
-    plan: Plan
+    measure_turn: Callable[[TurnSpec], Turn]
+    timing: Timing
     around: Callable[[str], AbstractContextManager[object]]
     gone: Callable[[], str | None]
-    on_progress: Callable[[Progress], None]
+    on_progress: OnProgress
     n_cells: int
     n_measured: int = 0
     rows_per_s: dict[str, float] = field(default_factory=dict)  # the best so far, by contender
 
     def __post_init__(self) -> None:
-        self._rng = np.random.default_rng(self.plan.seed)
+        self._rng = np.random.default_rng(self.timing.seed)
 
     def cell(self, load: Load, number: int) -> None:
         cell = Cell(load)
@@ -144,7 +149,7 @@ class _Run:
         n_complete = 0
         try:
             latency_s = self._warm_up(cell, contenders, number)
-            n_turns, turn_s = turns_of(self.plan.duration_s, latency_s, load)
+            n_turns, turn_s = turns_of(self.timing.duration_s, latency_s, load)
             turns = {name: [] for name in contenders}
             for round_ in range(n_turns if contenders else 0):
                 self._round(cell, contenders, turns, turn_s, latency_s, (number + round_ / n_turns) / self.n_cells)
@@ -160,7 +165,7 @@ class _Run:
                 self.result.failed = True
         for name, measured in cell.measured.items():
             self.rows_per_s[name] = max(self.rows_per_s.get(name, 0.0), measured.rows_per_s)
-        self.on_progress(Progress(cell, "", (number + 1) / self.n_cells))
+        self._tell(cell, (number + 1) / self.n_cells)
 
     def _contenders(self, cell: Cell) -> dict[str, Contender]:
         """Make the contenders; those that cannot or need not be measured are named in the cell."""
@@ -177,10 +182,10 @@ class _Run:
         if load.rate is not None or not (rows_per_s := self.rows_per_s.get(name)):
             return None
         expected_s = _demand(load) / rows_per_s
-        if expected_s <= self.plan.timeout_s:
+        if expected_s <= self.timing.timeout_s:
             return None
         return (
-            f"a request would take about {expected_s:.0f} s, longer than the timeout of {self.plan.timeout_s:g} s, "
+            f"a request would take about {expected_s:.0f} s, longer than the timeout of {self.timing.timeout_s:g} s, "
             f"at the {rows_per_s:.3g} rows/s that lighter loads reached"
         )
 
@@ -189,13 +194,13 @@ class _Run:
         latency_s = 0.0
         start = self._start()
         for name, contender in list(contenders.items()):
-            self.on_progress(Progress(cell, name, number / self.n_cells))
-            turn = self._turn(Order(contender, cell.load, min(WARM_UP_S, self.plan.duration_s), start, False))
+            self._tell(cell, number / self.n_cells)
+            turn = self._turn(TurnSpec(contender, cell.load, min(WARM_UP_S, self.timing.duration_s), start, False))
             self._check(turn)
             if latencies := turn.all_ms():
                 latency_s = max(latency_s, float(np.median(latencies)) / 1e3)
             elif turn.n_timeouts and not turn.n_errors:
-                cell.not_measured[name] = f"no answer within the timeout of {self.plan.timeout_s:g} s"
+                cell.not_measured[name] = f"no answer within the timeout of {self.timing.timeout_s:g} s"
                 del contenders[name]
         return latency_s
 
@@ -211,14 +216,14 @@ class _Run:
         start = self._start()
         for index in self._rng.permutation(len(contenders)):
             name = list(contenders)[index]
-            self.on_progress(Progress(cell, name, fraction))
-            order = Order(contenders[name], cell.load, turn_s, start, latency_s < SLOW_S)
+            self._tell(cell, fraction)
+            order = TurnSpec(contenders[name], cell.load, turn_s, start, latency_s < SLOW_REQUEST_S)
             turn = self._turn(order)
             turns[name].append(turn)
             cell.measured[name] = summary(turns[name])
             self._check(turn)
 
-    def _turn(self, order: Order) -> Turn:
+    def _turn(self, order: TurnSpec) -> Turn:
         with self.around(order.contender.name):
             turn = self.measure_turn(order)
             if turn.n_timeouts:  # the server may still work on what nobody waits for, and the next turn is another's
@@ -229,6 +234,10 @@ class _Run:
     def _check(self, turn: Turn) -> None:
         if (turn.n_errors or turn.n_timeouts) and (why := self.gone()):
             raise _ServerGoneError(why)
+
+    def _tell(self, cell: Cell, fraction: float) -> None:
+        rates = ", ".join(f"{name} {measured.rows_per_s:.3g} rows/s" for name, measured in cell.measured.items())
+        self.on_progress(f"{cell.load}: {rates or 'warming up'}", fraction)
 
     def _start(self) -> int:
         return int(self._rng.integers(1 << 16))

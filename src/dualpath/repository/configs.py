@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import text_format  # type: ignore[import-untyped]
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from dualpath.errors import UserError
+from dualpath.repository import pbtxt
 from dualpath.repository.folders import versions
 
 BACKENDS = {
@@ -47,14 +47,11 @@ def read_file(path: Path) -> Any:
         UserError: the file cannot be read or is no config.
     """
     try:
-        # A newer server may know more fields than this client.
-        return text_format.Parse(path.read_text(encoding="utf-8"), ModelConfig(), allow_unknown_field=True)
+        return pbtxt.Config.load(path).message
     except FileNotFoundError:
         return ModelConfig()
-    except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
-        raise UserError(
-            f"{path}: expected a model's config in protobuf's text format, got: {error}. Mend it."
-        ) from None
+    except OSError as error:
+        raise UserError(f"{path}: expected a file to read, got: {error.strerror}. Give it rights.") from None
 
 
 def served_versions(model: Path, config_name: str | None = None) -> set[int]:

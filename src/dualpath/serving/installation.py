@@ -20,7 +20,7 @@ from pathlib import Path
 from dualpath.errors import UserError
 
 CONTAINER_SERVER = Path("/opt/tritonserver/bin/tritonserver")
-"""Where NVIDIA's container keeps it."""
+"""Its path in NVIDIA's container."""
 
 STAND_INS = Path(__file__).parent.parent / "backends"
 """The stand-ins: one folder a backend, in the form that Triton loads."""
@@ -36,8 +36,8 @@ class Installation:
     Attributes:
         backends: the folder of its own backends.
         stub: the Python backend's stub, built for the running Python.
-        library_path: folders that its libraries, and the stub's libpython, lie in.
-        embedded: whether it is the one from the wheel, which has no C++ `pytorch` and `fil`.
+        library_path: folders of its libraries and of the stub's libpython.
+        embedded: whether it is laid out as in the wheel, with stubs for several Pythons and its libraries apart.
     """
 
     binary: Path
@@ -85,7 +85,7 @@ class Installation:
 def find(server: str = "auto") -> Installation:
     """Return the server that `--server` means: "auto", "embedded", or the path of a tritonserver binary.
 
-    "auto" is an installed server where there is one, else the one from the wheel.
+    "auto" is an installed server if there is one, else the one from the wheel.
 
     Raises:
         UserError: it is absent, or does not fit the running Python.
@@ -102,51 +102,49 @@ def find(server: str = "auto") -> Installation:
 
 def _installed(binary: Path) -> Installation:
     if not binary.is_file() or not os.access(binary, os.X_OK):
-        found = "a file that is not executable" if binary.is_file() else "no such file"
+        got = "a file that is not executable" if binary.is_file() else "no such file"
+        raise UserError(f"{binary}: expected a tritonserver binary, got {got}. Pass its path, or --server embedded.")
+    folder = binary.resolve().parent.parent
+    backends = folder / "backends"
+    stubs = folder / "python_backend_stubs"
+    embedded = stubs.is_dir()
+    stub = stubs / PYTHON / STUB if embedded else backends / "python" / STUB
+    if not stub.is_file() or (version := python_of(stub) or PYTHON) != PYTHON:
+        if embedded:
+            got = f"only for {', '.join(sorted(path.name for path in stubs.glob('3.*'))) or 'none'}"
+        else:
+            got = f"one for Python {version}" if stub.is_file() else f"no {stub}"
         raise UserError(
-            f"expected a tritonserver binary at {binary}, found {found}; pass its path, or --server embedded"
+            f"{binary}: expected a Python backend for Python {PYTHON}, got {got}. Install Dualpath with the server's "
+            "Python, or pass --server embedded with Python 3.11 or 3.12."
         )
-    backends = binary.resolve().parent.parent / "backends"
-    stub = backends / "python" / STUB
-    if not stub.is_file():
+    if not embedded:
+        return Installation(binary.absolute(), backends, stub)
+    if not (numpy := importlib.metadata.version("numpy")).startswith("1."):
         raise UserError(
-            f"{binary}: expected the Python backend at {stub.parent}, found none; "
-            "install Triton with its Python backend, or pass --server embedded"
+            f"{binary}: expected NumPy 1, got {numpy}. Give RAPIDS and whatever else needs NumPy 2 an environment of "
+            "its own, or use NVIDIA's Triton container."
         )
-    wanted = python_of(stub)
-    if wanted and wanted != PYTHON:
-        raise UserError(
-            f"{binary}: its Python backend is built for Python {wanted}, this is Python {PYTHON}; "
-            "install Dualpath with the server's Python, or pass --server embedded"
-        )
-    return Installation(binary.absolute(), backends, stub)
+    # A copy of the wheel's folder uses the libraries of the installed wheel.
+    places = [folder.parent.parent, *([wheel.parent] if (wheel := _wheel()) else [])]
+    libraries = [place / "nvidia_pytriton.libs" for place in places if (place / "nvidia_pytriton.libs").is_dir()]
+    return Installation(binary.absolute(), backends, stub, (*libraries[:1], libpython_folder()), embedded)
+
+
+def _wheel() -> Path | None:
+    """Return the folder of the package pytriton. It is not imported, which would start machinery of its own."""
+    spec = importlib.util.find_spec("pytriton")
+    return Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
 
 
 def _embedded() -> Installation:
-    # Found, not imported: importing pytriton starts machinery of its own.
-    spec = importlib.util.find_spec("pytriton")
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError("expected a Triton server, found none; install one with `pip install dualpath[embedded]`")
-    package = Path(spec.submodule_search_locations[0])
-    server = package / "tritonserver"
-    stub = server / "python_backend_stubs" / PYTHON / STUB
-    if not stub.is_file():
-        has = sorted(path.name for path in stub.parent.parent.glob("3.*"))
-        raise UserError(
-            f"the embedded Triton server has no Python backend for Python {PYTHON}, "
-            f"only for {', '.join(has) or 'none'}; use Python 3.11 or 3.12"
-        )
-    if not (numpy := importlib.metadata.version("numpy")).startswith("1."):
-        raise UserError(
-            f"the embedded Triton server needs NumPy 1, found {numpy}; give RAPIDS and whatever else needs NumPy 2 an "
-            "environment of its own, or use NVIDIA's Triton container"
-        )
-    libraries = (package.parent / "nvidia_pytriton.libs", libpython_folder())
-    return Installation(server / "bin" / "tritonserver", server / "backends", stub, libraries, embedded=True)
+    if (wheel := _wheel()) is None:
+        raise UserError("Triton server: expected one, got none. Run `pip install 'dualpath[embedded]'`.")
+    return _installed(wheel / "tritonserver" / "bin" / "tritonserver")
 
 
 def python_of(stub: Path) -> str | None:
-    """Return the Python version that a stub is built for, such as "3.12"; None where it does not say."""
+    """Return the Python version that a stub is built for, such as "3.12"; None if it does not say."""
     try:
         wanted = re.search(rb"libpython(3\.\d+)", stub.read_bytes())
     except PermissionError:  # Triton 24.10 takes all rights but the owner's execution from a model's own stub
@@ -170,8 +168,8 @@ def libpython_folder() -> Path:
         if library.startswith(name) and Path(path).is_file():
             return Path(path).parent
     raise UserError(
-        f"the embedded Triton server needs {name}, found none; on Debian or Ubuntu `apt install libpython{PYTHON}`, "
-        "elsewhere use a Python built with --enable-shared"
+        f"embedded Triton server: expected {name}, got none. Run `apt install libpython{PYTHON}` on Debian or Ubuntu; "
+        "elsewhere use a Python built with --enable-shared."
     )
 
 

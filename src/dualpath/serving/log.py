@@ -30,10 +30,21 @@ class Record:
 
 @dataclass(frozen=True)
 class LoadFailure:
-    """The first model that did not load, and why, in one line."""
+    """The first model that did not load, and why, in one line. A process that serves several names no model."""
 
     model: str
     reason: str
+
+    def __str__(self) -> str:
+        what = f"model {self.model!r}" if self.model else "a Python model"
+        library = "cannot open shared object file" in self.reason
+        next_step = ". Put the library's folder on LD_LIBRARY_PATH." if library else ""
+        return f"{what} did not load: {self.reason}{next_step}"
+
+
+# The loader's or the shell's words about a stub that cannot run; Triton 24.10 then waits for it until its timeout, ten
+# minutes for all models together.
+_STUB_FAILURE = re.compile(r"(?:\S*sh: .*? )?(?P<reason>/\S*/triton_python_backend_stub: .+)")
 
 
 def parse(lines: Iterable[str]) -> list[Record]:
@@ -50,7 +61,7 @@ def parse(lines: Iterable[str]) -> list[Record]:
             unquoted = _unquote(message)
             records.append(Record(severity, source, message.strip() if unquoted is None else unquoted, line))
             continues = unquoted is None
-        elif continues and not line.startswith(("error: ", "[libprotobuf")):
+        elif continues and not (line.startswith(("error: ", "[libprotobuf")) or _STUB_FAILURE.match(line)):
             last = records[-1]
             records[-1] = Record(last.severity, last.source, f"{last.message}\n{line}", f"{last.text}\n{line}")
         else:
@@ -95,6 +106,7 @@ _FAILURES = (
     re.compile(r"Invalid argument: (?:in )?ensemble '?(?P<model>[^\s',]+)'?,? (?P<reason>.*)", re.DOTALL),
     # Logged as information, and then Triton 2.51 waits for ever.
     re.compile(r"Failed to preinitialize Python stub: (?P<reason>.*/(?P<model>[^/]+)/\d+/[^/]+')", re.DOTALL),
+    re.compile(rf"(?P<model>){_STUB_FAILURE.pattern}"),
 )
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import tritonclient.grpc as grpcclient
-from google.protobuf import json_format  # type: ignore[import-untyped]
+from google.protobuf import json_format
 from tritonclient.utils import InferenceServerException
 
 from dualpath.errors import UserError

@@ -251,7 +251,7 @@ class TritonServer:
         while True:
             records = self._read_log()
             if records and (failure := log.load_failure(self._records)):
-                raise self._failure(StartFailed, f"model {failure.model!r} did not load: {failure.reason}")
+                raise self._failure(StartFailed, str(failure))
             for record in records:
                 if match := _LOADED.match(record.message):
                     loaded.add(match[1])
@@ -296,7 +296,7 @@ class TritonServer:
         records = self._read_log() + self._read_log()
         failure = log.load_failure(records)
         if failure and not self.ready:
-            raise self._failure(error, f"model {failure.model!r} did not load: {failure.reason}")
+            raise self._failure(error, str(failure))
         if status > 128:
             raise self._failure(error, f"Triton was ended by {signal.Signals(status - 128).name}")
         raise self._failure(error, f"Triton ended by itself: {log.last_words(list(self._records))}")

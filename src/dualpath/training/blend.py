@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dualpath.errors import UserError
-from dualpath.training.folds import Fold
+from dualpath.training.corpus.folds import Fold
 
 Floats = npt.NDArray[np.float32]
 

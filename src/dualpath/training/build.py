@@ -19,9 +19,9 @@ from dualpath.readability.contract import BERT, FOREST
 from dualpath.repository.facts import Facts, digests
 from dualpath.repository.folders import newest
 from dualpath.repository.publishing import check_target, publish
-from dualpath.training import minilm
 from dualpath.training.artifacts import installed
-from dualpath.training.head import HEAD_FILE, Head
+from dualpath.training.bert import minilm
+from dualpath.training.bert.head import HEAD_FILE, Head
 
 DATA_FOLDER = Path(__file__).parent / "data"
 HEAD = DATA_FOLDER / HEAD_FILE
@@ -126,9 +126,9 @@ def _bert(encoder_shape: str, precision: str) -> Recipe:
     def model(path: Path) -> None:
         import torch
 
-        from dualpath.training.encoder import Regressor, load_encoder
-        from dualpath.training.export import export_regressor
-        from dualpath.training.untrained import untrained_bert_large
+        from dualpath.training.bert.encoder import Regressor, load_encoder
+        from dualpath.training.bert.export import export_regressor
+        from dualpath.training.bert.untrained import untrained_bert_large
 
         dtype = getattr(torch, precision)
         if trained:
@@ -137,7 +137,7 @@ def _bert(encoder_shape: str, precision: str) -> Recipe:
             export_regressor(untrained_bert_large(dtype), path)
 
     def tokenizer(path: Path) -> None:
-        from dualpath.training.encoders import write_tokenizer
+        from dualpath.training.bert.encoders import write_tokenizer
 
         write_tokenizer(encoder, path)
 
@@ -154,13 +154,13 @@ def _bert(encoder_shape: str, precision: str) -> Recipe:
 def _forest() -> Recipe:
     def checkpoint(path: Path) -> None:
         from dualpath.readability.features import features
-        from dualpath.training.forest import ForestTable, export_forest, fit_forest
+        from dualpath.training.forest.fit import ForestTable, export_forest, fit_forest
 
         table = ForestTable.load(TABLE)
         export_forest(fit_forest(table), features(table.counts), path)
 
     def word_lists(path: Path) -> None:
-        from dualpath.training.forest import ForestTable
+        from dualpath.training.forest.fit import ForestTable
 
         path.write_text(ForestTable.load(TABLE).word_lists.to_json(), encoding="utf-8")
 

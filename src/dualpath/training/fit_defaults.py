@@ -2,7 +2,7 @@
 
     python -m dualpath.training.fit_defaults FILE
 
-`dualpath.training.corpus` says what the file holds.
+`dualpath.training.corpus.rated` says what the file holds.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from rich.table import Table
 
 from dualpath.errors import UserError
 from dualpath.readability.tokens import TokenEncoder
-from dualpath.training import batches, minilm
 from dualpath.training.artifacts import replacing
+from dualpath.training.bert import batches, minilm
+from dualpath.training.bert.encoder import load_encoder, pool
+from dualpath.training.bert.head import HEAD_FILE, fit_head
 from dualpath.training.blend import Blend, blend
-from dualpath.training.corpus import Corpus, read_corpus
-from dualpath.training.encoder import load_encoder, pool
-from dualpath.training.folds import N_FOLDS, Fold, split
-from dualpath.training.forest import TABLE_FILE, ForestTable, cross_validate_forest
-from dualpath.training.head import HEAD_FILE, fit_head
+from dualpath.training.corpus.folds import Fold, split
+from dualpath.training.corpus.rated import N_FOLDS, Corpus, read_corpus
+from dualpath.training.forest.fit import TABLE_FILE, ForestTable, cross_validate_forest
 
 DATA_FOLDER = Path(__file__).parent / "data"
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from dualpath.errors import UserError
 from dualpath.training.artifacts import written_whole
-from dualpath.training.progress import Evaluation
+from dualpath.training.bert.progress import Evaluation
 
 Report = Callable[[str, int, int, str], object]
 """Gets a part's name, how much of it is done, how much it is, and a note."""

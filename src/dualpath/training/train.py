@@ -18,13 +18,13 @@ from dualpath.readability.contract import BERT, FOREST
 from dualpath.repository.facts import Facts
 from dualpath.repository.publishing import check_target, publish
 from dualpath.training.artifacts import installed
+from dualpath.training.bert.settings import Settings
 from dualpath.training.blend import blend, plot, rmse
 from dualpath.training.card import PAGE_FILE, Card
-from dualpath.training.corpus import Corpus, read_corpus
-from dualpath.training.folds import Fold, split
-from dualpath.training.forest import ForestTable, chosen_engine, cross_validate_forest, fit_forest, write_forest
+from dualpath.training.corpus.folds import Fold, split
+from dualpath.training.corpus.rated import Corpus, read_corpus
+from dualpath.training.forest.fit import ForestTable, chosen_engine, cross_validate_forest, fit_forest, write_forest
 from dualpath.training.runs import Report, fingerprint, opened
-from dualpath.training.settings import Settings
 
 RUNS = Path("runs")
 BLEND_FIGURE = "blend.png"
@@ -135,7 +135,7 @@ class _Training:
 
     def bert(self) -> None:
         """Fine-tune BERT on every fold and on everything."""
-        from dualpath.training import bert
+        from dualpath.training.bert import training as bert
 
         order, targets = self._order, self._corpus.targets
         identity = bert.identity(self._corpus.digest, order.encoder, order.n_folds, order.seed, order.settings)

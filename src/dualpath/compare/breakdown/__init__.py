@@ -9,7 +9,7 @@ result.timelines, notes = timelines(url, {"A": request, "B": request})
 result.notes += recorder.notes + notes
 """
 
-from dualpath.compare.breakdown.recorder import Asked, Recorder
+from dualpath.compare.breakdown.recorder import Recorder, TurnRows
 from dualpath.compare.breakdown.timeline import timelines
 
-__all__ = ["Asked", "Recorder", "timelines"]
+__all__ = ["Recorder", "TurnRows", "timelines"]

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 @dataclass
-class Asked:
+class TurnRows:
     """The rows asked of a contender in a turn; to be set where the contender is not one model of the server."""
 
     n_rows: int = 0
@@ -36,7 +36,7 @@ class Recorder:
     Args:
         url: the server's gRPC address.
         models: by contender, its model and version ("" is the one that Triton chooses). A contender that is not one
-            model of the server is left out, and says its rows by `Asked.n_rows`.
+            model of the server is left out, and says its rows by `TurnRows.n_rows`.
         metrics_url: such as "http://localhost:8002/metrics"; without it, it is looked for where the server is local.
         server_pid: of the tritonserver process where it is local; without it, the process that listens at `url` is
             looked for if `url` is a loopback address.
@@ -69,12 +69,12 @@ class Recorder:
         self._counted: dict[str, dict[metrics.Series, float]] = {}
 
     @contextmanager
-    def turn(self, contender: str) -> Iterator[Asked]:
+    def turn(self, contender: str) -> Iterator[TurnRows]:
         """Attribute to the contender what the server does inside the block. Nothing else may load the server then.
 
         A turn that ends with an exception counts as far as it got.
         """
-        asked = Asked()
+        asked = TurnRows()
         if self._metrics_first is None and (now := self._read_metrics()) is not None:
             self._metrics_first = self._metrics_last = now
         before = self._try(lambda: statistics.read(self._client))

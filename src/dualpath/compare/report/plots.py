@@ -12,8 +12,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from dualpath.compare.report.ratios import ratios
 from dualpath.compare.report.render import Key, Panel, Plot, face, mark
-from dualpath.compare.report.wording import clean, joined, load, number, rows, senders, short
-from dualpath.compare.result import Cell, Measured, Result
+from dualpath.compare.report.wording import clean, joined, number, short
+from dualpath.compare.result import Cell, Measured, Result, n_rows
 from dualpath.compare.verdict import doubt
 
 MOST_DISTRIBUTIONS = 6
@@ -79,7 +79,7 @@ def _families(cells: Sequence[Cell]) -> Iterator[tuple[str, str, list[tuple[floa
     across = "requests/s" if None in clients else "clients" if by_batch else "rows per request"
     families: dict[str, list[tuple[float, Cell]]] = {}
     for cell in sorted(cells, key=lambda cell: (cell.load.batch, cell.load.concurrency or 0, cell.load.rate or 0)):
-        title = f"{rows(cell.load.batch)} per request" if by_batch else senders(cell.load)
+        title = f"{n_rows(cell.load.batch)} per request" if by_batch else cell.load.senders
         x = (cell.load.rate or cell.load.concurrency or 0) if by_batch else cell.load.batch
         families.setdefault(title, []).append((x, cell))
     for title, points in families.items():
@@ -184,7 +184,7 @@ def _percentiles(result: Result, cell: Cell, groups: Sequence[str]) -> Panel:
         ticks = [p for p in (50, 90, 99, 99.9) if p <= tail]
         axes.set_xticks([0, *map(_nines, ticks), last], ["0", *(f"{p:g}" for p in ticks), "max"])
         axes.set_xlim(0, last)
-        axes.set_title(load(cell.load))
+        axes.set_title(str(cell.load))
         axes.set_xlabel("percentile")
         _scale(axes, ys, "ms")
 
@@ -192,7 +192,7 @@ def _percentiles(result: Result, cell: Cell, groups: Sequence[str]) -> Panel:
         f"{short(name)} " + joined([f"p{p:g} {number(m.latencies_ms[p])}" for p in (50, 90, 99) if p in m.latencies_ms])
         for name, m in cell.measured.items()
     )
-    return Panel(load(cell.load), f"{load(cell.load)}: latency in ms by percentile. {said}.", draw)
+    return Panel(str(cell.load), f"{cell.load}: latency in ms by percentile. {said}.", draw)
 
 
 def _tail(measured: Measured) -> float:

@@ -10,7 +10,7 @@ from matplotlib.ticker import NullLocator
 
 from dualpath.compare.report.palette import LIGHT
 from dualpath.compare.report.render import Key, Panel, Plot, face
-from dualpath.compare.report.wording import clean, factor, known, load, short
+from dualpath.compare.report.wording import clean, factor, known, short
 from dualpath.compare.result import Cell, Compared, Result
 from dualpath.compare.stats import Ratio
 from dualpath.compare.verdict import doubt
@@ -78,7 +78,7 @@ def _forest(
         axes.xaxis.set_minor_locator(NullLocator())
         axes.grid(True, axis="x")
         axes.grid(False, axis="y")
-        axes.set_yticks(range(len(cells)), [load(cell.load) for cell in cells])
+        axes.set_yticks(range(len(cells)), [str(cell.load) for cell in cells])
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.set_ylim(len(cells) - 0.4, -0.6)
@@ -86,7 +86,7 @@ def _forest(
         axes.set_title(better, loc="right", size=8, weight="normal", color=LIGHT["muted"])
 
     said = "; ".join(
-        f"{short(key.label)} at {load(cell.load)} {' '.join(factor(of(cell.compared[key.label])))}"
+        f"{short(key.label)} at {cell.load} {' '.join(factor(of(cell.compared[key.label])))}"
         + (f" ({clean(why)})" if (why := doubts[y, key.label]) else "")
         for y, cell in enumerate(cells)
         for key in others

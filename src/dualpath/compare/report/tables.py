@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
-from dualpath.compare.report import wording
 from dualpath.compare.report.wording import NOTHING, clean, difference, digits, factor, fixed, joined, known
 from dualpath.compare.result import Cell, Parity, Result, Step
 from dualpath.compare.stats import Ratio
@@ -170,7 +169,7 @@ def loads(result: Result) -> list[Line]:
                 for group, ms in sorted(m.groups_ms.items())
             ]
         if of_cell:
-            of_cell[0].load, of_cell[0].span = wording.load(cell.load), len(of_cell)
+            of_cell[0].load, of_cell[0].span = str(cell.load), len(of_cell)
             of_cell[0].notes = [clean(note) for note in cell.notes]
         lines += of_cell
     return lines
@@ -191,7 +190,7 @@ def _ratios(cell: Cell, name: str, baseline: str) -> list[Figure]:
 def errors(result: Result) -> list[list[str]]:
     """Return load, contender, and how its requests failed."""
     return [
-        [wording.load(cell.load), clean(name), f"{m.n_errors:,}", f"{m.n_timeouts:,}", clean(m.first_error or NOTHING)]
+        [str(cell.load), clean(name), f"{m.n_errors:,}", f"{m.n_timeouts:,}", clean(m.first_error or NOTHING)]
         for cell in result.cells
         for name, m in cell.measured.items()
         if m.n_errors or m.n_timeouts
@@ -203,7 +202,7 @@ def not_measured(result: Result) -> list[list[str]]:
     found: dict[tuple[str, str], list[str]] = {}
     for cell in result.cells:
         for name, reason in cell.not_measured.items():
-            found.setdefault((name, reason), []).append(wording.load(cell.load))
+            found.setdefault((name, reason), []).append(str(cell.load))
     return [
         [clean(name), clean(reason), "every load" if len(where) == len(result.cells) > 1 else "; ".join(where)]
         for (name, reason), where in found.items()

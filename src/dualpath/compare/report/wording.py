@@ -6,7 +6,6 @@ import math
 import unicodedata
 from collections.abc import Sequence
 
-from dualpath.compare.result import Load
 from dualpath.compare.stats import Ratio
 
 NOTHING = "–"
@@ -24,23 +23,6 @@ def short(text: object, length: int = 40) -> str:
     shown = clean(text)
     half = (length - 1) // 2
     return shown if len(shown) <= length else f"{shown[:half]}…{shown[-half:]}"
-
-
-def load(load: Load) -> str:
-    """Return such as "16 clients, 1 row" or "20 requests/s, 8 rows"."""
-    return f"{senders(load)}, {rows(load.batch)}"
-
-
-def senders(load: Load) -> str:
-    """Return such as "16 clients" or "20 requests/s"."""
-    if load.rate is not None:
-        return f"{load.rate:,.6g} requests/s"
-    return f"{load.concurrency} client{'s' * (load.concurrency != 1)}"
-
-
-def rows(n: int) -> str:
-    """Return such as "1 row" or "512 rows"."""
-    return f"{n:,} row{'s' * (n != 1)}"
 
 
 def number(value: float) -> str:

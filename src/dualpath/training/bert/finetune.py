@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dualpath.training import batches
 from dualpath.training.artifacts import written_whole
-from dualpath.training.encoder import Regressor
-from dualpath.training.progress import Evaluation, State
-from dualpath.training.settings import Settings
-from dualpath.training.soup import Weights
+from dualpath.training.bert import batches
+from dualpath.training.bert.encoder import Regressor
+from dualpath.training.bert.progress import Evaluation, State
+from dualpath.training.bert.settings import Settings
+from dualpath.training.bert.soup import Weights
 
 CHECKPOINT_S = 120.0
 """Seconds of work that an interruption may cost, about."""

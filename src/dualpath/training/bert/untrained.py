@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from transformers import BertConfig, BertModel
 
-from dualpath.training.encoder import Regressor, pooled_size
-from dualpath.training.head import Head
+from dualpath.training.bert.encoder import Regressor, pooled_size
+from dualpath.training.bert.head import Head
 
 BERT_LARGE: dict[str, Any] = {
     "hidden_size": 1024,

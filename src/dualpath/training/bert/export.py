@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 
 from dualpath.readability.contract import MAX_TOKENS
-from dualpath.training.encoder import Regressor, quiet
+from dualpath.training.bert.encoder import Regressor, quiet
 
 CHECKED_SHAPES = [(rows, tokens) for rows in (1, 3) for tokens in (64, 128, MAX_TOKENS)]
 

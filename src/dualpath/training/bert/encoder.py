@@ -12,7 +12,7 @@ from transformers import BertModel
 from transformers.utils import logging
 
 from dualpath.errors import UserError
-from dualpath.training.head import Head
+from dualpath.training.bert.head import Head
 
 
 class Regressor(torch.nn.Module):

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from dualpath.errors import UserError
-
-if TYPE_CHECKING:
-    from dualpath.training.corpus import Corpus
-
-N_FOLDS = 5
+from dualpath.training.corpus.rated import N_FOLDS, Corpus
 
 Indexes = npt.NDArray[np.int64]
 

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
-from dualpath.cli.bench_models import build_encoder, with_artifacts
-from dualpath.cli.comparison import Server
-from dualpath.cli.serve import start
+from dualpath.compare.bench_models import build_encoder, with_artifacts
+from dualpath.compare.run import OnProgress
+from dualpath.compare.server import Server, Start, check_models, serving
 from dualpath.errors import UserError
 from dualpath.readability.contract import BERT, FOREST
 from dualpath.repository.facts import Facts
 from dualpath.repository.folders import models, newest
 from dualpath.serving import installation, preflight
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 GPU_CONFIG = "gpu"
 
@@ -44,7 +41,13 @@ class Place:
 
 @contextmanager
 def served(
-    model_repository: Path, model: str, shape: str, precisions: Sequence[str], work_dir: Path, console: Console
+    model_repository: Path,
+    model: str,
+    shape: str,
+    precisions: Sequence[str],
+    work_dir: Path,
+    start: Start,
+    on_progress: OnProgress,
 ) -> Iterator[list[Place]]:
     """Serve each encoder on the CPU, and on the GPU where there is one.
 
@@ -55,9 +58,7 @@ def served(
     Raises:
         UserError: it cannot be built or started.
     """
-    known = {folder.name for folder in models(model_repository)}
-    if missing := sorted({model, BERT.name, FOREST.name} - known):
-        raise UserError(f"{missing[0]}: expected a model of {model_repository}, which has {', '.join(sorted(known))}.")
+    check_models(model_repository, (model, BERT.name, FOREST.name))
     with ExitStack() as stack:
         places = []
         wanted: Sequence[str | None] = precisions or [None]
@@ -65,28 +66,22 @@ def served(
             chosen = model_repository
             if precision:
                 scratch = Path(stack.enter_context(TemporaryDirectory(prefix="dualpath-bench-")))
-                chosen = with_artifacts(model_repository, _built(shape, precision, work_dir, console), scratch)
-            places.append(_serve(chosen, stack, console))
+                report = partial(_report, on_progress, f"{shape}, {precision}")
+                built = build_encoder(work_dir, shape, precision, report)
+                chosen = with_artifacts(model_repository, built, scratch)
+            places.append(_serve(chosen, stack, start))
         yield places
 
 
-def _built(shape: str, precision: str, work_dir: Path, console: Console) -> Path:
-    with console.status("") as status:
-        where = f"{shape}, {precision}"
-        return build_encoder(work_dir, shape, precision, lambda line: status.update(f"{where}: {line}"))
+def _report(on_progress: OnProgress, encoder: str, line: str) -> None:
+    on_progress(f"{encoder}: {line}", 0.0)
 
 
-def _serve(model_repository: Path, stack: ExitStack, console: Console) -> Place:
-    facts = Facts.of(newest(model_repository / BERT.name))
-    precision = facts.precision or "unknown"
-
-    def serve(config_name: str | None = None) -> Server:
-        triton = stack.enter_context(start(model_repository, console, config_name=config_name))
-        return stack.enter_context(closing(Server(triton.grpc_url, triton, precision)))
-
-    cpu, why = serve(), why_no_gpu(model_repository)
-    gpu = serve(GPU_CONFIG) if why is None else None
-    return Place(model_repository, facts.encoder or "unknown", precision, cpu, gpu, why or "")
+def _serve(model_repository: Path, stack: ExitStack, start: Start) -> Place:
+    cpu, why = stack.enter_context(serving(model_repository, start)), why_no_gpu(model_repository)
+    gpu = stack.enter_context(serving(model_repository, start, GPU_CONFIG)) if why is None else None
+    encoder = Facts.of(newest(model_repository / BERT.name)).encoder or "unknown"
+    return Place(model_repository, encoder, cpu.precision or "unknown", cpu, gpu, why or "")
 
 
 def why_no_gpu(model_repository: Path) -> str | None:

@@ -18,18 +18,18 @@ from sklearn.model_selection import GroupShuffleSplit
 from dualpath.errors import UserError
 from dualpath.readability.contract import MAX_TOKENS
 from dualpath.readability.tokens import TokenEncoder
-from dualpath.training import batches, soup
+from dualpath.training.bert import batches, soup
+from dualpath.training.bert.encoder import Regressor, load_encoder, pool
+from dualpath.training.bert.encoders import digest, encoder_folder, write_tokenizer
+from dualpath.training.bert.export import export_regressor
+from dualpath.training.bert.finetune import FineTuner
+from dualpath.training.bert.head import fit_head
+from dualpath.training.bert.progress import State
+from dualpath.training.bert.settings import Settings
 from dualpath.training.blend import rmse
-from dualpath.training.corpus import Corpus
-from dualpath.training.encoder import Regressor, load_encoder, pool
-from dualpath.training.encoders import digest, encoder_folder, write_tokenizer
-from dualpath.training.export import export_regressor
-from dualpath.training.finetune import FineTuner
-from dualpath.training.folds import Fold
-from dualpath.training.head import fit_head
-from dualpath.training.progress import State
+from dualpath.training.corpus.folds import Fold
+from dualpath.training.corpus.rated import Corpus
 from dualpath.training.runs import Report, Run
-from dualpath.training.settings import Settings
 
 TOKENIZER = "tokenizer.json"
 VALIDATION_SHARE = 0.05

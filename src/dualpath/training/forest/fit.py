@@ -15,9 +15,9 @@ from dualpath.errors import UserError
 from dualpath.readability.contract import FOREST
 from dualpath.readability.features import FeatureCounter, WordLists, features
 from dualpath.training.blend import rmse
-from dualpath.training.corpus import Corpus
-from dualpath.training.folds import Fold
-from dualpath.training.words import telling_words
+from dualpath.training.corpus.folds import Fold
+from dualpath.training.corpus.rated import Corpus
+from dualpath.training.forest.words import telling_words
 
 TABLE_FILE = "forest_table.npz"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dualpath.errors import UserError
 from dualpath.repository.facts import sha256
-from dualpath.training import minilm
+from dualpath.training.bert import minilm
 
 MINILM = "minilm"
 HUB_FILES = ["config.json", "*.safetensors", "tokenizer*", "vocab.txt", "special_tokens_map.json"]
@@ -46,7 +46,7 @@ def write_tokenizer(folder: Path, path: Path) -> None:
     from tokenizers import Tokenizer
     from transformers import AutoTokenizer
 
-    from dualpath.training.encoder import quiet
+    from dualpath.training.bert.encoder import quiet
 
     if (folder / "tokenizer.json").is_file():
         # MiniLM's truncates at 128 tokens and pads to them.

@@ -1,125 +1,160 @@
-"""A run of `dualpath bench`: the set-ups on their servers, and what is measured."""
+"""How fast is the pipeline on this machine, by where its steps run and by batch size?"""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import shlex
-import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import cache, partial
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 
-from dualpath.cli.bench_servers import Place
-from dualpath.cli.compare_view import View, live
-from dualpath.cli.comparison import Server
-from dualpath.compare import breakdown, environment, parity, verdict
+from dualpath.compare import breakdown, inputs, parity, verdict
+from dualpath.compare.bench_models import default_work_dir
+from dualpath.compare.bench_servers import Place, served
 from dualpath.compare.inputs import Row
 from dualpath.compare.load import Contender, Turn
+from dualpath.compare.machine import machine_facts
 from dualpath.compare.result import Load, Process, Result
-from dualpath.compare.run import Order, Plan, measure, on_server
-from dualpath.compare.setups import BERT_WEIGHT, InClient, InTriton, Score, Setup, batches, headline, too_slow
+from dualpath.compare.run import OnProgress, Timing, TurnSpec, measure, on_server
+from dualpath.compare.server import Server, Start, start_quietly
+from dualpath.compare.setups import (
+    BERT_WEIGHT,
+    LONGEST_REQUEST_S,
+    InClient,
+    InTriton,
+    Score,
+    Setup,
+    batches,
+    headline,
+    too_slow,
+)
 from dualpath.errors import UserError
-from dualpath.readability.contract import EXCERPT, SCORE, TOLERANCES
+from dualpath.readability.contract import ENSEMBLE, EXCERPT, MAX_BATCH_SIZE, ORCHESTRATOR, SCORE, TOLERANCES
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 N_COMPARED = 32
 """Inputs that all set-ups answer before the load, each in a request of its own."""
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What is asked for.
+def bench(
+    *,
+    model_repository: Path = Path("model_repository"),
+    input_file: Path | None = None,
+    batch: Sequence[int] = BATCHES,
+    concurrency: Sequence[int] = (1,),
+    duration_s: float = 10.0,
+    model: str = ORCHESTRATOR.name,
+    encoder_shape: str = "minilm",
+    precisions: Sequence[str] = (),
+    work_dir: Path | None = None,
+    start: Start = start_quietly,
+    on_progress: OnProgress = lambda text, fraction: None,
+    on_result: Callable[[Result], None] = lambda result: None,
+) -> Result:
+    """Measure the pipeline's set-ups: throughput by batch size, and the latency of one excerpt.
 
-    Attributes:
+    Ctrl-C ends it with what was measured until then; the result is `interrupted` then.
+
+    Args:
+        input_file: as for `compare`.
+        batch: rows per request.
         model: the one that is asked where everything is in Triton.
-
+        encoder_shape: "minilm" or "bert-large".
+        precisions: of the encoder; none means the model repository as it is served.
+        work_dir: where encoders are built and kept; without it, in the user's cache.
+        start, on_progress, on_result: as for `compare`.
     Raises:
-        UserError: a row does not hold exactly one excerpt.
+        UserError: the rows or the settings do not fit together, or an encoder cannot be built.
+        ServerFailed: a server did not start.
     """
+    if max(batch) > MAX_BATCH_SIZE:
+        raise UserError(f"--batch: expected at most {MAX_BATCH_SIZE} rows a request, got {max(batch)}.")
+    loads = {Load(rows, clients) for rows in batch for clients in concurrency}
+    loads.add(Load(1, 1))  # the latency of one
+    found = inputs.read(input_file)
+    rows, timing = found.tensors(ENSEMBLE.inputs), Timing(duration_s, timeout_s=4 * LONGEST_REQUEST_S)
+    for row in rows:
+        _excerpt(row)
+    ordered = sorted(loads, key=lambda load: (load.concurrency or 0, load.batch))
+    encoder = encoder_shape, precisions, work_dir or default_work_dir()
+    with served(model_repository, model, *encoder, start, on_progress) as places:
+        result = _Bench(rows, found.name, ordered, timing, model, places).run(on_progress)
+        on_result(result)
+    return result
 
-    rows: Sequence[Row]
-    source: str
-    loads: Sequence[Load]
-    plan: Plan
-    model: str
 
-    def __post_init__(self) -> None:
-        for row in self.rows:
-            _excerpt(row)
-
-
-class Bench:
+class _Bench:
     """The set-ups on their servers, ready to run into `result`."""
 
-    def __init__(self, asked: Asked, places: Sequence[Place]) -> None:
-        self._asked, self._places = asked, places
-        self._excerpts = [_excerpt(row) for row in asked.rows]
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        source: str,
+        loads: Sequence[Load],
+        timing: Timing,
+        model: str,
+        places: Sequence[Place],
+    ) -> None:
+        self._rows, self._source, self._loads, self._timing, self._model = rows, source, loads, timing, model
+        self._places = places
+        self._excerpts = [_excerpt(row) for row in rows]
         self._setups: dict[str, Setup] = {}
         self._absent: dict[str, str] = {}
         self._families: list[list[str]] = []  # names of each place's set-ups
         for place in places:
             self._add(place, f", {place.precision}" if len(places) > 1 else "")
-        self._now = breakdown.Asked()  # the rows of the turn that runs
+        self._now = breakdown.TurnRows()  # the rows of the turn that runs
         self._servers = [server for place in places for server in (place.cpu, place.gpu) if server]
         self.result = Result(
             title=f"Set-ups of the pipeline, {places[0].encoder}",
             contenders=[*self._setups, *self._absent],
-            command=shlex.join(["dualpath", *sys.argv[1:]]),
             started=datetime.now().astimezone().isoformat(timespec="seconds"),
             environment=self._environment(),
             notes=self._notes(),
         )
         self._recorders = {server.url: self._recorder(server) for server in self._servers}
 
-    def run(self, console: Console) -> None:
-        """Hold the set-ups' answers against each other, measure them, and see where the time goes; once.
-
-        On Ctrl-C the result holds what was found until then, and KeyboardInterrupt goes on.
-        """
+    def run(self, on_progress: OnProgress) -> Result:
+        """Compare the set-ups' answers, measure them, and see where the time goes; once."""
         with ExitStack() as stack:
             for recorder in self._recorders.values():
                 stack.enter_context(closing(recorder))
             try:
-                with live(console) as view:
-                    families = zip(self._places, self._families, strict=True)
-                    if all(self._compare_answers(place, family, view) for place, family in families):
-                        self._measure(view)
+                families = zip(self._places, self._families, strict=True)
+                if all(self._compare_answers(place, family, on_progress) for place, family in families):
+                    self._measure(on_progress)
             except KeyboardInterrupt:
-                self._break_down()
-                raise
-            finally:
-                self.result.verdict = f"{headline(self.result)} {verdict.sentence(self.result)}".strip()
+                self.result.interrupted = True
+            self.result.verdict = f"{headline(self.result)} {verdict.sentence(self.result)}".strip()
             self._break_down()
-        if not self._gone():
+        if not self.result.interrupted and not self._gone():
             self._trace()
+        return self.result
 
     def _add(self, place: Place, suffix: str) -> None:
         inner, device = (place.gpu, "GPU") if place.gpu else (place.cpu, "CPU")
         all_cpu, client, all_gpu = (
             f"{name}{suffix}" for name in ("all in Triton, CPU", f"client + models on {device}", "all in Triton, GPU")
         )
-        self._setups[all_cpu] = InTriton(all_cpu, place.cpu.url, self._asked.model)
+        self._setups[all_cpu] = InTriton(all_cpu, place.cpu.url, self._model)
         self._setups[client] = InClient.of(client, inner.url, place.repository)
         family = [all_cpu, client]
         if place.gpu:
-            self._setups[all_gpu] = InTriton(all_gpu, place.gpu.url, self._asked.model)
+            self._setups[all_gpu] = InTriton(all_gpu, place.gpu.url, self._model)
             family.append(all_gpu)
         else:
             self._absent[all_gpu] = place.why_no_gpu
         self._families.append(family)
 
-    def _compare_answers(self, place: Place, family: Sequence[str], view: View) -> bool:
-        """Hold the set-ups of one encoder against its first; say whether the servers are still there."""
+    def _compare_answers(self, place: Place, family: Sequence[str], on_progress: OnProgress) -> bool:
+        """Compare the answers of one encoder's set-ups with its first; say whether the servers are still there."""
         atol = TOLERANCES.get(place.precision, max(TOLERANCES.values()))
-        rows = self._asked.rows[:N_COMPARED]
+        rows = self._rows[:N_COMPARED]
         baseline, *others = family
         for other in others:
             part = replace(self.result, contenders=[baseline, other])  # its lists are the result's own
@@ -128,11 +163,11 @@ class Bench:
                     part,
                     other,
                     rows,
-                    partial(_both, self._setups[baseline], self._setups[other], self._asked.plan.timeout_s),
+                    partial(_both, self._setups[baseline], self._setups[other], self._timing.timeout_s),
                     [SCORE.name],
                     atol,
                     gone=self._gone,
-                    on_row=lambda number: view.parity(number, len(rows)),
+                    on_progress=on_progress,
                 )
             finally:
                 self.result.failed |= part.failed
@@ -140,10 +175,10 @@ class Bench:
                 return False
         return True
 
-    def _measure(self, view: View) -> None:
-        rng = np.random.default_rng(self._asked.plan.seed)
+    def _measure(self, on_progress: OnProgress) -> None:
+        rng = np.random.default_rng(self._timing.seed)
         shuffled = [self._excerpts[index] for index in rng.permutation(len(self._excerpts))]
-        measure_turn = on_server("", self._asked.plan.timeout_s)  # set-ups know their own server
+        measure_turn = on_server("", self._timing.timeout_s)  # set-ups know their own server
 
         @cache
         def contender(name: str, batch: int) -> Contender:
@@ -153,7 +188,7 @@ class Bench:
             absent = self._absent.get(name) or too_slow(self.result.cells, name, load)
             return absent or contender(name, load.batch)
 
-        def counted(order: Order) -> Turn:
+        def counted(order: TurnSpec) -> Turn:
             turn = measure_turn(order)
             n_clients = order.load.concurrency or 1
             self._now.n_rows += turn.n_rows + order.load.batch * n_clients * (order.warm_up or n_clients > 1)
@@ -161,13 +196,13 @@ class Bench:
 
         measure(
             self.result,
-            self._asked.loads,
+            self._loads,
             make,
             counted,
-            self._asked.plan,
+            self._timing,
             around=self._around,
             gone=self._gone,
-            on_progress=view.load,
+            on_progress=on_progress,
         )
 
     @contextmanager
@@ -218,21 +253,20 @@ class Bench:
         return next(filter(None, (server.gone() for server in self._servers)), None)
 
     def _environment(self) -> dict[str, str]:
-        asked, place = self._asked, self._places[0]
-        metadata = place.cpu.client.get_server_metadata(as_json=True)
+        place = self._places[0]
         return {
-            **environment.machine(),
-            "server": f"{metadata.get('name', 'unknown')} {metadata.get('version', '')}, started for this run",
+            **machine_facts(),
+            "server": place.cpu.describe(),
             "encoder": place.encoder,
             "precision": ", ".join(place.precision for place in self._places),
-            "model": asked.model,
-            "inputs": f"{len(asked.rows)} rows: {asked.source}",
-            "duration": f"{asked.plan.duration_s:g} s for each set-up under each load",
+            "model": self._model,
+            "inputs": f"{len(self._rows)} rows: {self._source}",
+            "duration": f"{self._timing.duration_s:g} s for each set-up under each load",
         }
 
     def _notes(self) -> list[str]:
         notes = [
-            f"All in Triton: the client sends excerpts, the model {self._asked.model} does the rest.",
+            f"All in Triton: the client sends excerpts, the model {self._model} does the rest.",
             "Client + models: the client's process makes tokens and features and combines the scores; the models "
             "bert-large and cuml are called in parallel, a request's rows in one call to each. All clients share one "
             "process.",

@@ -14,8 +14,7 @@ import numpy.typing as npt
 
 from dualpath.errors import UserError
 from dualpath.readability.features import holds_word
-from dualpath.training.folds import N_FOLDS
-from dualpath.training.tables import Record, Table, read_tables
+from dualpath.training.corpus.tables import Record, Table, read_tables
 
 COLUMNS = {
     "excerpt": ("excerpt", "Excerpt"),
@@ -28,6 +27,7 @@ NEEDED = ("excerpt", "target")
 NOBODY = frozenset(("", "?", "-", "n/a", "na", "nan", "none", "anonymous", "anon", "unknown", "various"))
 """What stands in place of an author or an address that is not known, in lower case."""
 MOST_NAMED = 10
+N_FOLDS = 5
 
 Keys = list[tuple[str, str]]
 

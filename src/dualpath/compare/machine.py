@@ -9,7 +9,7 @@ from pathlib import Path
 from dualpath import __version__
 
 
-def machine() -> dict[str, str]:
+def machine_facts() -> dict[str, str]:
     """Describe this machine and this process."""
     gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {

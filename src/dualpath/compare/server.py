@@ -1,0 +1,96 @@
+"""The server that models are compared on: somebody else's, or one that is started for the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tritonclient.utils import InferenceServerException
+
+from dualpath.errors import UserError
+from dualpath.readability.contract import BERT
+from dualpath.repository import folders
+from dualpath.repository.facts import Facts
+from dualpath.serving import ServerFailed, TritonServer
+from dualpath.serving.client import connect
+
+Start = Callable[..., AbstractContextManager[TritonServer]]
+"""Starts a server on a model repository; takes `config_name` too."""
+
+
+def start_quietly(model_repository: Path, config_name: str | None = None) -> TritonServer:
+    """Return a server on free ports, which starts when it is entered."""
+    return TritonServer(model_repository, http_port=0, grpc_port=0, metrics_port=0, config_name=config_name)
+
+
+@dataclass
+class Server:
+    """A server and a connection to it.
+
+    Attributes:
+        own: where it was started for the run.
+        precision: of its BERT, where that is known.
+    """
+
+    url: str
+    own: TritonServer | None = None
+    precision: str | None = None
+    client: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.client = connect(self.url)
+
+    def close(self) -> None:
+        """Close the connection; the server stays."""
+        self.client.close()
+
+    def gone(self) -> str | None:
+        """Say why the server is gone, or None."""
+        try:
+            if self.own:
+                self.own.wait(0)
+            return None if self.client.is_server_live(client_timeout=5) else "it is not alive"
+        except ServerFailed as error:
+            return str(error).rstrip(".")
+        except InferenceServerException as error:
+            return f"no answer from {self.url}: {error.message()}"
+
+    def describe(self) -> str:
+        """Return its name, version and address.
+
+        Raises:
+            UserError: it does not say.
+        """
+        try:
+            metadata = self.client.get_server_metadata(as_json=True, client_timeout=5)
+        except InferenceServerException as error:
+            raise UserError(
+                f"--url: expected a server at {self.url} that names itself, got: {error.message()}. Look at its log."
+            ) from None
+        where = "a port of its own, started for this run" if self.own else self.url
+        return f"{metadata.get('name', 'unknown')} {metadata.get('version', '')} at {where}"
+
+
+def check_models(model_repository: Path, names: Iterable[str]) -> None:
+    """Refuse a model repository that lacks one of these models.
+
+    Raises:
+        UserError: it does.
+    """
+    known = {model.name for model in folders.models(model_repository)}
+    if unknown := sorted({*names} - known):
+        raise UserError(f"{unknown[0]}: expected a model of {model_repository}, which has {', '.join(sorted(known))}.")
+
+
+@contextmanager
+def serving(model_repository: Path, start: Start = start_quietly, config_name: str | None = None) -> Iterator[Server]:
+    """Start a server on a model repository, connect to it, and stop it in the end."""
+    precision = Facts.of(folders.newest(model_repository / BERT.name)).precision
+    with (
+        start(model_repository, config_name=config_name) as triton,
+        closing(Server(triton.grpc_url, triton, precision)) as server,
+    ):
+        yield server

@@ -1,0 +1,1 @@
+"""The BERT regressor: fit and export it."""

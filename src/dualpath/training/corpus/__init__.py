@@ -1,0 +1,1 @@
+"""Rated excerpts: read them and split them into folds."""

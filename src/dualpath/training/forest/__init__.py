@@ -1,0 +1,1 @@
+"""The forest, and which words it counts: fit and export it."""
