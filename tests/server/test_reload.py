@@ -25,10 +25,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from treelite.model_builder import Metadata, ModelBuilder, PostProcessorFunc, TreeAnnotation
 
 from dualpath.readability.contract import N_FEATURES, SCORERS
-from dualpath.serving.client import Scorer, connect
-from dualpath.serving.server import TritonServer
 from dualpath.repository import publishing
 from dualpath.repository.facts import Facts
+from dualpath.serving.client import Scorer, connect
+from dualpath.serving.server import TritonServer
 from paths import REPOSITORY
 
 MIXED = -1000.0

@@ -29,7 +29,7 @@ def models(json: Json = False, model_repository: ModelRepository = DEFAULT_REPOS
     rows = [_row(client, entry, model_repository) for entry in index if not _is_past(entry, ready)]
     loaded = {(row["model"], row["version"]) for row in rows if row["state"] == "ready"}
     for name in sorted(model.name for model in MODELS if model.artifact):
-        for folder in folders.versions(model_repository / name):
+        for folder in folders.filled(model_repository / name):
             if not folder.is_symlink() and (name, folder.name) not in loaded:
                 rows.append(_on_disk(folder))
     if json:

@@ -33,7 +33,7 @@ def prune(
     """
     with releases.locked(model_repository):
         members = releases.members(model_repository)
-        there = {int(path.name) for model in members for path in folders.versions(model)}
+        there = {int(path.name) for model in members for path in folders.filled(model)}
         loaded = served()
         needed = set().union(*(loaded.get(model.name, ()) for model in members), _named_by_ensembles(model_repository))
         newest = max(there, default=0)
@@ -63,7 +63,7 @@ def prune(
 
 
 def _removable(model: Path, goes: Set[int]) -> list[Path]:
-    found = folders.versions(model)
+    found = folders.filled(model)
     wanted = {path.resolve() for path in found if int(path.name) not in goes}
     published = [path for path in found if path.is_symlink() or is_published(path)]
     return [

@@ -45,14 +45,12 @@ def members(model_repository: Path) -> list[Path]:
 
 def newest_release(model_repository: Path) -> int | None:
     """Return the highest version of any member, None if there is none."""
-    return max(
-        (int(path.name) for model in members(model_repository) for path in folders.versions(model)), default=None
-    )
+    return max((int(path.name) for model in members(model_repository) for path in folders.filled(model)), default=None)
 
 
 def releases(model_repository: Path) -> list[int]:
     """Return the numbers of the releases that are there, newest first: every member has that version."""
-    numbers = [{int(path.name) for path in folders.versions(model)} for model in members(model_repository)]
+    numbers = [{int(path.name) for path in folders.filled(model)} for model in members(model_repository)]
     return sorted(set.intersection(*numbers), reverse=True) if numbers else []
 
 
@@ -90,7 +88,7 @@ def complete(model_repository: Path, release: int | None = None, but: tuple[str,
     release = newest_release(model_repository) if release is None else release
     # Those that read artifacts first: if this is killed, they miss a file rather than read that of another version.
     for model in reversed(members(model_repository)):
-        found, target = folders.versions(model), model / str(release)
+        found, target = folders.filled(model), model / str(release)
         if not found or target in found or model.name in but:
             continue
         with suppress(OSError):

@@ -42,7 +42,7 @@ class Pins:
             for step in said:
                 if step.model_version != -1 and step.model_version not in taken.get(step.model_name, ()):
                     folder = models[0].parent / step.model_name / str(step.model_version)
-                    if not folders.is_version(folder):
+                    if not folder.is_dir():
                         raise UserError(
                             f"{ensemble}: expected version {step.model_version} of {step.model_name}, which a step "
                             f"names, at {folder}, got none. Restore it, or let the step name -1, the newest."
