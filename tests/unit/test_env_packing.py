@@ -134,9 +134,9 @@ def test_another_python_without_its_shared_library_is_refused(models, an_environ
 def test_a_missing_packer_is_named_with_its_command(models, an_environment, monkeypatch):
     monkeypatch.setitem(sys.modules, "venv_pack", None)
     monkeypatch.setitem(sys.modules, "conda_pack", None)
-    with pytest.raises(UserError, match=r"expected the package venv-pack, .* `pip install dualpath\[pack\]`"):
+    with pytest.raises(UserError, match=r"package venv_pack: expected .* `pip install 'dualpath\[pack\]'`"):
         packing.pack(models)
-    with pytest.raises(UserError, match="expected the package conda-pack"):
+    with pytest.raises(UserError, match="package conda_pack"):
         packing.pack(models, folder=an_environment("conda-meta"))
 
 

@@ -216,12 +216,6 @@ def test_nothing_is_half_written_when_building_stops(tmp_path, monkeypatch, rais
     assert list(tmp_path.iterdir()) == ([target] if existing else [])
 
 
-def test_missing_package_is_named_with_its_command(tmp_path, monkeypatch):
-    monkeypatch.setattr(folder.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=re.escape("pip install 'dualpath[compare]'")):
-        check(tmp_path / "report")
-
-
 def _luminance(colour):
     linear = [
         c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4

@@ -146,7 +146,7 @@ def test_a_missing_package_names_the_extra_before_anything_is_trained(dualpath, 
     monkeypatch.setattr(train, "train", lambda *_: pytest.fail("trained"))
     code, _, err = dualpath(command, "--data", "train.csv")
     assert code == 2
-    assert f"expected the package {package}, found it is not installed. Run `pip install 'dualpath[train]'`." in err
+    assert f"package {package}: expected it to be installed, got none. Run `pip install 'dualpath[train]'`." in err
 
 
 def test_a_check_that_fails_is_a_sentence_and_exit_code_1(dualpath, monkeypatch):

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dualpath.cli.compare import MOST, numbers, require_extra
+from dualpath.cli.compare import MOST, numbers
 from dualpath.cli.options import DEFAULT_REPOSITORY, Json, ModelRepository
 from dualpath.cli.score import Style
 from dualpath.errors import UserError
@@ -64,7 +64,6 @@ def bench(
     models in Triton; everything in Triton on the GPU, where there is one. Requests that would take over 30 s are not
     sent. Ctrl-C ends with what was measured until then. Exit code 1: the set-ups' scores differ, or a server went away.
     """
-    require_extra("bench")
     from dualpath.cli.bench_view import show
     from dualpath.cli.ending import Ending
     from dualpath.compare import bench as bench_set_ups

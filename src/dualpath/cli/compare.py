@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,7 +58,6 @@ def compare(
     drifting machine hits both; ratios have a 95 % interval. Ctrl-C ends with what was measured until then. Exit code 1:
     they differ by more than --atol, or the server went away.
     """
-    require_extra("compare")
     from dualpath.cli.compare_view import show
     from dualpath.cli.ending import Ending
     from dualpath.compare import compare as compare_models
@@ -102,10 +100,3 @@ def numbers(option: str, text: str, kind: type[int] | type[float], most: float =
             raise UserError(f"{option}: expected at most {most:,}, got {part.strip()}. Give less.")
         found.append(number)
     return sorted(set(found))
-
-
-def require_extra(command: str) -> None:
-    """Refuse a command whose packages are not installed, by the extra that has them."""
-    for package in ("psutil", "scipy"):
-        if importlib.util.find_spec(package) is None:
-            raise UserError(f"dualpath {command} needs {package}. Install it with `pip install 'dualpath[compare]'`.")

@@ -8,14 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
-import treelite
 
+from dualpath.extras import needs
 from dualpath.readability.combine import Scores, combine
 from dualpath.readability.contract import BERT, CHUNK_ROWS, FOREST
 from dualpath.readability.features import FeatureCounter, WordLists
 from dualpath.readability.tokens import TokenEncoder, pad
 from dualpath.repository.folders import newest
+
+with needs("models"):
+    import torch
+    import treelite
 
 
 class Reference:

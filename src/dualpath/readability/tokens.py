@@ -8,9 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Encoding, Tokenizer
 
+from dualpath.extras import needs
 from dualpath.readability.contract import MAX_TOKENS, bucket
+
+with needs("readability"):
+    from tokenizers import Encoding, Tokenizer
 
 # A few excerpts take less time than waking the tokenizer's own threads, which would compete with the models for cores.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

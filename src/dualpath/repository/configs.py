@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tritonclient.grpc.model_config_pb2 import ModelConfig
-
 from dualpath.errors import UserError
+from dualpath.extras import needs
 from dualpath.repository import pbtxt
 from dualpath.repository.folders import versions
+
+with needs("cli"):
+    from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 BACKENDS = {
     "model.py": "python",

@@ -17,11 +17,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import text_format
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
-from tritonclient.grpc.model_config_pb2 import ModelConfig
-
 from dualpath.errors import UserError
+from dualpath.extras import needs
+
+with needs("cli"):
+    from google.protobuf import text_format
+    from google.protobuf.descriptor import Descriptor, FieldDescriptor
+    from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 BYTE_ORDER_MARK = "\ufeff"
 # Triton's own parser: no other character is white space, and only a line feed ends a line.

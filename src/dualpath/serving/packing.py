@@ -16,6 +16,7 @@ from types import ModuleType
 
 import dualpath
 from dualpath.errors import UserError
+from dualpath.extras import needs
 from dualpath.serving import environment, installation
 from dualpath.serving.installation import PYTHON, STUB
 
@@ -130,12 +131,8 @@ def pack(
 
 
 def _import(packer: str) -> ModuleType:
-    try:
+    with needs("pack"):
         return importlib.import_module(packer)
-    except ImportError:
-        raise UserError(
-            f"expected the package {packer.replace('_', '-')}, found none; install it with `pip install dualpath[pack]`"
-        ) from None
 
 
 def _describe(python: str) -> Interpreter:

@@ -12,7 +12,7 @@ from pathlib import Path
 import tritonclient.grpc as grpcclient
 
 from dualpath.errors import UserError
-from dualpath.repository import configs, folders, releases
+from dualpath.repository import configs, releases
 from dualpath.serving.reload import Loader
 
 

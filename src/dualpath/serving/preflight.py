@@ -6,6 +6,7 @@ import errno
 import importlib.util
 import random
 import socket
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from dualpath.errors import UserError
 from dualpath.readability.contract import MODELS
 from dualpath.repository import configs, folders
+from dualpath.repository.facts import Facts
 from dualpath.serving.installation import Installation
 
 RAPIDS = ("cudf", "cupy")
@@ -26,6 +28,7 @@ def check_artifacts(models: list[Path]) -> None:
         for file in built.get(model.name, ()):
             if not _in_any_version(model, file):
                 raise UserError(f"{model.name}: expected {model / '1' / file}, found none; run `dualpath build`")
+        check_undamaged(folders.newest(model))
         check_code(model, folders.newest(model).name)
 
 
@@ -35,6 +38,29 @@ def check_code(model: Path, version: int | str) -> None:
     code = model / str(version) / (config.default_model_filename or "model.py")
     if configs.is_python(config) and not code.is_file():
         raise UserError(f"{model.name}: expected its code at {code}, got no such file. Restore it.")
+
+
+def check_undamaged(version: Path) -> None:
+    """Refuse a version whose files are not those that were published with it; files without a record pass."""
+    if damaged := Facts.of(version).damaged(version):
+        raise UserError(
+            f"{version.parent.name}: expected {' and '.join(damaged)} of version {version.name} as recorded when made, "
+            f"got other bytes: damaged or changed since. Run `dualpath build --force`, or restore it from a copy."
+        )
+
+
+def check_tls(files: tuple[Path, Path] | None) -> None:
+    """Refuse a certificate and key that cannot be read or do not belong together: Triton would end without a reason."""
+    if files is None:
+        return
+    certificate, key = files
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"--grpc-tls-cert {certificate}, --grpc-tls-key {key}: expected a certificate and its private key without "
+            f"a password, both PEM, got: {error}. Give files that belong together."
+        ) from None
 
 
 def _in_any_version(model: Path, file: str) -> bool:

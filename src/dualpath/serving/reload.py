@@ -22,14 +22,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tritonclient.grpc as grpcclient
-from google.protobuf import json_format
-from tritonclient.utils import InferenceServerException
-
 from dualpath.errors import UserError
+from dualpath.extras import needs
 from dualpath.repository import folders, releases
+from dualpath.serving import access
 from dualpath.serving.log import one_line
-from dualpath.serving.preflight import check_code
+from dualpath.serving.preflight import check_code, check_undamaged
+
+with needs("cli"):
+    import tritonclient.grpc as grpcclient
+    from google.protobuf import json_format
+    from tritonclient.utils import InferenceServerException
 
 POLL_S = 0.1
 
@@ -79,8 +82,7 @@ def reload_release(
         ReloadFailed: a model did not load, or the requests before did not end.
     """
     with releases.locked(model_repository):
-        if to is None:
-            releases.complete(model_repository)
+        releases.complete(model_repository)
         release = releases.chosen(model_repository, to)
         server = Loader(client)
         if model is not None and model not in server.ready():
@@ -165,6 +167,8 @@ class _Switch:
         members = releases.members(model_repository)
         for member in members:
             check_code(member, release)
+            if release not in ready.get(member.name, ()):
+                check_undamaged(member / str(release))
             if member.name not in ready:
                 raise UserError(
                     f"{member.name}: expected a version that is ready, got none. See `dualpath models`; "
@@ -209,7 +213,7 @@ class _Switch:
             self._take_back()
             raise ReloadFailed(
                 f"{error} Nothing has changed: {_said(before)} goes on. Publish another release before a restart, or "
-                f"remove this one: `dualpath prune {self.release}`."
+                f"remove it: dualpath prune {self.release}."
             ) from None
         self._report(f"{', '.join(self.readers)}: finishing the requests of {_said(before)}")
         for name in self.readers:
@@ -310,6 +314,8 @@ def _failing(what: str) -> Iterator[None]:
         yield
     except InferenceServerException as error:
         reason = str(error.message()).strip()
+        if access.REFUSED in reason:
+            raise UserError(access.NO_KEY) from None
         if "explicit model load" in reason:
             raise UserError(
                 "expected a server with explicit model control, as `dualpath serve` starts it, found one that loads "

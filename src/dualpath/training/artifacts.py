@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dualpath.errors import UserError
+from dualpath.extras import MissingExtra
 
 
 def installed(*packages: str, extra: str = "models") -> dict[str, str]:
@@ -19,9 +19,7 @@ def installed(*packages: str, extra: str = "models") -> dict[str, str]:
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            raise UserError(
-                f"expected the package {package}, found it is not installed. Run `pip install 'dualpath[{extra}]'`."
-            ) from None
+            raise MissingExtra(package, extra) from None
     return versions
 
 

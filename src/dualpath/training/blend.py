@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dualpath.errors import UserError
+from dualpath.extras import needs
 from dualpath.training.corpus.folds import Fold
 
 Floats = npt.NDArray[np.float32]
@@ -104,13 +104,9 @@ def plot(blend: Blend, path: Path) -> None:
     Raises:
         UserError: matplotlib is not installed.
     """
-    try:
+    with needs("train"):
         from matplotlib import style
         from matplotlib.figure import Figure
-    except ImportError:
-        raise UserError(
-            "plot: expected the package matplotlib, found it is not installed. Run `pip install 'dualpath[train]'`."
-        ) from None
     with style.context(STYLE):
         figure = Figure((6, 3.6), layout="constrained")
         axes = figure.subplots()

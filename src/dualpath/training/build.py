@@ -15,6 +15,7 @@ from pathlib import Path
 
 from dualpath import __version__
 from dualpath.errors import UserError
+from dualpath.extras import needs
 from dualpath.readability.contract import BERT, FOREST
 from dualpath.repository.facts import Facts, digests
 from dualpath.repository.folders import newest
@@ -124,7 +125,8 @@ def _bert(encoder_shape: str, precision: str) -> Recipe:
     trained = encoder_shape == "minilm"
 
     def model(path: Path) -> None:
-        import torch
+        with needs("models"):
+            import torch
 
         from dualpath.training.bert.encoder import Regressor, load_encoder
         from dualpath.training.bert.export import export_regressor

@@ -14,11 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
 from dualpath.errors import UserError
+from dualpath.extras import needs
 from dualpath.readability.tokens import TokenEncoder
 from dualpath.training.artifacts import replacing
 from dualpath.training.bert import batches, minilm
@@ -28,6 +26,18 @@ from dualpath.training.blend import Blend, blend
 from dualpath.training.corpus.folds import Fold, split
 from dualpath.training.corpus.rated import N_FOLDS, Corpus, read_corpus
 from dualpath.training.forest.fit import TABLE_FILE, ForestTable, cross_validate_forest
+
+with needs("cli"):
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.table import Table
 
 DATA_FOLDER = Path(__file__).parent / "data"
 

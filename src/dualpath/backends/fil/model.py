@@ -5,9 +5,12 @@ Like the C++ one it takes `input__0` FP32 [n_features] and gives `output__0` FP3
 """
 
 import numpy as np
-import treelite
 
 from dualpath import bls
+from dualpath.extras import needs
+
+with needs("models"):
+    import treelite
 
 
 class TritonPythonModel:

@@ -10,9 +10,11 @@ whose activations stay in the processor's cache.
 
 import os
 
-import torch
-
 from dualpath import bls
+from dualpath.extras import needs
+
+with needs("models"):
+    import torch
 
 NICENESS = 10
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,7 +22,6 @@ def check(directory: Path) -> None:
         UserError: it is a file, has something in it that is not an earlier report, or cannot be written to; or a
             package that draws the report is missing.
     """
-    _require()
     try:
         if os.path.lexists(directory) and not directory.is_dir():
             found = "a file" if directory.exists() else "a link to nothing"
@@ -92,12 +90,6 @@ def _is_report(directory: Path) -> bool:
 def _upwards(directory: Path) -> list[Path]:
     absolute = directory.absolute()
     return [absolute, *absolute.parents]
-
-
-def _require() -> None:
-    for package in ("jinja2", "matplotlib"):
-        if importlib.util.find_spec(package) is None:
-            raise UserError(f"a report needs {package}. Install it with `pip install 'dualpath[compare]'`.")
 
 
 def _unwritable(directory: Path, error: OSError) -> UserError:

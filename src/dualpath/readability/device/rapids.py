@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dualpath.extras import needs
+
 
 @dataclass(frozen=True)
 class Rapids:
@@ -35,9 +37,10 @@ class Rapids:
 
 def load_rapids() -> Rapids:
     """Import RAPIDS, which takes seconds and a GPU."""
-    import cudf
-    import cupy
-    from cudf.core.character_normalizer import CharacterNormalizer
-    from cudf.core.wordpiece_tokenize import WordPieceVocabulary
+    with needs("gpu"):
+        import cudf
+        import cupy
+        from cudf.core.character_normalizer import CharacterNormalizer
+        from cudf.core.wordpiece_tokenize import WordPieceVocabulary
 
     return Rapids(cudf, cupy, CharacterNormalizer, WordPieceVocabulary)

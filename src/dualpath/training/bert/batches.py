@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
+from dualpath.extras import needs
 from dualpath.readability.tokens import pad
+
+with needs("models"):
+    import torch
 
 Ids = npt.NDArray[np.int64]
 

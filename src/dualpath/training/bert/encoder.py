@@ -7,12 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
-import torch
-from transformers import BertModel
-from transformers.utils import logging
-
 from dualpath.errors import UserError
+from dualpath.extras import needs
 from dualpath.training.bert.head import Head
+
+with needs("models"):
+    import torch
+    from transformers import BertModel
+    from transformers.utils import logging
 
 
 class Regressor(torch.nn.Module):

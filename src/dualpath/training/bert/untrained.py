@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
-from transformers import BertConfig, BertModel
 
+from dualpath.extras import needs
 from dualpath.training.bert.encoder import Regressor, pooled_size
 from dualpath.training.bert.head import Head
+
+with needs("models"):
+    import torch
+    from transformers import BertConfig, BertModel
 
 BERT_LARGE: dict[str, Any] = {
     "hidden_size": 1024,

@@ -9,15 +9,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import treelite
 
 from dualpath.errors import UserError
+from dualpath.extras import needs
 from dualpath.readability.contract import FOREST
 from dualpath.readability.features import FeatureCounter, WordLists, features
 from dualpath.training.blend import rmse
 from dualpath.training.corpus.folds import Fold
 from dualpath.training.corpus.rated import Corpus
 from dualpath.training.forest.words import telling_words
+
+with needs("models"):
+    import treelite
 
 TABLE_FILE = "forest_table.npz"
 
@@ -126,7 +129,8 @@ def fit_forest(table: ForestTable, engine: str = "sklearn", seed: int = 0) -> Fo
 
 
 def _sklearn_forest(seed: int) -> Any:
-    from sklearn.ensemble import RandomForestRegressor
+    with needs("models"):
+        from sklearn.ensemble import RandomForestRegressor
 
     return RandomForestRegressor(
         n_estimators=N_TREES,
