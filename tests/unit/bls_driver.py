@@ -66,7 +66,8 @@ class Server:
     """Triton's side of a model that serves by a `Pipeline`."""
 
     def __init__(self, graph, **options):
-        self._pipeline = Pipeline(graph, model_config(decoupled=inspect.isasyncgenfunction(graph)), **options)
+        self._is_decoupled = inspect.isasyncgenfunction(graph)
+        self._pipeline = Pipeline(graph, model_config(decoupled=self._is_decoupled), **options)
         self._execute = Worker()
         self._finalize = Worker()
         self._closed: Future | None = None
@@ -79,6 +80,9 @@ class Server:
 
     def _serve(self, requests):
         answers = self._pipeline.execute(requests)
+        if self._is_decoupled:
+            assert answers is None
+            answers = [None] * len(requests)
         assert len(answers) == len(requests)
         for request, answer in zip(requests, answers, strict=True):
             request.end_of_execute(answer)
