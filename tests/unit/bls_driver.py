@@ -96,7 +96,7 @@ def serving(handle, **options):
         for request in server.requests:
             assert len(request.answers) == 1
             assert request.violations == []
-            assert request.flags == [fake_triton.TRITONSERVER_RESPONSE_COMPLETE_FINAL] * request.has_sender
+            assert request.sent_flags == [fake_triton.TRITONSERVER_RESPONSE_COMPLETE_FINAL] * request.has_sender
 
 
 @contextmanager
