@@ -55,7 +55,7 @@ class ReceivedRequest:
     def inputs(self) -> list[Tensor]:
         # The Python backend copies numbers too, when it makes a NumPy array of them.
         return [
-            Tensor.of(name, array.copy() if hasattr(array, "copy") else array, name in self._bf16)
+            Tensor.of(name, array.copy() if isinstance(array, np.ndarray) else array, name in self._bf16)
             for name, array in self.arrays.items()
         ]
 
