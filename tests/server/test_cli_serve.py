@@ -95,5 +95,5 @@ def test_local_scoring_names_a_damaged_artifact(model_repository, tmp_path):
     model.write_bytes(b"not a model")
     ended = dualpath("score", "--local", "some words", "--model-repository", str(tmp_path / "damaged"))
     assert ended.returncode == 2
-    assert ended.stderr.startswith("dualpath: --local: an artifact cannot be loaded")
-    assert "Run `dualpath build --force`." in ended.stderr
+    assert ended.stderr.startswith("dualpath: bert-large: expected model.pt of version 1 as recorded when made")
+    assert "Run `dualpath build --force`" in ended.stderr

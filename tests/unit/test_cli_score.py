@@ -38,7 +38,8 @@ def batches(monkeypatch):
 
 @pytest.fixture
 def dualpath(monkeypatch, capfd, batches):
-    """dualpath(*arguments) -> exit code, stdout, stderr."""
+    """dualpath(*arguments) -> exit code, stdout, stderr; nothing is on standard input."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
 
     def dualpath(*arguments):
         monkeypatch.setattr(sys, "argv", ["dualpath", *map(str, arguments)])
@@ -125,9 +126,9 @@ def test_rows_of_a_wrong_form_are_named_and_the_others_scored(dualpath, write):
     assert code == 1
     assert err.splitlines() == [
         f"dualpath: {path}:3: expected 2 columns, got 3. Quote a text that holds commas.",
-        f"dualpath: {path}:4: expected 2 columns, got 1.",
-        f"dualpath: {path}:5: expected a row of a CSV, got: ',' expected after '\"'.",
-        f"dualpath: {path}:7: expected a row of a CSV, got: unexpected end of data.",
+        f"dualpath: {path}:4: expected 2 columns, got 1. Add those that are missing.",
+        f"dualpath: {path}:5: expected a row of a CSV, got: ',' expected after '\"'. Close its quotes.",
+        f"dualpath: {path}:7: expected a row of a CSV, got: unexpected end of data. Close its quotes.",
     ]
     assert [row["score"] for row in rows(out)] == ["7.002000", "", "", "", "7.002000", ""]
 
@@ -199,8 +200,8 @@ def test_rows_beyond_a_batch_come_back_in_order(dualpath, write, batches):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([], "expected either TEXT arguments or --file, got neither."),
-        (["hi", "--file", "in.csv"], "expected either TEXT arguments or --file, got both."),
+        ([], "stdin: expected at least one excerpt, got none. Add one."),
+        (["hi", "--file", "in.csv"], "expected either TEXT arguments or --file, got both. Leave one out."),
         (["hi", "--bert-weight", "2"], "--bert-weight: expected a number from 0 to 1, got 2."),
         (["hi", "--bert-weight", "nan"], "--bert-weight: expected a number from 0 to 1, got nan."),
         (["--file", "none.csv"], "--file: expected a file, got 'none.csv': No such file or directory."),
@@ -214,17 +215,29 @@ def test_wrong_use_is_one_sentence(dualpath, arguments, sentence):
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
-        ("in.csv", "", "expected a CSV with a column 'excerpt', got an empty file."),
-        ("in.csv", "id,text\n1,a\n", "expected a column 'excerpt', got 'id', 'text'."),
-        ("in.csv", "id;excerpt\n1;a\n", "expected a column 'excerpt', got 'id;excerpt'."),
-        ("in.csv", "n,excerpt,n\n1,a,2\n", "expected columns of different names, got 'n' twice."),
-        ("in.csv", "id,excerpt\n", "expected at least one excerpt, got none."),
-        ("in.txt", " \n\n", "expected at least one excerpt, got none."),
+        ("in.csv", "", "expected a CSV with a header and rows, got an empty file. Add them."),
+        (
+            "in.csv",
+            "id,text\n1,a\n",
+            "expected a column 'excerpt', got 'id', 'text'. Rename one, or give --format txt.",
+        ),
+        (
+            "in.csv",
+            "id;excerpt\n1;a\n",
+            "expected a column 'excerpt', got 'id;excerpt'. Rename one, or give --format txt.",
+        ),
+        ("in.csv", "n,excerpt,n\n1,a,2\n", "1: expected columns of different names, got 'n' twice. Rename one."),
+        ("in.csv", "id,excerpt\n", "expected at least one excerpt, got none. Add one."),
+        ("in.txt", " \n\n", "expected at least one excerpt, got none. Add one."),
     ],
 )
 def test_a_file_with_nothing_to_score_is_refused(dualpath, write, name, content, sentence):
     path = write(name, content)
-    assert dualpath("score", "--local", "--file", path) == (2, "", f"dualpath: {path}: {sentence}\n")
+    assert dualpath("score", "--local", "--file", path) == (
+        2,
+        "",
+        f"dualpath: {path}:{'' if sentence.startswith('1:') else ' '}{sentence}\n",
+    )
 
 
 def test_a_csv_with_a_broken_header_is_refused(dualpath, write):

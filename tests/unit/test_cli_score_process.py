@@ -43,6 +43,22 @@ def test_stdin_is_text_a_line_by_default():
     assert done.stderr.decode().startswith("dualpath: stdin:3: excerpt: expected UTF-8 text")
 
 
+def test_stdin_is_read_without_being_asked_for():
+    assert faked(input=b"ab\nabc\n").stdout == b"7.0020\tab\n7.0030\tabc\n"
+    done = faked(input=b"\xef\xbb\xbfid,Excerpt,Bert_Weight\r\n7,ab,0\r\n")
+    assert (done.returncode, done.stdout) == (0, b"id,Excerpt,Bert_Weight,score\n7,ab,0,0.002000\n")
+    done = faked(input=b'{"excerpt": "ab", "id": 7, "bert_weight": 0}\n{"excerpt": 5}\n')
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert lines == [
+        {"excerpt": "ab", "id": 7, "bert_weight": 0, "score": pytest.approx(0.002)},
+        {"excerpt": 5, "score": None},
+    ]
+    assert done.stderr.decode() == "dualpath: stdin:2: excerpt: expected a text, got 5. Quote it.\n"
+    done = faked(input=b"id,text\n1,ab\n")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"stdin: expected a column 'excerpt', got 'id', 'text'." in done.stderr
+
+
 def test_stdin_can_be_csv():
     done = faked("--file", "-", "--format", "csv", input=b"excerpt,bert_weight\nab,0\n")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"excerpt,bert_weight,score\nab,0,0.002000\n", b"")

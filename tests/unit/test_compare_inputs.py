@@ -5,6 +5,7 @@ import json
 import struct
 
 import numpy as np
+import openpyxl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from dualpath.compare.tensors import BadValue, from_base64, from_values, infer_i
 from dualpath.errors import UserError
 from dualpath.readability.contract import EXCERPT, WEIGHT, Tensor
 from dualpath.readability.samples import SAMPLES
+from dualpath.tables import TOO_MUCH
 
 OURS = (EXCERPT, WEIGHT)
 INT8 = Tensor("X", "TYPE_INT8", (2, -1))
@@ -111,6 +113,31 @@ def test_json_shapes_are_row_major(rows):
     assert values(row) == {"X": [[1, 2, 3], [4, 5, 6]], "Y": [[1]], "Z": [False]}
 
 
+@pytest.mark.parametrize("ending", ["jsonl", "parquet", "xlsx"])
+def test_other_tables_have_a_column_for_each_input_too(rows, tmp_path, ending):
+    cells = [{"excerpt": "one", "bert_weight": 0.25, "id": 7}, {"excerpt": "two", "bert_weight": None, "id": 8}]
+    path = tmp_path / f"in.{ending}"
+    if ending == "jsonl":
+        path.write_text("\n".join(map(json.dumps, cells)))
+    elif ending == "parquet":
+        pyarrow = pytest.importorskip("pyarrow")
+        pytest.importorskip("pyarrow.parquet").write_table(pyarrow.Table.from_pylist(cells), path)
+    else:
+        book = openpyxl.Workbook()
+        for row in ([*cells[0]], *([*it.values()] for it in cells)):
+            book.active.append(row)
+        book.save(path)
+    first, second = rows(path.name, path.read_bytes())
+    assert values(first) == {"excerpt": [b"one"], "BERT_WEIGHT": [0.25]}
+    assert values(second) == {"excerpt": [b"two"], "BERT_WEIGHT": [inputs.DEFAULT_WEIGHT]}
+    assert second.where == f"{path}:{3 if ending == 'xlsx' else 2}"
+
+
+def test_json_lines_hold_tensors_as_lists(rows):
+    [row] = rows("in.jsonl", '{"X": [1, -2, 3, 4], "Y": [[1.5, 2], [3, 4]], "Z": true, "more": 1}\n', OTHERS)
+    assert values(row) == {"X": [[1, -2], [3, 4]], "Y": [[1.5, 2], [3, 4]], "Z": [True]}
+
+
 def test_built_in_excerpts_need_no_file():
     source = inputs.read(None)
     assert source.is_built_in
@@ -171,8 +198,8 @@ def test_a_bad_csv_is_refused_with_its_line(refused, content, message):
             '{"data": [{"excerpt": ["\\ud800"]}]}',
             "in.json: data[0]: excerpt: expected a text of whole characters, got '\\ud800'.",
         ),
-        (f'{{"data": [{{"excerpt": [{"1" * 5000}]}}]}}', f"in.json: expected JSON, got {inputs.TOO_MUCH}."),
-        (DEEP, f"in.json: expected JSON, got {inputs.TOO_MUCH}."),
+        (f'{{"data": [{{"excerpt": [{"1" * 5000}]}}]}}', f"in.json: expected JSON, got {TOO_MUCH}."),
+        (DEEP, f"in.json: expected JSON, got {TOO_MUCH}."),
         (
             '{"data": [{"excerpt": {"b64": "AAAB"}}]}',
             "in.json: data[0]: excerpt: expected Base64 of whole BYTES elements, got 3",
@@ -197,7 +224,7 @@ def test_a_cell_that_is_no_list_is_refused(refused, cell):
 
 def test_a_cell_of_lists_without_end_is_refused(refused):
     message = refused("in.csv", f'X\n"{DEEP}"\n', (INT8,))
-    assert message == f"in.csv:2: X: expected a list of values, got {inputs.TOO_MUCH}."
+    assert message == f"in.csv:2: X: expected a list of values, got {TOO_MUCH}."
 
 
 @pytest.mark.parametrize("depth", [500, 2000])
@@ -208,7 +235,10 @@ def test_lists_deeper_than_the_tensor_are_refused_however_deep(refused, depth):
 
 
 def test_other_files_are_refused(tmp_path):
-    with pytest.raises(UserError, match=r"--input: expected a file that ends in \.csv or \.json, got '.*in\.txt'\."):
+    (tmp_path / "in.txt").write_text("a text\n")
+    with pytest.raises(
+        UserError, match=r"--input: expected a file that ends in \.csv, .* or \.json, got '.*in\.txt'\."
+    ):
         inputs.read(tmp_path / "in.txt")
     with pytest.raises(UserError, match=r"--input: expected a file, got '.*in\.csv': No such file or directory\."):
         inputs.read(tmp_path / "in.csv")

@@ -9,6 +9,7 @@ import pytest
 
 from dualpath import cli
 from dualpath.errors import UserError
+from dualpath.repository.facts import Facts
 from dualpath.serving import StartFailed, TritonServer, installation, preflight, repository
 
 CONFIG = 'backend: "python"\ninstance_group [{kind: KIND_CPU}] # KIND_GPU is in configs\n'
@@ -45,6 +46,28 @@ def test_artifacts_may_lie_in_any_version(a_repository):
     (a_repository / "cuml" / "10" / "checkpoint.tl").rename(a_repository / "cuml" / "checkpoint.tl")
     with pytest.raises(UserError, match=r"cuml: expected .*1/checkpoint\.tl, found none; run `dualpath build`"):
         preflight.check_artifacts(models)
+
+
+def test_a_damaged_artifact_is_named_with_what_to_do(a_repository):
+    version = a_repository / "cuml" / "1"
+    (version / "checkpoint.tl").write_bytes(b"a forest")
+    Facts().write(version)
+    models = repository.models(a_repository)
+    preflight.check_artifacts(models)
+    (version / "checkpoint.tl").write_bytes(b"a forert")
+    with pytest.raises(
+        UserError, match=r"cuml: expected checkpoint\.tl of version 1 .*damaged.*dualpath build --force"
+    ):
+        preflight.check_artifacts(models)
+
+
+def test_a_certificate_and_key_that_triton_could_not_use_are_refused(tmp_path):
+    preflight.check_tls(None)
+    (tmp_path / "key.pem").write_text("no key")
+    with pytest.raises(
+        UserError, match=r"--grpc-tls-cert .*: expected a certificate and its private key .*No such file"
+    ):
+        preflight.check_tls((tmp_path / "nowhere.pem", tmp_path / "key.pem"))
 
 
 def test_the_file_beside_an_artifact_is_needed_too(a_repository):

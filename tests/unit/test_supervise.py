@@ -65,3 +65,39 @@ def test_supervisor_leaves_nothing_behind(tmp_path, code, how, expected):
     assert gone(child)
     assert not region.exists()
     assert not scratch.exists()
+
+
+SHOWING = """
+import os, pathlib, subprocess, sys
+shown = pathlib.Path("/proc/self/cmdline").read_text()
+inherited = subprocess.run(["env"], capture_output=True, text=True).stdout
+print(sys.argv[1:], "SECRET" in shown, "SECRET" in inherited, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("may_trace", [True, False])
+def test_hidden_arguments_reach_the_command_and_no_other_user(tmp_path, may_trace):
+    script = supervise.__file__
+    if not may_trace:
+        script = tmp_path / "supervise.py"
+        script.write_text(Path(supervise.__file__).read_text().replace("= 0, 17", "= 99, 99"))
+    hidden = {"DUALPATH_ARGUMENT_0": "--key=SECRET", "DUALPATH_ARGUMENT_1": "--other=SECRET"}
+    (tmp_path / "showing.py").write_text(SHOWING)
+    command = [
+        sys.executable,
+        str(tmp_path / "showing.py"),
+        "first",
+        "DUALPATH_ARGUMENT_1",
+        "DUALPATH_ARGUMENT_0",
+        "last",
+    ]
+    with subprocess.Popen(
+        [sys.executable, "-I", script, "1", str(tmp_path / "scratch"), "none", *command],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        env=os.environ | hidden,
+    ) as supervisor:
+        said = supervisor.stderr.read()
+    assert said == f"['first', '--other=SECRET', '--key=SECRET', 'last'] {not may_trace} False\n"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dualpath.cli.options import DEFAULT_REPOSITORY, DEFAULT_URL, Json, ModelRepository, Url
+from dualpath.errors import UserError
 from dualpath.readability.contract import BERT, MODELS
 
 COLUMNS = ("model", "version", "state", "backend", "device", "artifact")
@@ -19,10 +20,17 @@ def models(json: Json = False, model_repository: ModelRepository = DEFAULT_REPOS
     Artifacts, and what their build and their training said of them, are looked up in the model repository folder, where
     it is the one that the server loads.
     """
+    from tritonclient.utils import InferenceServerException
+
+    from dualpath.serving import access
     from dualpath.serving.client import connect
 
     client = connect(url)
-    index = client.get_model_repository_index(as_json=True)["models"]
+    try:
+        index = client.get_model_repository_index(as_json=True)["models"]
+    except InferenceServerException as error:
+        reason = str(error.message())
+        raise UserError(access.NO_KEY if access.REFUSED in reason else f"--url: {reason}.") from None
     ready = {entry["name"] for entry in index if entry.get("state") == "READY"}
     rows = [_row(client, entry, model_repository) for entry in index if not _is_past(entry, ready)]
     if json:

@@ -8,15 +8,17 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dualpath.cli.excerpt_files import Excerpt, Format, open_excerpts, write_csv
+from dualpath.cli.excerpt_files import Excerpts, open_excerpts, printable, write_csv
 from dualpath.cli.options import DEFAULT_REPOSITORY, DEFAULT_URL, ModelRepository, Url
 from dualpath.errors import UserError
+from dualpath.tables import Format, Record
 
 if TYPE_CHECKING:
     from dualpath.readability.combine import Scores
@@ -25,6 +27,7 @@ ROWS_PER_REQUEST = 32
 """Enough to fill BERT's chunks, few enough that the progress bar moves."""
 
 ScoreRows = Callable[[list[bytes], "Scores"], "Scores"]
+Show = Callable[[Record, float | None], None]
 
 
 class Style(StrEnum):
@@ -38,57 +41,72 @@ def score(
     texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT", help="Excerpts to score.")] = None,
     file: Annotated[
         str | None,
-        typer.Option("--file", metavar="F.csv|F.txt|-", help="CSV with a column `excerpt`, or text, one per line."),
+        typer.Option(
+            "--file",
+            metavar="FILE|-",
+            help="CSV, JSON lines, Parquet or .xlsx with a column `excerpt`, or text, one per line; -: standard input.",
+        ),
     ] = None,
     file_format: Annotated[
-        Format | None, typer.Option("--format", help="Format of the file.  [default: by its ending; - is txt]")
+        Format | None,
+        typer.Option(
+            "--format", help="Format of the file.  [default: by its ending; of standard input by its first line]"
+        ),
     ] = None,
     bert_weight: Annotated[
         float, typer.Option(help="Share of BERT in the score, 0 to 1; a CSV's column `bert_weight` comes first.")
     ] = 0.7,
     model: Annotated[Style, typer.Option(help="The model that scores.")] = Style.orchestrator,
     local: Annotated[bool, typer.Option("--local", help="Score in this process, without a server.")] = False,
-    json_lines: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
     model_repository: ModelRepository = DEFAULT_REPOSITORY,
     url: Url = DEFAULT_URL,
 ) -> None:
     """Score excerpts: one line each, higher is easier to read.
 
-    Texts and text files give `score<TAB>excerpt`; a CSV comes back with its columns and one more, `score`. A row that
+    Without TEXT and --file, standard input is read. Texts and text files give `score<TAB>excerpt`; a table comes back
+    as CSV, JSON lines as JSON lines, with its columns and one more, `score`. A row that
     cannot be scored is named on stderr and has no score; the others are scored all the same, and the exit code is 1.
     """
     from dualpath.readability.excerpts import InvalidInput, check_weight
 
-    if (not texts) == (file is None):
-        raise UserError("expected either TEXT arguments or --file, got " + ("both." if texts else "neither."))
+    if texts and file is not None:
+        raise UserError("expected either TEXT arguments or --file, got both. Leave one out.")
+    if not texts and file is None and sys.stdin.isatty():
+        raise UserError("expected TEXT arguments, --file or texts on standard input, got none. Give one.")
     try:
         check_weight(bert_weight, "--bert-weight")
     except InvalidInput as error:
         raise UserError(str(error)) from None
-    with open_excerpts(texts, file, file_format) as source:
+    with open_excerpts(texts, file, file_format) as excerpts:
         score_rows = _local(model_repository) if local else _served(url, model.value)
-        show = _show_json if json_lines else write_csv(source.columns) if source.columns else _show_line
-        n_bad = sum(_score_batch(batch, bert_weight, score_rows, show) for batch in _batches(source.excerpts))
+        show: Show = partial(_show_line, excerpts)
+        if as_json or excerpts.format is Format.jsonl:
+            show = _show_json
+        elif excerpts.columns:
+            show = write_csv(excerpts.columns)
+        batches = _batches(excerpts.records)
+        n_bad = sum(_score_batch(batch, excerpts, bert_weight, score_rows, show) for batch in batches)
     if n_bad:
         raise typer.Exit(1)
 
 
-def _score_batch(batch: list[Excerpt], bert_weight: float, score_rows: ScoreRows, show: Callable[..., None]) -> int:
+def _score_batch(batch: list[Record], excerpts: Excerpts, bert_weight: float, score_rows: ScoreRows, show: Show) -> int:
     """Score and show a batch; return how many of its rows could not be scored."""
     import numpy as np
 
     from dualpath.readability.excerpts import InvalidInput
 
-    weights: dict[Excerpt, float] = {}
+    good: dict[Record, tuple[bytes, float]] = {}
     for row in batch:
         try:
-            weights[row] = row.weight(bert_weight)
+            good[row] = excerpts.check(row, bert_weight)
         except InvalidInput as error:
             _complain(str(error))
-    scores: dict[Excerpt, float] = {}
-    if weights:
-        answer = score_rows([row.excerpt for row in weights], np.array(list(weights.values()), np.float32))
-        scores = dict(zip(weights, answer.tolist(), strict=True))
+    scores: dict[Record, float] = {}
+    if good:
+        texts, weights = zip(*good.values(), strict=True)
+        scores = dict(zip(good, score_rows(list(texts), np.array(weights, np.float32)).tolist(), strict=True))
     for row, value in list(scores.items()):
         if not math.isfinite(value):
             _complain(f"{row.where}: expected a finite score, got {value} from the model.")
@@ -98,8 +116,8 @@ def _score_batch(batch: list[Excerpt], bert_weight: float, score_rows: ScoreRows
     return len(batch) - len(scores)
 
 
-def _batches(excerpts: Iterable[Excerpt]) -> Iterator[list[Excerpt]]:
-    rows = iter(excerpts)
+def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
+    rows = iter(records)
     while batch := list(islice(rows, ROWS_PER_REQUEST)):
         yield batch
 
@@ -142,12 +160,11 @@ def _complain(sentence: str) -> None:
     print(f"dualpath: {sentence}", file=sys.stderr)
 
 
-def _show_line(row: Excerpt, value: float | None) -> None:
-    text = row.excerpt.decode(errors="replace")
+def _show_line(excerpts: Excerpts, row: Record, value: float | None) -> None:
+    text = printable(row.cells)[excerpts.excerpt]
     shown = " ".join(text[:100].split())
     print(f"{'' if value is None else format(value, '.4f')}\t{shown}{'…' if len(text) > 100 else ''}", flush=True)
 
 
-def _show_json(row: Excerpt, value: float | None) -> None:
-    record: dict[str, Any] = {**row.record(), "score": value}
-    print(json.dumps(record, ensure_ascii=False), flush=True)
+def _show_json(row: Record, value: float | None) -> None:
+    print(json.dumps({**printable(row.cells), "score": value}, ensure_ascii=False), flush=True)

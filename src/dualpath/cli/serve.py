@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import signal
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from dualpath.cli.options import DEFAULT_REPOSITORY, ModelRepository
+from dualpath.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,7 +30,7 @@ def serve(
     grpc_port: Annotated[int, typer.Option(help="Port for gRPC; 0 takes a free one.")] = 8001,
     metrics_port: Annotated[int, typer.Option(help="Port for metrics; 0 takes a free one.")] = 8002,
     host: Annotated[
-        str, typer.Option(help="Address to listen on. Whoever reaches it may also load and unload models.")
+        str, typer.Option(help="Address to listen on. Whoever reaches it may score; the rest needs the server's key.")
     ] = "127.0.0.1",
     config_name: Annotated[
         str | None, typer.Option(help="Take configs/NAME.pbtxt of each model, such as `gpu`, for its config.pbtxt.")
@@ -39,11 +41,23 @@ def serve(
             help="Triton server: `auto` (an installed one, else the embedded), `embedded`, or a path to tritonserver."
         ),
     ] = "auto",
+    key_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="DUALPATH_KEY_FILE", help="Take the key to loading, tracing and logging from here; else make one."
+        ),
+    ] = None,
+    grpc_tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM) for gRPC; HTTP has no TLS.")] = None,
+    grpc_tls_key: Annotated[Path | None, typer.Option(help="The certificate's private key (PEM).")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Pass Triton's log through.")] = False,
 ) -> None:
     """Serve the models on Triton until Ctrl-C."""
     from rich.console import Console
 
+    from dualpath.serving import access
+
+    if (grpc_tls_cert is None) != (grpc_tls_key is None):
+        raise UserError("expected both --grpc-tls-cert and --grpc-tls-key or neither, got one.")
     options = {
         "host": host,
         "http_port": http_port,
@@ -51,15 +65,31 @@ def serve(
         "metrics_port": metrics_port,
         "config_name": config_name,
         "server": server,
+        "key": access.read_key(key_file) if key_file else None,
+        "tls": (grpc_tls_cert, grpc_tls_key) if grpc_tls_cert else None,
     }
     console = Console(stderr=True, highlight=False)
     with suppress(KeyboardInterrupt), start(model_repository, console, verbose=verbose, **options) as triton:
         print(f"gRPC     {triton.grpc_url}")
         print(f"HTTP     http://{triton.http_url}")
         print(f"metrics  {triton.metrics_url}")
+        print(f"key      {triton.key_file}")
+        for line in _exposure(triton):
+            print(line)
         print("Ctrl-C stops it", flush=True)
         while True:
             triton.wait(1)
+
+
+def _exposure(triton: TritonServer) -> Iterator[str]:
+    """Say what others can do, if they can do anything."""
+    if not ipaddress.ip_address(triton.address).is_loopback:
+        yield (
+            f"open to whoever reaches {triton.host}: scoring, models' configs and statistics, metrics; closed without "
+            "the key: loading, tracing, logging, shared memory"
+        )
+    if triton.key_shows:
+        yield "warning: other users of this machine can read the key in the process list; see docs/security.md"
 
 
 @contextmanager

@@ -11,10 +11,12 @@ from tempfile import TemporaryDirectory
 
 from dualpath.compare.bench_models import build_encoder, with_artifacts
 from dualpath.compare.run import OnProgress
-from dualpath.compare.server import Server, Start, check_models, facts, serving
+from dualpath.compare.server import Server, Start, check_models, serving
 from dualpath.errors import UserError
 from dualpath.readability.contract import BERT, FOREST
-from dualpath.serving import installation, preflight, repository
+from dualpath.repository import folders
+from dualpath.repository.facts import Facts
+from dualpath.serving import installation, preflight
 
 GPU_CONFIG = "gpu"
 
@@ -78,7 +80,7 @@ def _report(on_progress: OnProgress, encoder: str, line: str) -> None:
 def _serve(model_repository: Path, stack: ExitStack, start: Start) -> Place:
     cpu, why = stack.enter_context(serving(model_repository, start)), why_no_gpu(model_repository)
     gpu = stack.enter_context(serving(model_repository, start, GPU_CONFIG)) if why is None else None
-    encoder = facts(model_repository).get("encoder", "unknown")
+    encoder = Facts.of(folders.newest(model_repository / BERT.name)).encoder or "unknown"
     return Place(model_repository, encoder, cpu.precision or "unknown", cpu, gpu, why or "")
 
 
@@ -86,7 +88,7 @@ def why_no_gpu(model_repository: Path) -> str | None:
     """Say why the model repository cannot be served on a GPU here; None where it can."""
     if not preflight.gpu_visible():
         return "no GPU"
-    models = repository.models(model_repository)
+    models = folders.models(model_repository)
     try:
         preflight.check_config_name(models, GPU_CONFIG)
         preflight.check_devices(models, GPU_CONFIG, installation.find())

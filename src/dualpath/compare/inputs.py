@@ -1,11 +1,9 @@
-"""What the compared models are asked: rows from a CSV, from perf_analyzer's `--input-data` JSON, or built in."""
+"""What the compared models are asked: rows from a table, from perf_analyzer's `--input-data` JSON, or built in."""
 
 from __future__ import annotations
 
-import csv
 import json
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -20,11 +18,10 @@ from dualpath.errors import UserError
 from dualpath.readability.contract import EXCERPT, WEIGHT, Tensor
 from dualpath.readability.excerpts import InvalidInput, check_excerpt, check_weight
 from dualpath.readability.samples import SAMPLES
+from dualpath.tables import TOO_MUCH, Format, read_tables, shown
 
 DEFAULT_WEIGHT = 0.5
 """BERT_WEIGHT of rows that have none."""
-TOO_MUCH = "a number of thousands of digits or lists within lists without end"
-"""What is JSON, but not for Python."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,14 +43,16 @@ class InputRows:
 
     Attributes:
         name: of the file, or "built-in excerpts".
-        records: for each row where it stands, and its values by name: a CSV's cells, or JSON.
-        is_csv: whether the values are cells.
+        records: for each row where it stands, and its values by name: a table's cells, or perf_analyzer's JSON.
+        is_table: whether they are cells, of which those that are no input are left out.
+        is_text: whether all cells are text, so that a number has to be read from it.
         is_built_in: whether they came with this package.
     """
 
     name: str
     records: Sequence[tuple[str, Mapping[str, Any]]]
-    is_csv: bool = False
+    is_table: bool = False
+    is_text: bool = False
     is_built_in: bool = False
 
     def tensors(self, inputs: Sequence[Tensor]) -> list[Row]:
@@ -66,29 +65,33 @@ class InputRows:
 
     def has(self, name: str) -> bool:
         """Return whether any row has a value for this input; BERT_WEIGHT has a default."""
-        found = (_value(values, name, self.is_csv) for _, values in self.records)
+        found = (_value(values, name, self.is_table) for _, values in self.records)
         return name == WEIGHT.name or any(value not in (None, "") for value in found)
 
     def n_without_weight(self) -> int:
         """Return how many rows have no BERT_WEIGHT."""
-        return sum(_value(values, WEIGHT.name, self.is_csv) in (None, "") for _, values in self.records)
+        return sum(_value(values, WEIGHT.name, self.is_table) in (None, "") for _, values in self.records)
 
     def _row(self, where: str, values: Mapping[str, Any], inputs: Sequence[Tensor]) -> Row:
         tensors = {}
         for tensor in inputs:
-            value = _value(values, tensor.name, self.is_csv)
+            value = _value(values, tensor.name, self.is_table)
             if tensor.name == WEIGHT.name and value in (None, ""):
-                value = str(DEFAULT_WEIGHT) if self.is_csv else [DEFAULT_WEIGHT]
+                value = str(DEFAULT_WEIGHT) if self.is_text else [DEFAULT_WEIGHT]
             if value is None:
                 found = ", ".join(map(repr, values)) or "none"
                 raise UserError(f"{where}: expected a value for {tensor.name}, got values for {found}. Add it.")
             try:
-                tensors[tensor.name] = _from_cell(value, tensor) if self.is_csv else _from_json(value, tensor)
+                if self.is_text:
+                    tensors[tensor.name] = _from_cell(value, tensor)
+                else:
+                    is_element = self.is_table and not isinstance(value, list | dict)
+                    tensors[tensor.name] = _from_json([value] if is_element else value, tensor)
             except BadValue as error:
                 raise UserError(f"{where}: {tensor.name}: {error}.") from None
             except RecursionError:
                 raise UserError(f"{where}: {tensor.name}: expected a list of values, got {TOO_MUCH}.") from None
-        if not self.is_csv and (more := values.keys() - tensors.keys()):
+        if not self.is_table and (more := values.keys() - tensors.keys()):
             names = ", ".join(tensor.name for tensor in inputs)
             raise UserError(f"{where}: expected values for {names} only, got one for {min(more)!r} too. Leave it out.")
         if {EXCERPT.name, WEIGHT.name} <= tensors.keys():
@@ -97,50 +100,35 @@ class InputRows:
 
 
 def read(path: Path | None) -> InputRows:
-    """Read a .csv or .json file, or the built-in excerpts.
+    """Read a file, or the built-in excerpts.
 
     Raises:
-        UserError: the file cannot be read, is neither, or holds no row.
+        UserError: the file cannot be read, is of none of the formats, or holds no row.
     """
     if path is None:
         records = [(f"built-in excerpt {sample.title!r}", {EXCERPT.name: [sample.text]}) for sample in SAMPLES]
         return InputRows("built-in excerpts", records, is_built_in=True)
-    readers = {".csv": _read_csv, ".json": _read_json}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise UserError(f"--input: expected a file that ends in .csv or .json, got {str(path)!r}.")
     try:
-        source = reader(path)
+        source = _read_json(path) if path.suffix.lower() == ".json" else _read_table(path)
     except OSError as error:
         raise UserError(f"--input: expected a file, got {str(path)!r}: {error.strerror}.") from None
     if not source.records:
-        raise UserError(f"{path}: expected at least one row, got none.")
+        raise UserError(f"{path}: expected at least one row, got none. Add one.")
     return source
 
 
-def _read_csv(path: Path) -> InputRows:
-    csv.field_size_limit(sys.maxsize)  # a text may be a whole book
-    records: list[tuple[str, dict[str, str]]] = []
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
-        reader = csv.reader(lines, strict=True)  # else a quote left open would silently swallow the rows after it
-        line = 1
-        try:
-            header = next(filter(None, reader), None)
-            if header is None:
-                raise UserError(f"{path}: expected a CSV with a header and rows, got an empty file.")
-            if twice := next((column for column in header if header.count(column) > 1), None):
-                raise UserError(f"{path}:1: expected columns of different names, got {twice!r} twice.")
-            line = reader.line_num + 1
-            for cells in reader:
-                if len(cells) not in (0, len(header)):
-                    hint = " Quote a text that holds commas." if len(cells) > len(header) else ""
-                    raise UserError(f"{path}:{line}: expected {len(header)} columns, got {len(cells)}.{hint}")
-                if cells:
-                    records.append((f"{path}:{line}", dict(zip(header, cells, strict=True))))
-                line = reader.line_num + 1
-        except csv.Error as error:
-            raise UserError(f"{path}:{line}: expected a row of a CSV, got: {error}.") from None
-    return InputRows(str(path), records, is_csv=True)
+def _read_table(path: Path) -> InputRows:
+    with path.open("rb") as file:
+        table = read_tables(file, str(path))[0]
+        if table.format is Format.txt:
+            endings = ".csv, .jsonl, .parquet, .xlsx or .json"
+            raise UserError(f"--input: expected a file that ends in {endings}, got {str(path)!r}. Name another.")
+        records = []
+        for row in table.records:
+            if row.fault:
+                raise UserError(f"{row.where}: {row.fault}")
+            records.append((row.where, row.cells))
+        return InputRows(str(path), records, is_table=True, is_text=table.has_text_cells)
 
 
 def _read_json(path: Path) -> InputRows:
@@ -157,20 +145,20 @@ def _read_json(path: Path) -> InputRows:
     if not isinstance(data, list):
         raise UserError(
             f'{path}: expected {{"data": [{{"INPUT": [values], …}}, …]}} as perf_analyzer\'s --input-data, got '
-            f"{_shown(content)}."
+            f"{shown(content)}."
         )
     # A list in the list is a stream for sequence models; other models take its steps one after the other.
     steps = chain.from_iterable(step if isinstance(step, list) else [step] for step in data)
     records = [(f"{path}: data[{number}]", step) for number, step in enumerate(steps)]
     for where, step in records:
         if not isinstance(step, dict):
-            raise UserError(f'{where}: expected {{"INPUT": [values], …}}, got {_shown(step)}.')
+            raise UserError(f'{where}: expected {{"INPUT": [values], …}}, got {shown(step)}.')
     return InputRows(str(path), records)
 
 
-def _value(values: Mapping[str, Any], name: str, is_csv: bool) -> Any:
-    """Return the value for an input, None where there is none; a CSV's column may be written in other case."""
-    if name in values or not is_csv:
+def _value(values: Mapping[str, Any], name: str, is_table: bool) -> Any:
+    """Return the value for an input, None where there is none; a table's column may be written in other case."""
+    if name in values or not is_table:
         return values.get(name)
     columns = [column for column in values if column.strip().lower() == name.lower()]
     if len(columns) > 1:
@@ -179,14 +167,14 @@ def _value(values: Mapping[str, Any], name: str, is_csv: bool) -> Any:
 
 
 def _from_cell(cell: str, tensor: Tensor) -> npt.NDArray[Any]:
-    """Read a cell: one element as it stands, several as a JSON list."""
+    """Read a cell of text: one element as it stands, several as a JSON list."""
     is_text = tensor.dtype == "TYPE_STRING"
     if math.prod(tensor.dims) in (-1, 1) and (is_text or not cell.lstrip().startswith("[")):
         return from_values([cell.encode(errors="surrogateescape") if is_text else cell.strip()], tensor)
     try:
         values = json.loads(cell)
     except ValueError:  # no JSON, or a number of thousands of digits
-        raise BadValue(f"expected a JSON list of {list(tensor.dims)} elements, got {_shown(cell)}") from None
+        raise BadValue(f"expected a JSON list of {list(tensor.dims)} elements, got {shown(cell)}") from None
     return from_values(values, tensor)
 
 
@@ -196,10 +184,10 @@ def _from_json(value: Any, tensor: Tensor) -> npt.NDArray[Any]:
     if isinstance(value, dict) and "content" in value:
         shape, value = value.get("shape"), value["content"]
         if shape is not None and not (isinstance(shape, list) and all(type(size) is int for size in shape)):
-            raise BadValue(f"expected a shape such as [2, 8], got {_shown(shape)}")
+            raise BadValue(f"expected a shape such as [2, 8], got {shown(shape)}")
     if isinstance(value, dict):
         if not isinstance(value.get("b64"), str):
-            raise BadValue(f'expected [values], {{"b64": …}} or {{"content": …, "shape": […]}}, got {_shown(value)}')
+            raise BadValue(f'expected [values], {{"b64": …}} or {{"content": …, "shape": […]}}, got {shown(value)}')
         return from_base64(value["b64"], tensor, shape)
     return from_values(value, tensor, shape)
 
@@ -213,11 +201,3 @@ def _check_ours(where: str, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
             check_weight(float(weight), f"{where}: {WEIGHT.name}")
     except InvalidInput as error:
         raise UserError(str(error)) from None
-
-
-def _shown(value: Any) -> str:
-    try:
-        text = json.dumps(value, ensure_ascii=False, default=str)
-    except RecursionError:
-        return TOO_MUCH
-    return text if len(text) <= 40 else f"{text[:40]}…"

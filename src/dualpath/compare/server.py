@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
@@ -13,8 +12,9 @@ from tritonclient.utils import InferenceServerException
 
 from dualpath.errors import UserError
 from dualpath.readability.contract import BERT
-from dualpath.readability.releases import newest
-from dualpath.serving import ServerFailed, TritonServer, repository
+from dualpath.repository import folders
+from dualpath.repository.facts import Facts
+from dualpath.serving import ServerFailed, TritonServer
 from dualpath.serving.client import connect
 
 Start = Callable[..., AbstractContextManager[TritonServer]]
@@ -80,22 +80,15 @@ def check_models(model_repository: Path, names: Iterable[str]) -> None:
     Raises:
         UserError: it does.
     """
-    known = {model.name for model in repository.models(model_repository)}
+    known = {model.name for model in folders.models(model_repository)}
     if unknown := sorted({*names} - known):
         raise UserError(f"{unknown[0]}: expected a model of {model_repository}, which has {', '.join(sorted(known))}.")
-
-
-def facts(model_repository: Path) -> dict[str, str]:
-    """Return what the build of BERT says of itself: its precision and encoder; nothing where there is none."""
-    built = newest(model_repository / BERT.name) / "build.json"
-    found: dict[str, str] = json.loads(built.read_text(encoding="utf-8")) if built.is_file() else {}
-    return found
 
 
 @contextmanager
 def serving(model_repository: Path, start: Start = start_quietly, config_name: str | None = None) -> Iterator[Server]:
     """Start a server on a model repository, connect to it, and stop it in the end."""
-    precision = facts(model_repository).get("precision")
+    precision = Facts.of(folders.newest(model_repository / BERT.name)).precision
     with (
         start(model_repository, config_name=config_name) as triton,
         closing(Server(triton.grpc_url, triton, precision)) as server,

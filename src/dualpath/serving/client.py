@@ -11,10 +11,37 @@ from dualpath.errors import UserError
 from dualpath.extras import needs
 from dualpath.readability.combine import Scores
 from dualpath.readability.contract import EXCERPT, SCORE, WEIGHT
+from dualpath.serving import access
 
 with needs("cli"):
     import tritonclient.grpc as grpcclient
     from tritonclient.utils import InferenceServerException
+
+TLS = "grpcs://"
+"""How an address of a gRPC port with TLS begins. Authorities beside the system's: GRPC_DEFAULT_SSL_ROOTS_FILE_PATH."""
+
+
+class _WithKey:
+    """A client's plugin that adds the server's key to every request."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    def __call__(self, request: Any) -> None:
+        request.headers = {**(request.headers or {}), access.GRPC_HEADER: self._key}
+
+
+def open_client(url: str) -> grpcclient.InferenceServerClient:
+    """Return a client of a gRPC address, with the server's key if this user has it. It does not connect yet.
+
+    Args:
+        url: such as "localhost:8001", or "grpcs://scores.example.org:8001" for TLS.
+    """
+    address = url.removeprefix(TLS)
+    client = grpcclient.InferenceServerClient(address, ssl=url.startswith(TLS))
+    if (key := access.key_for(address)) is not None:
+        client.register_plugin(_WithKey(key))
+    return client
 
 
 def connect(url: str) -> grpcclient.InferenceServerClient:
@@ -23,9 +50,9 @@ def connect(url: str) -> grpcclient.InferenceServerClient:
     Raises:
         UserError: the address is none, or nothing answers there.
     """
-    if not url or "://" in url:
+    if not url or "://" in url.removeprefix(TLS):
         raise UserError(f"--url: expected HOST:PORT of a Triton server's gRPC, such as localhost:8001, got {url!r}.")
-    client = grpcclient.InferenceServerClient(url)
+    client = open_client(url)
     try:
         alive = client.is_server_live(client_timeout=5)
     except InferenceServerException as error:

@@ -6,12 +6,14 @@ import errno
 import importlib.util
 import random
 import socket
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 
 from dualpath.errors import UserError
 from dualpath.readability import releases
 from dualpath.readability.contract import MODELS
+from dualpath.repository.facts import Facts
 from dualpath.serving import repository
 from dualpath.serving.installation import Installation
 
@@ -26,11 +28,35 @@ def check_artifacts(models: list[Path]) -> None:
         for file in built.get(model.name, ()):
             if not _in_any_version(model, file):
                 raise UserError(f"{model.name}: expected {model / '1' / file}, found none; run `dualpath build`")
+        check_undamaged(releases.newest(model))
         # Triton 2.51 waits for ever for a Python model whose code is missing.
         if repository.is_python(model) and "default_model_filename" not in repository.config_text(model):
             newest = releases.newest(model)
             if not (newest / "model.py").is_file():
                 raise UserError(f"{model.name}: expected {newest / 'model.py'}, found none; restore it")
+
+
+def check_undamaged(version: Path) -> None:
+    """Refuse a version whose files are not those that were published with it; files without a record pass."""
+    if damaged := Facts.of(version).damaged(version):
+        raise UserError(
+            f"{version.parent.name}: expected {' and '.join(damaged)} of version {version.name} as recorded when made, "
+            f"got other bytes: damaged or changed since. Run `dualpath build --force`, or restore it from a copy."
+        )
+
+
+def check_tls(files: tuple[Path, Path] | None) -> None:
+    """Refuse a certificate and key that cannot be read or do not belong together: Triton would end without a reason."""
+    if files is None:
+        return
+    certificate, key = files
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"--grpc-tls-cert {certificate}, --grpc-tls-key {key}: expected a certificate and its private key without "
+            f"a password, both PEM, got: {error}. Give files that belong together."
+        ) from None
 
 
 def _in_any_version(model: Path, file: str) -> bool:

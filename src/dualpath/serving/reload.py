@@ -25,7 +25,9 @@ from typing import Any
 from dualpath.errors import UserError
 from dualpath.extras import needs
 from dualpath.readability import releases
+from dualpath.serving import access
 from dualpath.serving.log import one_line
+from dualpath.serving.preflight import check_undamaged
 from dualpath.serving.repository import complete_release
 
 with needs("cli"):
@@ -84,6 +86,9 @@ def reload_release(
         if model is not None and model not in server.ready():
             raise UserError(f"{model}: expected a model that is served, one of {', '.join(sorted(server.ready()))}.")
         _check_not_replaced(model_repository, switch)
+        for member in members:
+            if release not in switch.ready[member.name]:
+                check_undamaged(member / str(release))
         if switch.serves_only(release):
             if model is not None and model not in releases.CHILDREN:
                 report(f"{model}: loading it, if its files have changed")
@@ -260,6 +265,8 @@ def _failing(what: str) -> Iterator[None]:
         yield
     except InferenceServerException as error:
         reason = str(error.message()).strip()
+        if access.REFUSED in reason:
+            raise UserError(access.NO_KEY) from None
         if "explicit model load" in reason:
             raise UserError(
                 "expected a server with explicit model control, as `dualpath serve` starts it, found one that loads "

@@ -13,12 +13,14 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from dualpath.readability import releases
-from dualpath.serving import environment, installation, log, preflight, repository, supervise
+from dualpath.serving import access, environment, installation, log, preflight, repository, supervise
+from dualpath.serving.client import TLS
 from dualpath.serving.installation import Installation
 
 EXIT_TIMEOUT_S = 10
@@ -65,9 +67,15 @@ class TritonServer:
         on_progress: called while loading, several times a second.
         on_record: called with each record of Triton's log, inside `start` and `wait`.
         start_timeout_s: how long loading may take.
+        key: what a request must carry to load, trace, log or register shared memory (`access`); by default a new one.
+        tls: files of a certificate and its private key, both PEM, for gRPC.
 
     Attributes:
         pid: of the Triton process, once started.
+        address: IPv4 address that it listens on, once started.
+        shm_prefix: how the names of its regions in /dev/shm begin, once started.
+        key_file: where commands on this machine find the key, once started.
+        key_shows: whether other users of this machine can read the key among Triton's arguments, once started.
         log_path: where its output goes, once started.
         ready: whether every model was loaded.
     """
@@ -87,11 +95,19 @@ class TritonServer:
         on_progress: Callable[[Progress], None] | None = None,
         on_record: Callable[[log.Record], None] | None = None,
         start_timeout_s: float = 600,
+        key: str | None = None,
+        tls: tuple[Path, Path] | None = None,
     ) -> None:
         self.model_repository = Path(model_repository).absolute()
         self.host = host
         self.ready = False
         self.pid = 0
+        self.shm_prefix = ""
+        self.key = key or access.new_key()
+        self.key_file: Path | None = None
+        self.key_shows = False
+        self._tls = tls
+        self._written: access.KeyFile | None = None
         self.log_path = log_path.absolute() if log_path else None
         self._ports = {"--http-port": http_port, "--grpc-port": grpc_port, "--metrics-port": metrics_port}
         self._config_name = config_name
@@ -101,7 +117,7 @@ class TritonServer:
         self._on_progress = on_progress
         self._on_record = on_record
         self._start_timeout_s = start_timeout_s
-        self._address = ""
+        self.address = ""
         self._scratch: Path | None = None
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._log: log.LogFollower | None = None
@@ -122,8 +138,8 @@ class TritonServer:
 
     @property
     def grpc_url(self) -> str:
-        """Address of the gRPC endpoint, such as "127.0.0.1:8001"."""
-        return self._url("--grpc-port")
+        """Address of the gRPC endpoint, such as "127.0.0.1:8001", or "grpcs://127.0.0.1:8001" with TLS."""
+        return f"{TLS if self._tls else ''}{self._url('--grpc-port')}"
 
     @property
     def metrics_url(self) -> str:
@@ -132,7 +148,7 @@ class TritonServer:
 
     def _url(self, option: str) -> str:
         # A server on all addresses is reached through the loopback.
-        return f"{'127.0.0.1' if self._address == '0.0.0.0' else self._address}:{self._ports[option]}"
+        return f"{'127.0.0.1' if self.address == '0.0.0.0' else self.address}:{self._ports[option]}"
 
     def start(self) -> None:
         """Start the server and return when every model is ready.
@@ -143,18 +159,21 @@ class TritonServer:
         """
         models = repository.models(self.model_repository)
         found = installation.find(self._server)
+        preflight.check_tls(self._tls)
         preflight.check_artifacts(models)
         environment.check_attached(models, self._config_name, found.stub)
         preflight.check_config_name(models, self._config_name)
         preflight.check_devices(models, self._config_name, found)
-        self._address = preflight.resolve(self.host)
-        self._ports = preflight.check_ports(self._address, self._ports)
+        self.address = preflight.resolve(self.host)
+        self._ports = preflight.check_ports(self.address, self._ports)
         try:
             # Nobody publishes a version while Triton looks which there are.
             with releases.locked(self.model_repository):
                 repository.complete_release(self.model_repository)
                 releases.start_anew(self.model_repository)
                 self._spawn(found)
+                self._written = access.KeyFile(access.default_file(self._ports["--grpc-port"]), self.key)
+                self.key_file = self._written.path
                 self._await_ready([model.name for model in models])
         except BaseException:
             self.stop()
@@ -174,12 +193,21 @@ class TritonServer:
                 return
             time.sleep(min(POLL_S, left))
 
+    def close_shared_memory(self) -> None:
+        """Take the right to read what passes between Triton and its models from other users: Triton gives it."""
+        for region in Path("/dev/shm").glob(f"{self.shm_prefix}*"):
+            with suppress(OSError):
+                region.chmod(0o600)
+
     def stop(self) -> None:
         """Stop the server and return when nothing of it is left. Does nothing when it is not running."""
         if self._supervisor is not None:
             # Closing its stdin would do, were it not that a fork of this process may hold the pipe open too.
             self._supervisor.communicate(b"stop")
             self._supervisor = None
+        if self._written is not None:
+            self._written.close()
+            self._written = self.key_file = None
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
             self._scratch = None
@@ -199,34 +227,45 @@ class TritonServer:
             self.log_path = Path(name)
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         # Named after the folder, so that what a killed server leaves in /dev/shm can be told from others'.
-        shm_prefix = f"{self._scratch.name}-"
+        self.shm_prefix = f"{self._scratch.name}-"
         command = [
             str(found.binary),
             f"--model-repository={self.model_repository}",
             f"--backend-directory={backends}",
-            *(f"{option.replace('port', 'address')}={self._address}" for option in self._ports),
+            *(f"{option.replace('port', 'address')}={self.address}" for option in self._ports),
             *(f"{option}={port}" for option, port in self._ports.items()),
             # Explicit, so that a model can be unloaded and loaded again while the server runs.
             "--model-control-mode=explicit",
             "--load-model=*",
             f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
-            f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
+            f"--backend-config=python,shm-region-prefix-name={self.shm_prefix}",
             # Docker gives all of /dev/shm 64 MB: an installed server keeps its own default.
             *([f"--backend-config=python,shm-default-byte-size={SHM_BYTES}"] if found.embedded else []),
             # Nothing is traced until a client asks for it; it may do so, but not say where to.
             f"--trace-config=triton,file={self._scratch / 'trace.json'}",
             "--trace-config=level=OFF",
             *([f"--model-config-name={self._config_name}"] if self._config_name else []),
+            *(_tls_arguments(*self._tls) if self._tls else []),
             *self._extra_args,
         ]
+        hidden = {f"{supervise.HIDDEN}{i}": argument for i, argument in enumerate(access.arguments(self.key))}
         with self.log_path.open("wb") as output:
             self._log = log.LogFollower(self.log_path)
             self._supervisor = subprocess.Popen(
-                [sys.executable, "-I", supervise.__file__, str(GRACE_S), str(self._scratch), shm_prefix, *command],
+                [
+                    sys.executable,
+                    "-I",
+                    supervise.__file__,
+                    str(GRACE_S),
+                    str(self._scratch),
+                    self.shm_prefix,
+                    *command,
+                    *hidden,
+                ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=output,
-                env=found.environment(),
+                env=found.environment() | hidden,
                 # Ctrl-C is for this process alone, which then stops the server.
                 start_new_session=True,
             )
@@ -252,6 +291,8 @@ class TritonServer:
             # Its own log first: whoever else listens on the port would answer too.
             if len(listening) == len(_LISTENING) and self._answers():
                 self.ready = True
+                self.close_shared_memory()
+                self.key_shows = self.key.encode() in Path(f"/proc/{self.pid}/cmdline").read_bytes()
                 return
             if time.monotonic() > deadline:
                 what = f"{', '.join(waiting)} still loading" if waiting else "no answer"
@@ -293,3 +334,11 @@ class TritonServer:
     def _failure(self, error: type[ServerFailed], sentence: str) -> ServerFailed:
         self._failed = True
         return error(f"{sentence.rstrip('.')}. Triton's log: {self.log_path}")
+
+
+def _tls_arguments(certificate: Path, key: Path) -> list[str]:
+    return [
+        "--grpc-use-ssl=true",
+        f"--grpc-server-cert={certificate.absolute()}",
+        f"--grpc-server-key={key.absolute()}",
+    ]

@@ -8,19 +8,29 @@ Usage: python -I supervise.py GRACE_S SCRATCH SHM_PREFIX COMMAND...
 The first line on stdout is the command's pid. The command writes to stderr. Anything on stdin, its end included, stops
 the command: SIGTERM, GRACE_S seconds, SIGKILL. Then its process group, /dev/shm/SHM_PREFIX* and the folder SCRATCH are
 removed. The exit status is the command's, or 128 and the signal that ended it.
+
+An argument that is the name of an environment variable DUALPATH_ARGUMENT_* stands for its value, which other users of
+the machine cannot read in /proc/PID/cmdline, nor the command's children in their environment.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import select
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+
+HIDDEN = "DUALPATH_ARGUMENT_"
+
+_PTRACE_TRACEME, _PTRACE_DETACH = 0, 17
 
 
 def main(grace_s: float, scratch: Path, shm_prefix: str, command: list[str]) -> int:
@@ -30,9 +40,10 @@ def main(grace_s: float, scratch: Path, shm_prefix: str, command: list[str]) -> 
     signal.set_wakeup_fd(on_signal)
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
+    os.umask(0o077)  # traces and logs are files
     server: subprocess.Popen[bytes] | None = None
     try:
-        server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), start_new_session=True)
+        server = _start(command)
         with contextlib.suppress(BrokenPipeError):
             print(server.pid, flush=True)
         while not _ended(server.pid):
@@ -45,6 +56,81 @@ def main(grace_s: float, scratch: Path, shm_prefix: str, command: list[str]) -> 
             region.unlink(missing_ok=True)
         shutil.rmtree(scratch, ignore_errors=True)
     return status if status >= 0 else 128 - status
+
+
+def _start(command: list[str]) -> subprocess.Popen[bytes]:
+    if any(argument.startswith(HIDDEN) for argument in command):
+        try:
+            server = _popen(command, _let_trace)
+        except subprocess.SubprocessError:  # this machine lets no process trace its child
+            pass
+        else:
+            try:
+                _put_hidden(server.pid)
+                _ptrace(_PTRACE_DETACH, server.pid)
+                return server
+            except (OSError, ValueError):
+                server.kill()
+                server.wait()
+    values = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(HIDDEN)}
+    return _popen([values.get(argument, argument) for argument in command])
+
+
+def _popen(command: list[str], first: Callable[[], None] | None = None) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), start_new_session=True, preexec_fn=first
+    )
+
+
+def _let_trace() -> None:
+    _ptrace(_PTRACE_TRACEME, 0)
+
+
+def _ptrace(request: int, pid: int) -> None:
+    call = ctypes.CDLL(None, use_errno=True).ptrace
+    call.argtypes, call.restype = [ctypes.c_long] * 4, ctypes.c_long
+    if call(request, pid, 0, 0) == -1:
+        raise OSError(ctypes.get_errno(), "ptrace")
+
+
+def _put_hidden(pid: int) -> None:
+    """Let the arguments of a process that its exec has stopped point to the values of their variables.
+
+    /proc/PID/cmdline shows the memory that exec filled, not what the pointers name; /proc/PID/environ, which has the
+    values, is its user's alone.
+    """
+    os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+    # Field 28 is where the stack begins: argc, the pointers to the arguments, 0, those to the environment, 0.
+    stack = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[25])
+    with open(f"/proc/{pid}/mem", "r+b", buffering=0) as memory:
+
+        def read(address: int, n_bytes: int) -> bytes:
+            memory.seek(address)
+            return memory.read(n_bytes)
+
+        def point(slot: int, address: int) -> None:
+            memory.seek(slot)
+            memory.write(struct.pack("N", address))
+
+        def strings(slot: int) -> dict[int, tuple[int, bytes]]:
+            found = {}
+            while pointer := struct.unpack("N", read(slot, 8))[0]:
+                found[slot] = pointer, read(pointer, 4096).split(b"\0")[0]
+                slot += 8
+            return found
+
+        arguments = strings(stack + 8)
+        environment = strings(stack + 8 * (len(arguments) + 2))
+        other = next(pointer for pointer, text in environment.values() if not text.startswith(HIDDEN.encode()))
+        values = {}
+        for slot, (pointer, text) in environment.items():
+            name = text.partition(b"=")[0]
+            if name.startswith(HIDDEN.encode()):
+                values[name] = pointer + len(name) + 1
+                point(slot, other)
+        for slot, (_, text) in arguments.items():
+            if text in values:
+                point(slot, values[text])
 
 
 def _stop(server: subprocess.Popen[bytes], grace_s: float) -> int:

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import psutil
-import tritonclient.grpc as grpcclient
 from tritonclient.utils import InferenceServerException
 
 from dualpath.compare.breakdown import metrics, statistics
 from dualpath.compare.breakdown.processes import Usage, find_metrics, find_server
 from dualpath.compare.breakdown.statistics import Share, Statistics
 from dualpath.compare.result import Process, Stage, Step
+from dualpath.serving.client import open_client
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ class Recorder:
         server_pid: int | None = None,
     ) -> None:
         self.notes: list[str] = []
-        self._client = grpcclient.InferenceServerClient(url)
+        self._client = open_client(url)
         self._shares = {name: self._share(*model) for name, model in models.items()}
         server = _process(server_pid) if server_pid else find_server(url)
         if server is None:

@@ -19,6 +19,7 @@ from dualpath.compare.breakdown import traces
 from dualpath.compare.breakdown.processes import find_server
 from dualpath.compare.breakdown.traces import Trace
 from dualpath.compare.result import Span
+from dualpath.serving.client import open_client
 
 N_TRACED = 5
 ENOUGH_S = 10.0
@@ -48,7 +49,7 @@ def timelines(url: str, requests: Mapping[str, bytes]) -> tuple[list[Span], list
     """
     spans: list[Span] = []
     notes: list[str] = []
-    client = grpcclient.InferenceServerClient(url)
+    client = open_client(url)
     unlimited = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
     with grpc.insecure_channel(url, options=unlimited) as channel:
         infer = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer

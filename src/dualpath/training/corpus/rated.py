@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from dualpath.errors import UserError
 from dualpath.readability.features import holds_word
-from dualpath.training.corpus.tables import Record, Table, read_tables
+from dualpath.tables import Format, Record, Table, bad_byte, open_tables
 
 COLUMNS = {
     "excerpt": ("excerpt", "Excerpt"),
@@ -75,11 +75,11 @@ def read_corpus(path: Path, n_folds: int = N_FOLDS) -> Corpus:
         UserError: the file cannot be read, a column is missing, or rows cannot be used: no text, no finite target, a
             repeated row, too few groups. All of them are counted, the first ten named by line.
     """
-    tables = read_tables(path)
-    table = next((table for table in tables if _missing(_names(table)) == []), tables[0])
-    reader = _Reader(_columns(table, path), table.unit)
-    for record in table.records:
-        reader.add(record)
+    with open_tables(path, Format.csv) as tables:
+        table = next((table for table in tables if _missing(_names(table)) == []), tables[0])
+        reader = _Reader(_columns(table), table.unit)
+        for record in table.records:
+            reader.add(record)
     groups = _linked(reader.keys)
     n_groups = len(set(groups))
     faults = reader.faults
@@ -94,35 +94,35 @@ def read_corpus(path: Path, n_folds: int = N_FOLDS) -> Corpus:
 
 
 def _names(table: Table) -> list[str]:
-    return [" ".join(name.split()) for name in table.header]
+    return [" ".join(name.split()) for name in table.columns]
 
 
 def _missing(names: list[str]) -> list[str]:
     return [column for column in NEEDED if not {*COLUMNS[column]} & {*names}]
 
 
-def _columns(table: Table, path: Path) -> dict[str, int]:
-    """Find the columns by their names: what each holds -> its place."""
-    where, names = f"{path}, {table.unit} {table.header_line}", _names(table)
+def _columns(table: Table) -> dict[str, str]:
+    """Find the columns by their names: what each holds -> its name in the table."""
+    where, names = f"{table.name}, {table.unit} {table.header_line}", _names(table)
     if missing := _missing(names):
         expected = " and a column ".join(" or ".join(map(repr, COLUMNS[column])) for column in missing)
         found = ", ".join(map(repr, filter(None, names))) or "an empty file"
         raise UserError(f"{where}: expected a column {expected}, found {found}.")
-    places: dict[str, int] = {}
+    places: dict[str, str] = {}
     for column, known in COLUMNS.items():
         found_at = [place for place, name in enumerate(names) if name in known]
         if len(found_at) > 1:
             twice = " and ".join(names[place] for place in found_at)
             raise UserError(f"{where}: expected one column with the {column}, found {twice}. Rename the others.")
         if found_at:
-            places[column] = found_at[0]
+            places[column] = table.columns[found_at[0]]
     return places
 
 
 class _Reader:
     """Collects the rows that can be used, and what is wrong with the others."""
 
-    def __init__(self, columns: dict[str, int], unit: str) -> None:
+    def __init__(self, columns: dict[str, str], unit: str) -> None:
         self.excerpts: list[bytes] = []
         self.targets: list[float] = []
         self.keys: list[Keys] = []
@@ -133,11 +133,14 @@ class _Reader:
 
     def add(self, record: Record) -> None:
         """Take a row, or note its faults."""
-        cells = {column: record.cells[place] for column, place in self._columns.items() if place < len(record.cells)}
+        cells = {column: record.text(name) for column, name in self._columns.items()}
         text, rating = cells.get("excerpt", ""), cells.get("target", "")
         excerpt, target = text.encode(errors="replace"), _number(rating)
         spaced = " ".join(text.split())
-        faults = [record.fault] if record.fault else list(self._wrong(excerpt, spaced, target, rating))
+        fault = record.fault.rstrip(".")
+        if byte := bad_byte(text):
+            fault = f"expected UTF-8 text, got byte {byte}. Save the file as UTF-8"
+        faults = [fault] if fault else list(self._wrong(excerpt, spaced, target, rating))
         for key in (excerpt, spaced):
             self._seen.setdefault(key, (record.line, target))
         if faults:

@@ -1,0 +1,326 @@
+"""Read rows, one at a time, from CSV, JSON lines or lines of text in UTF-8, from Parquet, or from a spreadsheet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+import warnings
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import chain
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from dualpath.errors import UserError
+from dualpath.extras import needs
+
+
+class Format(StrEnum):
+    """How a file holds rows."""
+
+    csv = "csv"
+    jsonl = "jsonl"
+    txt = "txt"
+    parquet = "parquet"
+    xlsx = "xlsx"
+
+
+ENDINGS = {**{f".{format}": format for format in Format}, ".ndjson": Format.jsonl}
+MAGIC = {b"PAR1": Format.parquet, b"PK\x03\x04": Format.xlsx}
+"""How files begin, whatever their name."""
+NOT_TEXT = {
+    b"\xff\xfe": "UTF-16 or UTF-32",
+    b"\xfe\xff": "UTF-16",
+    b"\x00\x00\xfe\xff": "UTF-32",
+    b"\x1f\x8b": "a gzip file",
+    b"\x28\xb5\x2f\xfd": "a zstd file",
+    b"%PDF": "a PDF",
+}
+CONTROL = bytes({*range(9), *range(14, 32)} - {27})
+"""Bytes that texts do not have, but for a stray one."""
+TOO_MUCH = "a number of thousands of digits or lists within lists without end"
+"""What is JSON, but not for Python."""
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """A row. Two are never equal, whatever they hold.
+
+    Attributes:
+        line: where it begins: a line of text, or a row of a spreadsheet, from 1.
+        where: the same with the file's name: "in.csv:3".
+        cells: by column: text of CSV and spreadsheets, any value of the other formats. Bytes that are not UTF-8 are
+            surrogates.
+        fault: what is wrong with the row's form; "" if nothing is.
+    """
+
+    line: int
+    where: str
+    cells: Mapping[str, Any] = field(default_factory=dict)
+    fault: str = ""
+
+    def text(self, column: str) -> str:
+        """Return a cell as text, "" where there is none."""
+        return as_text(self.cells.get(column))
+
+
+@dataclass(frozen=True)
+class Table:
+    """A stream of rows, without those that are blank, to be read while its file is open.
+
+    Attributes:
+        unit: what `line` counts: "line" or "row".
+        columns: of JSON lines those of the first row.
+    """
+
+    name: str
+    format: Format
+    unit: str
+    header_line: int
+    columns: tuple[str, ...]
+    records: Iterator[Record]
+
+    @property
+    def has_text_cells(self) -> bool:
+        """Whether all cells are text, so that a number has to be read from it."""
+        return self.format in (Format.csv, Format.txt, Format.xlsx)
+
+
+@contextmanager
+def open_tables(path: Path, otherwise: Format | None = None) -> Iterator[list[Table]]:
+    """Open a file's tables: one, or each sheet of a spreadsheet.
+
+    Args:
+        otherwise: the format of a file whose ending tells none; without it, its first line tells.
+    Raises:
+        UserError: it cannot be read, is no text, or has no header.
+    """
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise UserError(f"{path}: expected a file to read, got: {error.strerror}.") from None
+    with file:
+        yield read_tables(file, str(path), otherwise=otherwise)
+
+
+def read_tables(
+    file: BinaryIO,
+    name: str,
+    format: Format | None = None,
+    otherwise: Format | None = None,
+    text_column: str = "text",
+) -> list[Table]:
+    """Read the tables of an open file or a pipe; text is read line by line, as it comes.
+
+    Args:
+        format: without it, the file's beginning and its name tell.
+        text_column: what the one column of lines of text is called.
+    Raises:
+        UserError: as `open_tables`.
+    """
+    try:
+        first = file.readline()
+    except OSError as error:
+        raise UserError(f"{name}: expected a file to read, got: {error.strerror}.") from None
+    magic = next((found for start, found in MAGIC.items() if first.startswith(start)), None)
+    format = magic or format or ENDINGS.get(Path(name).suffix.lower()) or otherwise or _guess(first)
+    if format in MAGIC.values():
+        whole = io.BytesIO(first + file.read())
+        return _parquet(whole, name) if format is Format.parquet else _sheets(whole, name)
+    if not_text := next((found for start, found in NOT_TEXT.items() if first.startswith(start)), None):
+        raise UserError(f"{name}: expected text in UTF-8, got {not_text}. Save it as text in UTF-8.")
+    # Of a pipe the first line has to do: to look ahead would wait for whoever writes it.
+    head = first + (file.peek() if isinstance(file, io.BufferedReader) and file.seekable() else b"")
+    if 0 in head and len(head) - len(head.translate(None, CONTROL)) > len(head) / 10:
+        raise UserError(f"{name}: expected text in UTF-8, got bytes that are no text. Save it as text in UTF-8.")
+    text = io.TextIOWrapper(
+        io.BufferedReader(_Again(first, file)), encoding="utf-8-sig", errors="surrogateescape", newline=""
+    )
+    if format is Format.csv:
+        return [_csv(text, name)]
+    if format is Format.jsonl:
+        records = _json_lines(text, name)
+        row = next(records, None)
+        columns = tuple(row.cells) if row else ()
+        return [Table(name, format, "line", row.line if row else 1, columns, chain([row] if row else [], records))]
+    return [Table(name, format, "line", 1, (text_column,), _lines(text, name, text_column))]
+
+
+def as_text(value: Any) -> str:
+    """Return a value as text: "" for None, lists as JSON."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    if isinstance(value, bytes):
+        return value.decode(errors="surrogateescape")
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict | bool) else str(value)
+
+
+def bad_byte(text: str) -> str | None:
+    """Return the first byte that is not UTF-8 as "0xe9", or None."""
+    surrogate = next((char for char in text if "\udc80" <= char <= "\udcff"), None)
+    return surrogate and f"0x{ord(surrogate) - 0xDC00:02x}"
+
+
+def shown(value: Any) -> str:
+    """Return the beginning of a value as JSON, for a message."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    except RecursionError:
+        return TOO_MUCH
+    return text if len(text) <= 40 else f"{text[:40]}…"
+
+
+class _Again(io.RawIOBase):
+    """A file whose beginning has been read already; a pipe cannot be rewound."""
+
+    def __init__(self, first: bytes, rest: BinaryIO) -> None:
+        self._first, self._rest = first, rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._first:
+            # `read` would wait for a full buffer, and whoever types or follows a log would see nothing.
+            self._first = self._rest.readline(len(buffer))
+        chunk, self._first = self._first[: len(buffer)], self._first[len(buffer) :]
+        buffer[: len(chunk)] = chunk
+        return len(chunk)
+
+
+def _guess(first: bytes) -> Format:
+    """Tell a CSV's header, or an object of JSON lines, from a text.
+
+    A header has a column `excerpt`, or several columns that look like names.
+    """
+    line = first.decode("utf-8-sig", errors="replace").strip()
+    if line.startswith("{") and line.endswith("}"):
+        return Format.jsonl
+    names = [name.strip() for name in next(csv.reader([line]), [])]
+    is_header = "excerpt" in map(str.lower, names) or (len(names) > 1 and all(map(str.isidentifier, names)))
+    return Format.csv if is_header else Format.txt
+
+
+def _lines(lines: Iterable[str], name: str, column: str) -> Iterator[Record]:
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield _record(name, number, {column: line.rstrip("\r\n")})
+
+
+def _record(name: str, line: int, cells: Mapping[str, Any], fault: str = "") -> Record:
+    if not fault and any(isinstance(value, str) and "\0" in value for value in cells.values()):
+        fault = "expected text, got a NUL byte. Remove it."
+    return Record(line, f"{name}:{line}", cells, fault)
+
+
+def _csv(text: Iterable[str], name: str) -> Table:
+    csv.field_size_limit(sys.maxsize)  # a text may be a whole book
+    reader = csv.reader(text, strict=True)  # else an open quote would silently swallow the rows after it
+    line, columns = 1, list[str]()
+    try:
+        while not any(map(str.strip, columns)):
+            line = reader.line_num + 1
+            columns = next(reader)
+    except csv.Error as error:
+        raise UserError(f"{name}:{line}: expected the header of a CSV, got: {error}. Close its quotes.") from None
+    except StopIteration:
+        raise UserError(f"{name}: expected a CSV with a header and rows, got an empty file. Add them.") from None
+    _check_columns(columns, f"{name}:{line}")
+
+    def records() -> Iterator[Record]:
+        while True:
+            line = reader.line_num + 1
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                fault = f"expected a row of a CSV, got: {error}. Close its quotes."
+                yield _record(name, line, dict.fromkeys(columns, ""), fault)
+                continue
+            fault = ""
+            if cells and len(cells) != len(columns):
+                hint = "Quote a text that holds commas." if len(cells) > len(columns) else "Add those that are missing."
+                fault = f"expected {len(columns)} columns, got {len(cells)}. {hint}"
+            if cells:
+                yield _record(name, line, dict.fromkeys(columns, "") | dict(zip(columns, cells, strict=False)), fault)
+
+    return Table(name, Format.csv, "line", line, tuple(columns), records())
+
+
+def _check_columns(columns: Sequence[str], where: str) -> None:
+    if twice := next((column for column in columns if columns.count(column) > 1), None):
+        raise UserError(f"{where}: expected columns of different names, got {twice!r} twice. Rename one.")
+
+
+def _json_lines(lines: Iterable[str], name: str) -> Iterator[Record]:
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            cells, fault = json.loads(line.rstrip()), ""
+        except json.JSONDecodeError as error:
+            cells, fault = None, f"expected a JSON object, got: {error.msg} at column {error.colno}. Mend the line."
+        except (ValueError, RecursionError):
+            cells, fault = None, f"expected a JSON object, got {TOO_MUCH}. Leave the line out."
+        if not isinstance(cells, dict):
+            fault = fault or f'expected a JSON object such as {{"excerpt": "…"}}, got {shown(cells)}. Mend the line.'
+            cells = {}
+        yield _record(name, number, cells, fault)
+
+
+def _parquet(file: BinaryIO, name: str) -> list[Table]:
+    with needs("parquet"):
+        from pyarrow import ArrowException, parquet
+    try:
+        table = parquet.ParquetFile(file)
+        columns = tuple(table.schema_arrow.names)
+    except (ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UserError(f"{name}: expected a Parquet file, got one that cannot be read: {reason}.") from None
+    _check_columns(columns, name)
+    rows = chain.from_iterable(batch.to_pylist() for batch in table.iter_batches())
+    records = (_record(name, number, cells) for number, cells in enumerate(rows, start=1))
+    return [Table(name, Format.parquet, "row", 0, columns, records)]
+
+
+def _sheets(file: BinaryIO, name: str) -> list[Table]:
+    with needs("train"):
+        import openpyxl
+        from openpyxl.utils.escape import unescape
+
+    def text(cell: Any) -> str:
+        return unescape(cell) if isinstance(cell, str) else as_text(cell)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of styles and validations that openpyxl does not know
+        try:
+            workbook = openpyxl.load_workbook(file, read_only=True, data_only=True)
+            sheets = [
+                [[text(cell) for cell in cells] for cells in sheet.iter_rows(values_only=True)]
+                for sheet in workbook.worksheets
+            ]
+        except (zipfile.BadZipFile, KeyError, ValueError, AttributeError, TypeError, SyntaxError) as error:
+            reason = str(error) or type(error).__name__
+            raise UserError(
+                f"{name}: expected an .xlsx spreadsheet, got one that openpyxl cannot read: {reason}."
+            ) from error
+    return [_sheet(rows, name) for rows in sheets]
+
+
+def _sheet(rows: Sequence[Sequence[str]], name: str) -> Table:
+    filled = [(number, cells) for number, cells in enumerate(rows, start=1) if any(map(str.strip, cells))]
+    if not filled:
+        return Table(name, Format.xlsx, "row", 1, (), iter(()))
+    (header_line, header), *rest = filled
+    _check_columns([column for column in header if column], f"{name}:{header_line}")
+    records = (
+        _record(name, line, {column: cell for column, cell in zip(header, cells, strict=False) if column})
+        for line, cells in rest
+    )
+    return Table(name, Format.xlsx, "row", header_line, tuple(filter(None, header)), records)
