@@ -259,10 +259,11 @@ class InferenceRequest:
             )
             return
         CALLS.append(self)
-        if hasattr(child, "answer"):
-            yield from child.answer(self)
-        else:
-            yield from self._ask(child)
+        for response in child.answer(self) if hasattr(child, "answer") else self._ask(child):
+            if (error := response.error()) and not KEPT["error codes"]:
+                yield InferenceResponse(error=TritonError(error.message()))
+            else:
+                yield response
         if is_decoupled:
             yield InferenceResponse()
 
@@ -370,8 +371,12 @@ CALLS: list[InferenceRequest] = []
 METRICS: dict[str, dict[tuple[tuple[str, str], ...], float]] = defaultdict(dict)
 """Values by family name and sorted labels."""
 
+KEPT = {"error codes": True}
+"""Whether a child's error code reaches the model that asked, as from Triton 25.04 on; before, all are INTERNAL."""
+
 
 def reset() -> None:
     """Forget all models, calls, metrics and log lines."""
+    KEPT["error codes"] = True
     for state in (LOGGED, CHILDREN, CALLS, METRICS):
         state.clear()

@@ -291,6 +291,7 @@ def serve(
     version: int = 1,
     parameters: Mapping[str, str] | None = None,
     gpu: int | None = None,
+    error_codes: bool = True,
 ) -> Iterator[Model]:
     """Serve a model's folder, which holds config.pbtxt and the version's model.py, inside the block.
 
@@ -302,11 +303,14 @@ def serve(
         version: whose model.py is served.
         parameters: replace those of config.pbtxt.
         gpu: the number of the GPU that the instance is told to run on.
+        error_codes: whether the code of a child's error reaches the model, as from Triton 25.04 on. In 24.10 each
+            arrives as INTERNAL.
     Raises:
         AssertionError: the model broke one of Triton's rules: a request answered twice or never, say.
     """
     sys.modules.setdefault("triton_python_backend_utils", backend)
     backend.reset()
+    backend.KEPT["error codes"] = error_codes
     with ExitStack() as models:
 
         def served(path: Path | str, **options: Any) -> Model:
