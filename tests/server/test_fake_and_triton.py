@@ -393,12 +393,7 @@ def test_a_decoupled_model_answers_as_often_as_it_likes(served):
 
 
 def test_a_counter_counts_and_a_gauge_is_set(served):
-    assert said(served, "count") == [
-        2.5,
-        2,
-        "TritonModelException: Failed to set metric value: Failed to process the request for model 'probe_0_0', "
-        "message: TRITONSERVER_METRIC_KIND_COUNTER does not support Set",
-    ]
+    assert said(served, "count") == [2.5, 2]
 
 
 def test_the_helpers_of_tritons_module(served):

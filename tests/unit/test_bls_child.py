@@ -8,7 +8,7 @@ import pytest
 from bls_driver import asking, error_of, serving
 from fake_triton import TritonError
 
-from dualpath.bls import BadParameter, CallerGone, Child, ChildFailed, ChildLate, ChildUnavailable, Metrics, Trace
+from dualpath.bls import BadParameter, CallerGone, Child, ChildFailed, ChildLate, ChildUnavailable, ConfigError, Metrics
 
 
 def call(child, **inputs):
@@ -42,10 +42,17 @@ def test_arrays_reach_the_child_without_a_copy():
     assert np.shares_memory(seen[1], mine)
 
 
-def test_a_call_is_a_step_of_the_trace_it_is_given():
+def test_a_call_is_a_step_of_the_trace_that_its_request_asks_for():
     fake_triton.CHILDREN["c"] = lambda inputs: {"y": inputs["x"]}
-    asyncio.run(Child("c", ("y",)).call({"x": np.ones(1)}, trace=Trace("a trace")))
-    assert [request.trace for request in fake_triton.CALLS] == ["a trace"]
+    child = Child("c", "y")
+
+    async def graph(request):
+        return {"y": await child.call({"x": request.inputs["rows"]})}
+
+    with serving(graph) as server:
+        server.ask(asking(1, trace="unasked"))
+        server.ask(asking(2, trace="mine", parameters={"trace_children": True}))
+    assert [request.trace for request in fake_triton.CALLS] == [None, "mine"]
 
 
 @pytest.mark.parametrize(
@@ -93,8 +100,12 @@ def test_a_childs_own_words_do_not_make_it_unavailable(words):
 
 def test_a_missing_output_names_the_child():
     fake_triton.CHILDREN["c"] = lambda inputs: {"z": inputs["x"]}
-    with pytest.raises(ChildFailed, match=r"^c: expected an output 'y', got none\.$"):
-        call(Child("c", ("y",)), x=np.ones(1))
+    child = Child("c", ("y",))
+    for _ in range(3):
+        with pytest.raises(ConfigError, match=r"^c: expected an output 'y', got none\.$"):
+            call(child, x=np.ones(1))
+    [(level, text)] = fake_triton.LOGGED
+    assert (level, text.startswith("configuration: c: expected an output 'y', got none.")) == ("error", True)
 
 
 def test_calls_are_counted_by_child_and_outcome():
@@ -129,17 +140,17 @@ class CallersFault(ValueError):
         (CallersFault("no such excerpt"), TritonError.INVALID_ARG, "no such excerpt"),
         (BadParameter("expected a or b"), TritonError.INVALID_ARG, "expected a or b"),
         (CallerGone("cancelled"), TritonError.CANCELLED, "cancelled"),
-        (ChildUnavailable("c: is not found"), TritonError.UNAVAILABLE, "c: is not found"),
-        (ChildLate("c: late"), TritonError.UNAVAILABLE, "c: late"),
-        (ChildFailed("c: broken"), TritonError.INTERNAL, "c: broken"),
-        (ChildFailed("c: broken: ValueError\n\nAt:\n  m.py(3)"), TritonError.INTERNAL, "c: broken: ValueError"),
+        (ChildUnavailable("c", "is not found"), TritonError.UNAVAILABLE, "c: is not found"),
+        (ChildLate("c", "late"), TritonError.UNAVAILABLE, "c: late"),
+        (ChildFailed("c", "broken"), TritonError.INTERNAL, "c: broken"),
+        (ChildFailed("c", "broken: ValueError\n\nAt:\n  m.py(3)"), TritonError.INTERNAL, "c: broken: ValueError"),
     ],
 )
 def test_a_known_error_has_its_code_and_one_line_and_leaves_the_log_alone(error, code, message):
     async def handle(request):
         raise error
 
-    with serving(handle, faults=(CallersFault,)) as server:
+    with serving(handle, caller_errors=(CallersFault,)) as server:
         [response] = server.ask(asking(1))
     assert error_of(response) == (code, message)
     assert fake_triton.LOGGED == []

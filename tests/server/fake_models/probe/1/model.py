@@ -217,7 +217,7 @@ class TritonPythonModel:
         counter.increment(0.5)
         gauge.set(3)
         gauge.increment(-1)
-        return [said([counter.value(), gauge.value(), error_of(lambda: counter.set(1))])]
+        return [said([counter.value(), gauge.value()])]
 
     def helpers(self, request):
         config = json.loads(self.args["model_config"])
