@@ -75,6 +75,8 @@ class Server:
 
     def execute(self, *requests: ReceivedRequest) -> Future:
         """Start one `execute` of these requests, after those started before."""
+        for request in requests:
+            request.is_decoupled = self._is_decoupled
         self.requests.extend(requests)
         return self._execute.submit(lambda: self._serve(requests))
 
@@ -133,7 +135,7 @@ def serving(handle, **options):
         for request in server.requests:
             assert len(request.answers) == 1
             assert request.violations == []
-            assert request.flags == [fake_triton.TRITONSERVER_RESPONSE_COMPLETE_FINAL] * request.has_sender
+            assert request.sent_flags == [fake_triton.TRITONSERVER_RESPONSE_COMPLETE_FINAL] * request.has_sender
 
 
 @contextmanager

@@ -299,7 +299,7 @@ def wait_for_the_end(request):
     import time
 
     end = time.monotonic() + PATIENCE_S
-    while fake_triton.TRITONSERVER_RESPONSE_COMPLETE_FINAL not in request.flags:
+    while fake_triton.TRITONSERVER_RESPONSE_COMPLETE_FINAL not in request.sent_flags:
         assert time.monotonic() < end
         time.sleep(0.001)
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dualpath.bls import inline
-from dualpath.bls.calls import Calls, Carried, Outputs, Retry
+from dualpath.bls.calls import Calls, Carried, Outputs, Retry, chosen
 from dualpath.bls.child import in_thread, note_failure, with_retries
 from dualpath.bls.errors import ChildError, ChildLate, ChildUnavailable, ConfigError
 from dualpath.bls.metrics import SIZES, Metrics
@@ -162,7 +162,7 @@ class BatchedChild:
         """Let rows wait for their turn, on the event loop, and return each one's answer."""
         request = run.request
         self._refuse_what_would_wait_too_long(request, len(rows))
-        kind = tuple(request.parameters.get(name) for name in self._forward)
+        kind = tuple(chosen(request.parameters, self._forward).items())
         group = Group(request, kind, len(rows), run.attempts.pop(self, 0))
         self._waiting.add(rows, group)
         self._start_calls()

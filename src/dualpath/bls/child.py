@@ -28,7 +28,7 @@ class Child:
             that ends in "?" is optional: left out where the model leaves it out.
         version: a version of the model; -1 lets Triton's version policy choose.
         retry: when to call again after an error.
-        forward: the request parameters that calls take over.
+        forward: the request parameters that calls take over; "*" for all.
         bf16: inputs of TYPE_BF16; their arrays are uint16, the bits.
         device: None for outputs on the CPU; a GPU's number for outputs that stay there.
         early_return: whether requests that wait for this model are answered later, so that they do not keep
@@ -60,7 +60,8 @@ class Child:
         """Call the model once with exactly these tensors.
 
         Args:
-            inputs: arrays by input name, on any device. Triton copies those on a GPU from device to device.
+            inputs: arrays by input name, on any device; an input that is None is left out. Triton copies those on
+                a GPU from device to device.
         Returns:
             The output's array, or arrays by name if several outputs were named: as many rows as the model gives, on
             the CPU unless `device` says otherwise.

@@ -256,7 +256,7 @@ class Pipeline:
 
 def _wanted(outputs: Arrays, request: Request) -> dict[str, Array]:
     wanted = request.requested_outputs
-    return {name: array for name, array in outputs.items() if not wanted or name in wanted}
+    return {name: array for name, array in outputs.items() if array is not None and (not wanted or name in wanted)}
 
 
 def _parts(replies: list[Reply]) -> list[list[Reply]]:

@@ -52,8 +52,8 @@ def to_tensor(name: str, array: Any, bf16: bool = False) -> Any:
 
 
 def to_tensors(arrays: Mapping[str, Any], bf16: Sequence[str] = ()) -> list[Any]:
-    """Make a Triton tensor of each array; those named by `bf16` hold the bits of BF16."""
-    return [to_tensor(name, array, name in bf16) for name, array in arrays.items()]
+    """Make a Triton tensor of each array but None; those named by `bf16` hold the bits of BF16."""
+    return [to_tensor(name, array, name in bf16) for name, array in arrays.items() if array is not None]
 
 
 def own(array: Array, outlives_execute: bool) -> Array:
