@@ -256,9 +256,11 @@ class _Switch:
                 continue
             for step in steps:
                 step.model_version = release
-            for step in config.ensemble_scheduling.step:  # as they are, but not as older than their files
-                if step.model_name in self.ready:
-                    self._allow(step.model_name, self._server.ready()[step.model_name])
+            members = [step.model_name for step in config.ensemble_scheduling.step if step.model_name in self.ready]
+            # As they are, but not as older than their files. Twice: a load of changed code writes Python's bytecode
+            # beside it, and that file is newer than the load.
+            for member in members * 2:
+                self._allow(member, self._server.ready()[member])
             self._server.load(name, config)
 
     def _drain(self, before: Versions, timeout_s: float) -> None:
