@@ -76,7 +76,7 @@ def test_a_child_that_is_not_there_is_unavailable(words):
 
 
 def test_a_child_that_was_never_loaded_is_unavailable():
-    with pytest.raises(ChildUnavailable, match=r"^c: Request for unknown model: 'c' is not found$"):
+    with pytest.raises(ChildUnavailable, match=r"^c: .* Model 'c' is not ready\.$"):
         call(Child("c", ("y",)), x=np.ones(1))
 
 
@@ -175,3 +175,33 @@ def test_a_bug_has_one_line_for_the_caller_and_its_traceback_in_the_log():
         [response] = server.ask(asking(1))
     assert error_of(response) == (TritonError.INTERNAL, "ValueError: first line")
     assert "second line" in fake_triton.LOGGED[-1][1]
+
+
+def test_what_is_none_is_left_out_of_calls_and_answers():
+    fake_triton.CHILDREN["c"] = lambda inputs: {"y": inputs["x"], "names": np.array([[len(inputs)]])}
+    child = Child("c", ("y", "hint?"))
+
+    async def graph(request):
+        answers = await child.call({"x": request.inputs["rows"], "hint": request.inputs.get("hint")})
+        return {"y": answers["y"], "hint": answers.get("hint")}
+
+    with serving(graph) as server:
+        [answer] = server.ask(asking(1))
+    assert [tensor.name() for tensor in answer.output_tensors()] == ["y"]
+    assert [tensor.name() for tensor in fake_triton.CALLS[0].inputs] == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("forward", "expected"),
+    [((), {}), (("language",), {"language": "en"}), ("*", {"language": "en", "beams": 4})],
+)
+def test_chosen_parameters_are_handed_on(forward, expected):
+    fake_triton.CHILDREN["c"] = lambda inputs: {"y": inputs["x"]}
+    child = Child("c", "y", forward=forward)
+
+    async def graph(request):
+        return {"y": await child.call({"x": request.inputs["rows"]})}
+
+    with serving(graph) as server:
+        server.ask(asking(1, parameters={"language": "en", "beams": 4}))
+    assert [request.parameters for request in fake_triton.CALLS] == [expected]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dualpath.bls import inline
-from dualpath.bls.calls import Calls, Carried, Outputs, Retry
+from dualpath.bls.calls import Calls, Carried, Outputs, Retry, chosen
 from dualpath.bls.child import in_thread, note_failure, with_retries
 from dualpath.bls.errors import ChildError, ChildLate, ChildUnavailable, ConfigError
 from dualpath.bls.metrics import SIZES, Metrics
@@ -162,8 +162,8 @@ class BatchedChild:
         """Let rows wait for their turn, on the event loop, and return each one's answer."""
         request = run.request
         self._refuse_what_would_wait_too_long(request, len(rows))
-        kind = tuple(request.parameters.get(name) for name in self._forward)
-        group = Group(request, kind, len(rows))
+        kind = tuple(chosen(request.parameters, self._forward).items())
+        group = Group(request, kind, len(rows), run.attempts.pop(self, 0))
         self._waiting.add(rows, group)
         self._start_calls()
         started = time.perf_counter()
@@ -233,7 +233,8 @@ class BatchedChild:
         groups = groups_of(chunk)
         requests = [group.request for group in groups]
         try:
-            outputs = await with_retries(self, None, self._retry, partial(self._call, chunk, requests, peak), requests)
+            attempt = max(group.attempt for group in groups)
+            outputs = await with_retries(self._retry, partial(self._call, chunk, requests, peak), requests, attempt)
         except Exception as error:
             if len(groups) == 1 or isinstance(error, (ChildUnavailable, ConfigError)):
                 for group in groups:

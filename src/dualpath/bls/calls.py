@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,16 +67,20 @@ class Carried:
     trace: Any = None
 
     @classmethod
-    def by(cls, requests: Sequence[Request], forward: Iterable[str]) -> Carried:
+    def by(cls, requests: Sequence[Request], forward: Collection[str]) -> Carried:
         """Take over the ids, the longest remaining time (none if one request has none) and chosen parameters."""
-        remaining = [request.remaining_s() for request in requests]
+        remaining = [request.longest_remaining_s() for request in requests]
         timeout_us = 0 if None in remaining else max(1, round(max(filter(None, remaining), default=0.0) * 1e6))
-        given = requests[0].parameters
         return cls(
             ",".join(filter(None, (request.id for request in requests)))[:MAX_ID],
             timeout_us,
-            {name: given[name] for name in forward if name in given},
+            chosen(requests[0].parameters, forward),
         )
+
+
+def chosen(parameters: Mapping[str, Any], forward: Collection[str]) -> dict[str, Any]:
+    """Return the parameters that a call takes over: those named, or all by "*"."""
+    return {name: value for name, value in parameters.items() if name in forward or "*" in forward} if forward else {}
 
 
 class Calls:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -28,7 +28,7 @@ class Child:
             that ends in "?" is optional: left out where the model leaves it out.
         version: a version of the model; -1 lets Triton's version policy choose.
         retry: when to call again after an error.
-        forward: the request parameters that calls take over.
+        forward: the request parameters that calls take over; "*" for all.
         bf16: inputs of TYPE_BF16; their arrays are uint16, the bits.
         device: None for outputs on the CPU; a GPU's number for outputs that stay there.
         early_return: whether requests that wait for this model are answered later, so that they do not keep
@@ -60,7 +60,8 @@ class Child:
         """Call the model once with exactly these tensors.
 
         Args:
-            inputs: arrays by input name, on any device. Triton copies those on a GPU from device to device.
+            inputs: arrays by input name, on any device; an input that is None is left out. Triton copies those on
+                a GPU from device to device.
         Returns:
             The output's array, or arrays by name if several outputs were named: as many rows as the model gives, on
             the CPU unless `device` says otherwise.
@@ -124,7 +125,7 @@ class Child:
 
         try:
             async with asyncio.timeout_at(request.deadline):  # the loop's clock is time.monotonic
-                outputs: Outputs = await with_retries(self, run, self._retry, once, [request])
+                outputs: Outputs = await with_retries(self._retry, once, [request], run.attempts.pop(self, 0))
                 return outputs
         except TimeoutError:
             raise self._late() from None
@@ -156,10 +157,13 @@ def note_failure(child: Any, run: Run, error: ChildError, retry: Retry | None) -
 
 
 async def with_retries(
-    child: Any, run: Run | None, retry: Retry | None, once: Callable[[], Any], requests: Sequence[Request]
-) -> Any:
-    """Await `once()`, and again after errors as `retry` says, within the longest deadline of the requests."""
-    attempt = run.memo.attempts.pop(child, 0) if run else 0
+    retry: Retry | None, once: Callable[[], Awaitable[T]], requests: Sequence[Request], attempt: int
+) -> T:
+    """Await `once()`, and again after errors as `retry` says, within the longest deadline of the requests.
+
+    Args:
+        attempt: how many calls were made already.
+    """
     while True:
         attempt += 1
         try:
