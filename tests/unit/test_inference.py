@@ -13,9 +13,13 @@ import pytest
 import torch
 
 from dualpath import inference
-from dualpath.inference import Input, conversion, openvino_model
+from dualpath.inference import Input, conversion, export, openvino_model, served
 from dualpath.inference.client import Shared
 from dualpath.inference.service import TwoWays
+from dualpath.readability.contract import TOLERANCES
+from dualpath.repository.facts import Facts
+from dualpath.repository.folders import newest
+from prove_engines import largest_difference
 
 FLOATS, WHOLE = Input("float32", (-1, 4)), Input("int64", (-1, -1))
 
@@ -291,3 +295,35 @@ def test_a_model_that_cannot_be_loaded_is_refused_with_its_reason(tmp_path):
     (tmp_path / "model.pt").write_bytes(b"no model")
     with pytest.raises(inference.EngineError, match="expected a TorchScript model"):
         Shared(tmp_path / "model.pt", [FLOATS], engine="torch")
+
+
+def test_a_model_for_the_openvino_backend_has_the_names_of_its_config(saved, tmp_path):
+    from google.protobuf import text_format
+    from tritonclient.grpc import model_config_pb2
+
+    class Longest(torch.nn.Module):
+        def forward(self, ids: torch.Tensor, mask: torch.Tensor):
+            return (ids * mask).to(torch.float32).sum(1, keepdim=True)
+
+    inputs = {"INPUT__0": WHOLE, "INPUT__1": WHOLE}
+    path = export.export(saved(Longest()), tmp_path / "bert", inputs, "OUTPUT__0", 512)
+    config = text_format.Parse((tmp_path / "bert/config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+    assert (config.name, config.backend, config.max_batch_size) == ("bert", "openvino", 512)
+    compiled = openvino_model.openvino().Core().compile_model(str(path), "CPU")
+    arrays = {tensor.name: np.full((2, 3), 2, np.int64) for tensor in config.input}
+    assert compiled(arrays)[config.output[0].name].tolist() == [[12.0], [12.0]]
+
+
+def test_the_engine_that_serves_is_read_from_the_metrics():
+    line = 'stand_in_engine{engine="OpenVINO 2026.4.1 in float32",model="bert-large",version="2"} 1\n'
+    assert served.parse(f"# TYPE stand_in_engine gauge\n{line}nv_x 3\n") == {
+        "bert-large:2": "OpenVINO 2026.4.1 in float32"
+    }
+
+
+def test_openvino_scores_as_torch_does_within_the_tolerance(model_repository):
+    version = newest(model_repository / "bert-large")
+    tolerance = TOLERANCES[Facts.of(version).precision]
+    engine, difference = largest_difference(version / "model.pt", 12)
+    assert engine.startswith("OpenVINO")
+    assert 0 < difference <= tolerance

@@ -6,6 +6,7 @@ no torch.compile models, and of its parameters only those below; the others are 
 
 Two parameters are the stand-in's own; the C++ backend ignores them. `STAND_IN_ENGINE` is `auto` (the default),
 `openvino` or `torch`: what computes. OpenVINO is not used unless it gives torch's answers within the tolerance.
+`INFERENCE_MODE` and `INTER_OP_THREAD_COUNT` change nothing: nothing here computes gradients or forks.
 `STAND_IN_CHUNK_ROWS`: long batches run in chunks of that many rows, whose activations stay in the processor's cache.
 
 The model lies once in a process that all instances share (`dualpath.inference.service`): an instance is only a place
