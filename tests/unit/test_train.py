@@ -34,6 +34,7 @@ def order(tmp_path) -> Order:
         n_folds=2,
         encoder=str(save_encoder(tmp_path / "encoder")),
         settings=SETTINGS,
+        keep=train.FINE_TUNED,
         engine="sklearn",
         run_dir=tmp_path / "run",
     )
@@ -90,6 +91,20 @@ def test_an_interruption_changes_nothing_served_and_the_same_order_goes_on(order
     whole = train.train(replace(order, run_dir=order.run_dir.with_name("whole")), silent)
     assert trained.card.bert_rmse == whole.card.bert_rmse
     assert trained.card.blend == whole.card.blend
+
+
+@pytest.mark.parametrize(("rate", "kept"), [(1e-3, train.FINE_TUNED), (10.0, train.FROZEN)])
+def test_the_better_of_fine_tuned_and_frozen_is_published_and_named(order, rate, kept):
+    settings = replace(SETTINGS, learning_rate=rate, head_learning_rate=rate, soup=1)
+    trained = train.train(replace(order, keep=train.BETTER, settings=settings), silent)
+    card = trained.card
+    assert card.kept == kept
+    assert (card.tuned_rmse < card.head_rmse) is (kept == train.FINE_TUNED)
+    assert card.bert_rmse == min(card.head_rmse, card.tuned_rmse) == pytest.approx(card.blend.rmse[-1])
+    assert f"bert-large: published {kept}, RMSE {card.bert_rmse:.3f}" in trained.notes[0]
+    assert ("frozen, with a linear layer on top" in card.page()) is (kept == train.FROZEN)
+    error = rmse(Reference(order.model_repository).bert(read_corpus(order.data).excerpts), read_corpus(order.data).targets)
+    assert error < card.target_deviation  # fitted on these rows, whichever was published
 
 
 def test_a_traced_model_that_scores_something_else_is_not_published(order, monkeypatch):

@@ -22,7 +22,7 @@ from dualpath.training import artifacts, train
 from dualpath.training.bert.settings import Settings
 from dualpath.training.card import Card
 
-TINY = shlex.split("--folds 2 --soup 2 --epochs 2 --batch-rows 4 --learning-rate 1e-3 --no-mixed-precision")
+TINY = shlex.split("--folds 2 --soup 2 --epochs 2 --batch-rows 4 --learning-rate 1e-3 --no-mixed-precision --keep fine-tuned")
 
 MOMENTS = {
     "embedding": ("dualpath.training.bert.batches", "tensors", 1, "SIGKILL"),
@@ -72,6 +72,7 @@ def test_all_prints_the_errors_and_where_the_version_is(dualpath, repository):
     for found in (card.bert_rmse, card.head_rmse, card.forest_rmse, card.blend.best_rmse):
         assert f"{found:.3f}" in out
     assert "Version 2: model_repository/cuml/2 and model_repository/bert-large/2." in out
+    assert f"bert-large: published fine-tuned, RMSE {card.tuned_rmse:.3f}; frozen has {card.head_rmse:.3f}." in out
     [run] = Path("runs").iterdir()
     assert run.name.startswith("encoder-")
     assert "fold-2: " in err

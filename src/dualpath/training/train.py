@@ -25,6 +25,7 @@ from dualpath.training.forest.fit import ForestTable, chosen_engine, cross_valid
 from dualpath.training.runs import Report, fingerprint, opened
 
 RUNS = Path("runs")
+FINE_TUNED, FROZEN, BETTER = "fine-tuned", "frozen", "better"
 BLEND_FIGURE = "blend.png"
 
 
@@ -37,6 +38,7 @@ class Order:
         version: to write or replace; None is a new one.
         encoder: `minilm`, a folder, or a name of the Hugging Face hub.
         precision: what BERT will be served in.
+        keep: which BERT to publish: FINE_TUNED, FROZEN, or of these the one with the lower error (BETTER).
         engine: what fits the forest: auto, cuml or sklearn.
         run_dir: folder to keep unfinished work in; None is one below `runs` that is told apart by what is asked for.
         fresh: forget what `run_dir` holds.
@@ -51,6 +53,7 @@ class Order:
     encoder: str = "minilm"
     precision: str = "float32"
     settings: Settings = field(default_factory=Settings)
+    keep: str = BETTER
     engine: str = "auto"
     run_dir: Path | None = None
     fresh: bool = False
@@ -63,12 +66,14 @@ class Trained:
     Attributes:
         files: by model, the names of the files of its new version.
         run_dir: where finished parts are kept, None without BERT.
+        notes: sentences for the user: which BERT was published, and which model got worse.
     """
 
     card: Card
     version: int
     files: dict[str, list[str]]
     run_dir: Path | None
+    notes: list[str]
 
 
 def train(order: Order, report: Report) -> Trained:
@@ -130,7 +135,7 @@ class _Training:
         self._packages |= installed("scikit-learn", "treelite")
 
     def bert(self) -> None:
-        """Fine-tune BERT on every fold and on everything."""
+        """Fine-tune BERT on every fold; fit on everything the better of the fine-tuned and the frozen encoder."""
         from dualpath.training.bert import training as bert
 
         order, targets = self._order, self._corpus.targets
@@ -139,17 +144,21 @@ class _Training:
         with opened(self.run_dir, identity, order.fresh) as run:
             training = bert.BertTraining(self._corpus, order.encoder, order.settings, run, self._report)
             results = training.cross_validate(self._folds)
-            regressor, elapsed_s = training.fit(results)
+            scores = {FINE_TUNED: np.empty_like(targets), FROZEN: np.empty_like(targets)}
+            for fold, result in zip(self._folds, results, strict=True):
+                scores[FINE_TUNED][fold.test], scores[FROZEN][fold.test] = result.scores, result.frozen
+            errors = {name: rmse(found, targets) for name, found in scores.items()}
+            kept = min(errors, key=errors.__getitem__) if order.keep == BETTER else order.keep
+            regressor, elapsed_s = training.fit(results) if kept == FINE_TUNED else (training.fit_head(), 0.0)
         self.write[BERT.name] = lambda folder: training.write(regressor, folder, order.precision)
-        scores, frozen = np.empty_like(targets), np.empty_like(targets)
-        for fold, result in zip(self._folds, results, strict=True):
-            scores[fold.test], frozen[fold.test] = result.scores, result.frozen
-        self._scores[BERT.name] = scores
+        self._scores[BERT.name] = scores[kept]
         self._facts |= {
             "encoder": order.encoder,
             "precision": order.precision,
-            "bert_rmse": rmse(scores, targets),
-            "head_rmse": rmse(frozen, targets),
+            "kept": kept,
+            "bert_rmse": errors[kept],
+            "tuned_rmse": errors[FINE_TUNED],
+            "head_rmse": errors[FROZEN],
         }
         self._elapsed_s += elapsed_s + sum(result.elapsed_s for result in results)
         self._packages |= installed("torch", "transformers", "tokenizers")

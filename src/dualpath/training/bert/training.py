@@ -111,8 +111,13 @@ class BertTraining:
         regressor.requires_grad_(False)
         return regressor, tuned.elapsed_s
 
+    def fit_head(self) -> Regressor:
+        """Fit the linear layer alone on all rows; the encoder stays as it was."""
+        head, _ = fit_head(self._pooled(), self._corpus.targets)
+        return Regressor(load_encoder(self._folder), head).eval().requires_grad_(False)
+
     def write(self, regressor: Regressor, folder: Path, precision: str) -> None:
-        """Write model.pt, held against the eager model, and tokenizer.json into a folder."""
+        """Write model.pt, compared with the eager model, and tokenizer.json into a folder."""
         torch.nn.Module.to(regressor.encoder, getattr(torch, precision))
         export_regressor(regressor, folder / "model.pt")
         write_tokenizer(self._folder, folder / TOKENIZER)
