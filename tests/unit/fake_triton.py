@@ -33,7 +33,7 @@ class TritonModelException(Exception):
     pass
 
 
-class TritonError:
+class TritonError(Exception):
     INTERNAL = 1
     NOT_FOUND = 2
     INVALID_ARG = 3
@@ -41,6 +41,7 @@ class TritonError:
     CANCELLED = 7
 
     def __init__(self, message, code=INTERNAL):
+        super().__init__(message)
         self._message, self._code = message, code
 
     def message(self):
@@ -119,6 +120,9 @@ class Tensor:
             raise TritonModelException("Tensor is stored in GPU and cannot be converted to NumPy.")
         return self._array
 
+    def to_dlpack(self):
+        return self._array.__dlpack__()
+
     def array(self):
         """What the tensor holds, as a test's own doing."""
         return self._array
@@ -157,21 +161,38 @@ class InferenceRequest:
     requested_output_names: list = field(default_factory=list)
     preferred_memory: PreferredMemory | None = None
     trace: object = None
+    request_id: str = ""
+    timeout: int = 0
+    parameters: dict = field(default_factory=dict)
 
     async def async_exec(self):
         return await asyncio.get_running_loop().run_in_executor(None, self.exec)
 
-    def exec(self):
+    def exec(self, decoupled=False):
+        if decoupled:
+            return self._responses()
         if self.model_name not in CHILDREN:
             raise TritonModelException(f"Request for unknown model: '{self.model_name}' is not found")
         CALLS.append(self)
         try:
             outputs = CHILDREN[self.model_name]({tensor.name(): tensor.array() for tensor in self.inputs})
         except Exception as error:
-            return InferenceResponse(error=TritonError(str(error)))
+            return InferenceResponse(error=error if isinstance(error, TritonError) else TritonError(str(error)))
+        return self._response(outputs)
+
+    def _response(self, outputs):
         return InferenceResponse(
             [Tensor(name, outputs[name]) for name in self.requested_output_names if name in outputs]
         )
+
+    def _responses(self):
+        CALLS.append(self)
+        try:
+            for outputs in CHILDREN[self.model_name]({tensor.name(): tensor.array() for tensor in self.inputs}):
+                yield self._response(outputs)
+        except Exception as error:
+            yield InferenceResponse(error=TritonError(str(error)))
+        yield InferenceResponse()
 
 
 class ReceivedRequest:
@@ -184,7 +205,7 @@ class ReceivedRequest:
         trace: what `trace()` returns.
     """
 
-    def __init__(self, inputs, parameters=None, timeout_us=0, trace=None):
+    def __init__(self, inputs, parameters=None, timeout_us=0, trace=None, id="", outputs=()):
         self.arrays = {
             name: array if hasattr(array, "__dlpack_device__") else np.asarray(array) for name, array in inputs.items()
         }
@@ -197,15 +218,22 @@ class ReceivedRequest:
         self.has_sender = False
         self.send_error: str | None = None  # what `send` is to fail with
         self._parameters, self._timeout_us, self._trace = parameters, timeout_us, trace
+        self._id, self._outputs = id, outputs
 
     def inputs(self):
-        return [Tensor(name, array) for name, array in self.arrays.items()]
+        return [Tensor(name, array.copy()) for name, array in self.arrays.items()]  # as the Python backend does
 
     def parameters(self):
         return json.dumps(self._parameters) if self._parameters else ""
 
     def timeout(self):
         return self._timeout_us
+
+    def request_id(self):
+        return self._id
+
+    def requested_output_names(self):
+        return list(self._outputs)
 
     def trace(self):
         return self._trace
@@ -241,10 +269,10 @@ class ResponseSender:
     def __init__(self, request):
         self._request = request
 
-    def send(self, response, flags=0):
+    def send(self, response=None, flags=0):
         if self._request.send_error:
             raise TritonModelException(self._request.send_error)
-        if self._request.answers:
+        if TRITONSERVER_RESPONSE_COMPLETE_FINAL in self._request.flags:
             raise TritonModelException("Unable to send response. Response sender has been closed.")
         self._request.flags.append(flags)
         self._request.take(response)
