@@ -133,9 +133,7 @@ def test_a_version_that_is_worse_than_the_one_before_is_published_with_a_warning
 
 def test_other_rows_are_scored_by_the_version_before(order, tmp_path):
     train.train(order, silent)
-    other = read_corpus(
-        write_corpus(tmp_path / "other.csv", n_rows=12)
-    )  # the first rows of those that it was fitted on
+    other = read_corpus(write_corpus(tmp_path / "other.csv", n_rows=24))  # it was fitted on these and more
     before = rmse(Reference(order.model_repository).forest(other.excerpts), other.targets)
     trained = train.train(replace(order, models=["cuml"], data=tmp_path / "other.csv"), silent)
     assert before < trained.card.forest_rmse
@@ -178,16 +176,16 @@ def test_no_row_is_scored_by_a_model_that_was_fitted_or_stopped_on_it(order, mon
 
 def test_an_encoder_that_reads_too_few_tokens_is_refused(order, tmp_path):
     short = save_encoder(tmp_path / "short", max_position_embeddings=128)
-    with pytest.raises(UserError, match=r"expected 512 positions, found 128\."):
+    with pytest.raises(UserError, match=r"expected 512 positions, got 128\."):
         train.train(replace(order, encoder=str(short)), silent)
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("./nowhere", r"--encoder \./nowhere: expected a folder in Hugging Face's layout, found none\."),
-        ("{empty}", r"expected an encoder's weights \(\*\.safetensors\), found none\."),
-        ("{bare}", r"expected the config\.json of a BERT model, found: .*No such file"),
+        ("./nowhere", r"--encoder \./nowhere: expected a folder in Hugging Face's layout, got none\."),
+        ("{empty}", r"expected an encoder's weights \(\*\.safetensors\), got none\."),
+        ("{bare}", r"expected the config\.json of a BERT model, got: .*No such file"),
     ],
 )
 def test_an_encoder_that_is_not_there_is_named(order, tmp_path, name, message):
@@ -206,7 +204,7 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(order, monkeypatch, error)
         raise error
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
-    with pytest.raises(UserError, match=rf"hub, found: {error} Without network, name a folder that holds the model\."):
+    with pytest.raises(UserError, match=rf"hub, got: {error} Without network, name a folder that holds the model\."):
         train.train(replace(order, models=["bert-large"], encoder="bert-large-uncased"), silent)
 
 
@@ -259,5 +257,5 @@ def test_the_runs_settings_say_what_was_asked(order):
     train.train(order, silent)
     settings = json.loads((order.run_dir / "settings.json").read_text())
     assert settings["epochs"] == 2
-    with pytest.raises(UserError, match="expected a run with epochs 3, found one with 2"):
+    with pytest.raises(UserError, match="expected a run with epochs 3, got one with 2"):
         train.train(replace(order, settings=replace(SETTINGS, epochs=3)), silent)

@@ -75,7 +75,9 @@ FullPrecision = Annotated[
 Checkpointing = Annotated[
     bool, typer.Option("--gradient-checkpointing", help="Compute activations twice: slower, much less memory.")
 ]
-KeepOption = Annotated[Keep, typer.Option(help="Which BERT to publish; `better` has the lower error out of fold.")]
+KeepOption = Annotated[
+    Keep, typer.Option(metavar="NAME", help="BERT to publish: fine-tuned, frozen, or of these the better out of fold.")
+]
 EngineOption = Annotated[
     Engine, typer.Option(metavar="NAME", help="auto, cuml or sklearn; auto is cuML on a GPU, scikit-learn elsewhere.")
 ]

@@ -82,7 +82,7 @@ class BertTraining:
         self._folder = encoder_folder(encoder)
         positions, self._hidden_size = _sizes(self._folder)
         if positions < MAX_TOKENS:
-            raise UserError(f"--encoder {encoder}: expected {MAX_TOKENS} positions, found {positions}.")
+            raise UserError(f"--encoder {encoder}: expected {MAX_TOKENS} positions, got {positions}. Name another.")
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         write_tokenizer(self._folder, run.folder / TOKENIZER)
         self._rows = TokenEncoder(run.folder / TOKENIZER).encode(corpus.excerpts)
@@ -98,7 +98,7 @@ class BertTraining:
         if any(len(set(groups[fold.train].tolist())) < 2 for fold in folds):
             raise UserError(
                 "bert: expected excerpts of two sources or more beside each fold, "
-                f"found {self._corpus.n_groups} in all. Add rated excerpts."
+                f"got {self._corpus.n_groups} in all. Add rated excerpts."
             )
         return [self._fold(f"fold-{number}", fold) for number, fold in enumerate(folds, start=1)]
 
@@ -221,7 +221,7 @@ def _sizes(folder: Path) -> tuple[int, int]:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         return int(config["max_position_embeddings"]), int(config["hidden_size"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder}: expected the config.json of a BERT model, found: {error}.") from error
+        raise UserError(f"{folder}: expected the config.json of a BERT model, got: {error}. Add it.") from error
 
 
 def _note(evaluation: Any) -> str:
