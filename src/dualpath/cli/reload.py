@@ -67,7 +67,7 @@ def reload(
     elif done.before:
         print(f"Release {done.release} is served, after {elapsed_s} s.")
     else:
-        print(f"Nothing new: release {done.release} is served.")
+        print("Nothing new." if done.release is None else f"Nothing new: release {done.release} is served.")
     newest = releases.chosen(model_repository, None)
     if not json and done.release != newest:
         print(f"A restart takes release {newest}, until you remove it: `dualpath prune {newest}`.")
