@@ -150,3 +150,14 @@ def _tensor(which, name, dtype, dims, optional=False):
 def _write(repository, name, lines):
     (repository / name / "1").mkdir(parents=True)
     (repository / name / "config.pbtxt").write_text("\n".join(lines) + "\n")
+
+
+def write_graphs(repository, random, n_models, n_graphs):
+    """Write a pool and ensembles over it, of which the later ones may contain the earlier; return their names."""
+    pool = write_pool(repository, random, n_models)
+    graphs = []
+    while len(graphs) < n_graphs:
+        # A few of the last ones only: an ensemble that is contained shows its inputs and outputs in the one around it.
+        if graph := write_ensemble(repository, f"graph{len(graphs)}", [*pool, *graphs[-3:]], random):
+            graphs.append(graph)
+    return [graph.name for graph in graphs]

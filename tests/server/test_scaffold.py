@@ -75,12 +75,16 @@ def test_the_same_step_fails(client, foreign, ensemble, bls):
     config = config_of(foreign, ensemble)
     for step in steps(foreign, ensemble):
         inner = "encode" if step == "sentence_encoder" else step
-        inputs = made_up(config, random)
+        # Not the same inputs for both: 24.10 keeps a failure in a step's response cache, as an answer without outputs.
         if ensemble in STREAMED:
-            [failed] = ask_stream(client, ensemble, inputs, parameters={"fail": inner})[:1]
-            [also] = ask_stream(client, bls, inputs, parameters={"fail": inner})[:1]
+            failed, also = (
+                ask_stream(client, model, made_up(config, random), parameters={"fail": inner})[0]
+                for model in (ensemble, bls)
+            )
         else:
-            failed, also = (ask(client, model, inputs, parameters={"fail": inner}) for model in (ensemble, bls))
+            failed, also = (
+                ask(client, model, made_up(config, random), parameters={"fail": inner}) for model in (ensemble, bls)
+            )
         assert f"{inner} was asked to fail" in failed.message
         assert f"{inner} was asked to fail" in also.message
 
@@ -92,9 +96,9 @@ def test_labels_are_the_same(client, foreign):
         tensor = grpcclient.InferInput("IMAGE", inputs["IMAGE"][1].shape, "UINT8")
         tensor.set_data_from_numpy(inputs["IMAGE"][1])
         wanted = [grpcclient.InferRequestedOutput("CLASS", class_count=3)]
-        answers.append(client.infer(model, [tensor], outputs=wanted).as_numpy("CLASS").tolist())
+        answers.append(client.infer(model, [tensor], outputs=wanted).as_numpy("CLASS").ravel().tolist())
     assert answers[0] == answers[1]
-    assert re.fullmatch(rb".*:\d:(cat|dog|bird|fish|frog)", answers[0][0][0])
+    assert re.fullmatch(rb".*:\d:(cat|dog|bird|fish|frog)", answers[0][0])
 
 
 def test_a_shape_that_one_step_refuses_is_refused_alike(client, foreign):

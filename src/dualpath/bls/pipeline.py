@@ -86,8 +86,9 @@ class Pipeline:
         if metrics:
             metrics.gauge("rows_in_flight", lambda: self._rows)
 
-    def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Return what a model's `execute` must: a response for each request, or None for those answered later."""
+    def execute(self, requests: Sequence[Any]) -> list[Any] | None:
+        """Return what a model's `execute` must: a response for each request, or None for those answered later; None
+        alone for a decoupled model, whose every answer goes through a sender."""
         replies = [Reply(raw, self._has_batch) for raw in requests]
         self._count_rows(sum(reply.n_rows for reply in replies))
         try:
@@ -97,6 +98,10 @@ class Pipeline:
             self._count_rows(-sum(reply.n_rows for reply in replies if not reply.is_sent_off))
         for reply in replies:
             reply.wait_if_traced()
+        if self._streams:
+            for reply in replies:
+                reply.send_if_not_sent_off()
+            return None
         return [reply.response for reply in replies]
 
     def close(self) -> None:

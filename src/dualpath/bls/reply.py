@@ -28,6 +28,7 @@ class Reply:
         self.is_sent_off = False
         self._sender: Any = None
         self._answered: threading.Event | None = None
+        self._raw = raw
         try:
             self.arrival = Arrival(raw, has_batch)
             self.n_rows = self.arrival.n_rows
@@ -46,6 +47,11 @@ class Reply:
         """Wait until the event loop has answered, if `execute` has to return the answer."""
         if self._answered:
             self._answered.wait()
+
+    def send_if_not_sent_off(self) -> None:
+        """Send the response of a decoupled model's request that the event loop does not answer: an error."""
+        if not self.is_sent_off:
+            self._raw.get_response_sender().send(self.response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
     async def send(self, response: Any) -> None:
         """Send one of several answers of a decoupled model, on the event loop."""

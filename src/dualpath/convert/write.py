@@ -93,7 +93,7 @@ class _Writer:
             *self._children(),
             "        self.pipeline = bls.Pipeline(self.graph, config, merge_requests=False)",
             "",
-            "    def execute(self, requests: list[Any]) -> list[Any]:",
+            "    def execute(self, requests: list[Any]) -> list[Any] | None:",
             "        return self.pipeline.execute(requests)",
             "",
             "    def finalize(self) -> None:",
