@@ -66,7 +66,8 @@ class Server:
     """Triton's side of a model that serves by a `Pipeline`."""
 
     def __init__(self, graph, **options):
-        self._pipeline = Pipeline(graph, model_config(decoupled=inspect.isasyncgenfunction(graph)), **options)
+        self._is_decoupled = inspect.isasyncgenfunction(graph)
+        self._pipeline = Pipeline(graph, model_config(decoupled=self._is_decoupled), **options)
         self._execute = Worker()
         self._finalize = Worker()
         self._closed: Future | None = None
@@ -74,6 +75,8 @@ class Server:
 
     def execute(self, *requests: ReceivedRequest) -> Future:
         """Start one `execute` of these requests, after those started before."""
+        for request in requests:
+            request.is_decoupled = self._is_decoupled
         self.requests.extend(requests)
         return self._execute.submit(lambda: self._serve(requests))
 
@@ -129,7 +132,7 @@ def serving(handle, **options):
         for request in server.requests:
             assert len(request.answers) == 1
             assert request.violations == []
-            assert request.flags == [fake_triton.TRITONSERVER_RESPONSE_COMPLETE_FINAL] * request.has_sender
+            assert request.sent_flags == [fake_triton.TRITONSERVER_RESPONSE_COMPLETE_FINAL] * request.has_sender
 
 
 @contextmanager

@@ -59,7 +59,7 @@ def test_what_waits_for_a_slow_child_is_answered_by_its_sender_after_execute_has
         assert not slow.answered.is_set()
         gated.next_call().let_through()
         assert answered_values(answer_to(slow)) == [1, 2]
-    assert slow.flags == [fake_triton.TRITONSERVER_RESPONSE_COMPLETE_FINAL]
+    assert slow.sent_flags == [fake_triton.TRITONSERVER_RESPONSE_COMPLETE_FINAL]
 
 
 def test_requests_of_one_execute_part_ways(gated):

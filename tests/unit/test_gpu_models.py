@@ -1,7 +1,6 @@
 """The models as an instance of KIND_GPU runs them, on a device that pandas and NumPy play."""
 
 import ast
-import json
 import subprocess
 import sys
 
@@ -19,6 +18,8 @@ from dualpath.bls.request import Arrival, Request
 from dualpath.readability import device as device_code
 from dualpath.readability.contract import TOLERANCES
 from dualpath.readability.samples import SAMPLES
+from dualpath.repository.facts import Facts
+from dualpath.repository.folders import newest
 from paths import ROOT
 
 RAPIDS = {"cudf", "cuml", "cupy", "pylibcudf", "rmm"}
@@ -134,10 +135,10 @@ def test_inputs_on_the_gpu_outlive_execute(device):
 
 
 def test_scores_that_a_gpu_is_held_against_are_the_cpus(model_repository, reference):
-    built = json.loads((model_repository / "bert-large" / "1" / "build.json").read_text())
-    if built["encoder"] != gpu_reference.ON_CPU["encoder"]:
-        pytest.skip(f"the scores are of {gpu_reference.ON_CPU['encoder']}, the models of {built['encoder']}")
-    atol = TOLERANCES[built["precision"]]
+    built = Facts.of(newest(model_repository / "bert-large"))
+    if built.encoder != gpu_reference.ON_CPU["encoder"]:
+        pytest.skip(f"the scores are of {gpu_reference.ON_CPU['encoder']}, the models of {built.encoder}")
+    atol = TOLERANCES[built.precision]
     np.testing.assert_allclose(
         reference.score(gpu_reference.EXCERPTS, gpu_reference.WEIGHTS),
         gpu_reference.ON_CPU["scores"],
