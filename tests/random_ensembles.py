@@ -60,6 +60,7 @@ def write_ensemble(repository, name, pool, random):
     inputs: dict[str, tuple[str, bool]] = {}
     there: list[tuple[str, str, str, bool]] = []  # tensor, dtype, kind, may be missing
     steps: list[tuple[Part, dict[str, str], dict[str, str]]] = []
+    kinds: dict[str, set[str]] = {}  # what the ends of a tensor are: Triton compares all of them with each other
     for s in range(random.randint(1, MAX_STEPS)):
         part = random.choice(parts)
         taken = {}
@@ -67,9 +68,12 @@ def write_ensemble(repository, name, pool, random):
             if port.optional and random.random() < 0.4:
                 continue
             fitting = [
-                t
-                for t, dtype, kind, maybe in there
-                if dtype == port.dtype and fits(kind, part.kind) and (port.optional or not maybe)
+                tensor
+                for tensor, dtype, kind, maybe in there
+                if dtype == port.dtype
+                and fits(kind, part.kind)
+                and (port.optional or not maybe)
+                and not {WHOLE, SINGLE} <= {kind, part.kind, *kinds.get(tensor, ())}
             ]
             if fitting and random.random() < 0.8:
                 taken[port.name] = random.choice(fitting)
@@ -84,15 +88,17 @@ def write_ensemble(repository, name, pool, random):
         else:
             if not taken:
                 continue
+            for tensor in taken.values():
+                kinds.setdefault(tensor, {home} if tensor in inputs else set()).add(part.kind)
             given = {port.name: f"t{s}{port.name}" for port in part.outputs}
             steps.append((part, taken, given))
             there += [(given[port.name], port.dtype, part.kind, port.left_out) for port in part.outputs]
     if not steps:
         return write_ensemble(repository, name, pool, random)
-    return _finish(repository, name, random, max_batch_size, home, inputs, there, steps)
+    return _finish(repository, name, random, max_batch_size, home, inputs, there, steps, kinds)
 
 
-def _finish(repository, name, random, max_batch_size, home, inputs, there, steps):
+def _finish(repository, name, random, max_batch_size, home, inputs, there, steps, kinds):
     """Publish some tensors, and map no output that nothing takes."""
     left_out = {tensor for tensor, _, _, maybe in there if maybe}
     published = {}
@@ -103,7 +109,13 @@ def _finish(repository, name, random, max_batch_size, home, inputs, there, steps
                 tensor = given.get(port.name)
                 if tensor is None or tensor in needed | set(published):
                     continue
-                if tensor not in left_out and fits(part.kind, home) and (len(published) < 2 or random.random() < 0.5):
+                is_clear = not {WHOLE, SINGLE} <= {part.kind, home, *kinds.get(tensor, ())}
+                if (
+                    is_clear
+                    and tensor not in left_out
+                    and fits(part.kind, home)
+                    and (len(published) < 2 or random.random() < 0.5)
+                ):
                     published[tensor] = port.dtype
                 else:
                     del given[port.name]
