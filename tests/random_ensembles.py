@@ -29,6 +29,7 @@ class Part:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     max_batch_size: int = 8
+    is_ensemble: bool = False
 
 
 def write_pool(repository, random, n_models):
@@ -55,8 +56,13 @@ def write_pool(repository, random, n_models):
 def write_ensemble(repository, name, pool, random):
     """Write a random ensemble over the pool and return it as a part."""
     max_batch_size = random.choice([0, 4, 8])
-    parts = [part for part in pool if part.max_batch_size == 0 or part.max_batch_size >= max_batch_size]
     home = BATCHED if max_batch_size else random.choice([WHOLE, SINGLE])
+    parts = [
+        part
+        for part in pool
+        if (part.max_batch_size == 0 or part.max_batch_size >= max_batch_size)
+        and (not part.is_ensemble or fits(part.kind, home))
+    ]
     inputs: dict[str, tuple[str, bool]] = {}
     there: list[tuple[str, str, str, bool]] = []  # tensor, dtype, kind, may be missing
     steps: list[tuple[Part, dict[str, str], dict[str, str]]] = []
@@ -92,6 +98,8 @@ def write_ensemble(repository, name, pool, random):
                 kinds.setdefault(tensor, {home} if tensor in inputs else set()).add(part.kind)
             given = {port.name: f"t{s}{port.name}" for port in part.outputs}
             steps.append((part, taken, given))
+            if part.is_ensemble:
+                kinds.update((tensor, {home}) for tensor in given.values())
             there += [(given[port.name], port.dtype, part.kind, port.left_out) for port in part.outputs]
     if not steps:
         return write_ensemble(repository, name, pool, random)
@@ -110,7 +118,8 @@ def _finish(repository, name, random, max_batch_size, home, inputs, there, steps
                 if tensor is None or tensor in needed | set(published):
                     continue
                 is_clear = not {WHOLE, SINGLE} <= {part.kind, home, *kinds.get(tensor, ())}
-                if (
+                # Triton 24.10 fails with "unexpected deadlock" if some outputs of an ensemble are not asked for.
+                if part.is_ensemble or (
                     is_clear
                     and tensor not in left_out
                     and fits(part.kind, home)
@@ -137,7 +146,7 @@ def _finish(repository, name, random, max_batch_size, home, inputs, there, steps
     lines.append("}")
     _write(repository, name, lines)
     ports_in = tuple(Port(tensor, dtype, optional) for tensor, (dtype, optional) in inputs.items())
-    return Part(name, home, ports_in, tuple(Port(t, dtype) for t, dtype in published.items()), max_batch_size)
+    return Part(name, home, ports_in, tuple(Port(t, dtype) for t, dtype in published.items()), max_batch_size, True)
 
 
 def fits(made, taken):
@@ -169,7 +178,8 @@ def write_graphs(repository, random, n_models, n_graphs):
     pool = write_pool(repository, random, n_models)
     graphs = []
     while len(graphs) < n_graphs:
-        # A few of the last ones only: an ensemble that is contained shows its inputs and outputs in the one around it.
-        if graph := write_ensemble(repository, f"graph{len(graphs)}", [*pool, *graphs[-3:]], random):
+        # Small ones only: an ensemble that is contained shows its inputs and outputs in the one around it.
+        small = [graph for graph in graphs if len(graph.inputs) <= 5 and len(graph.outputs) <= 4]
+        if graph := write_ensemble(repository, f"graph{len(graphs)}", [*pool, *small[-4:]], random):
             graphs.append(graph)
     return [graph.name for graph in graphs]

@@ -127,6 +127,8 @@ def differences(client, config, models, random, n_requests, parts):
         n_failed += 1
         # Of several steps that fail at the same time, any may be the one that is named.
         failing = {step_of(expected, parts)}
+        if "fail" in parameters:
+            failing.add(step_of(ask(client, models[0], inputs, parameters={"turn": turn}), parts))
         for _ in range(10):
             if isinstance(given, Failure) and step_of(given, parts) in failing:
                 break
@@ -138,6 +140,8 @@ def differences(client, config, models, random, n_requests, parts):
 
 
 def step_of(failure, parts):
-    """Return the name of the model that a failure's message names last."""
-    named = [word for word in re.findall(r"[\w-]+", failure.message) if word in parts]
+    """Return the name of the model that a failure's message names last; "" if there is none."""
+    if not isinstance(failure, Failure):
+        return ""
+    named = [word for word in re.findall(r"[\w-]+", failure.message) if word in parts or word.startswith("graph")]
     return named[-1] if named else failure.message

@@ -244,8 +244,13 @@ def test_a_version_that_the_policy_does_not_serve_is_found(repository):
     assert "expected the version that b serves (2), got 1. Write -1, or add `version_policy" in message
 
 
-def test_a_step_without_model_version_is_sound(repository):
+def test_a_step_without_model_version_means_version_0(repository):
     plant(repository, "e", "      model_version: 1\n", "")
+    [(_, line, message)] = found(repository)
+    assert line == 16
+    assert "model_version: expected a version or -1, got none, which Triton takes for version 0. Write -1" in message
+    shutil.copytree(repository / "b" / "1", repository / "b" / "0")
+    plant(repository, "b", "max_batch_size", "version_policy { all { } }\nmax_batch_size")
     assert found(repository) == []
 
 

@@ -28,7 +28,10 @@ def to_array(tensor: Any) -> Array:
 
         on_gpu: Array = cupy.from_dlpack(tensor)
         return on_gpu
-    array: Array | None = tensor.as_numpy()
+    try:
+        array: Array | None = tensor.as_numpy()
+    except pb_utils.TritonModelException:
+        array = None  # of BF16 there is none, which releases say in different ways
     return _bits(tensor) if array is None else array
 
 

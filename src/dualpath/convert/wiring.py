@@ -76,12 +76,16 @@ class _Wiring:
             yield from self._maps(step, found.message)
 
     def _version(self, step: Step, found: Model) -> Iterator[Finding]:
-        place = self.model.config.find(*STEPS, step.index, "model_version")
-        there = found.versions
-        written = self.model.message.ensemble_scheduling.step[step.index].model_version
-        if place is None or written == -1:
+        there, written = found.versions, step.version
+        if written == -1:
             return
-        if written not in there:
+        if self.model.config.find(*STEPS, step.index, "model_version") is None and written not in there:
+            yield self._at(
+                step,
+                message="model_version: expected a version or -1, got none, which Triton takes for version 0. Write -1 "
+                "for the one that the model's policy chooses.",
+            )
+        elif written not in there:
             yield self._at(
                 step,
                 "model_version",
