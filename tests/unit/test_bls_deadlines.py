@@ -137,7 +137,7 @@ def test_late_children_are_counted(gated):
     with serving(passing_on(merging(metrics=metrics)), metrics=metrics) as server:
         execute(server, request)
         answer_to(request)
-    counted = {dict(labels)["outcome"]: value for labels, value in fake_triton.METRICS["bls_calls"].items()}
+    counted = {dict(labels)["outcome"]: value for labels, value in fake_triton.METRICS["bls_calls_total"].items()}
     assert counted["late"] == 1
 
 
