@@ -142,6 +142,7 @@ class BatchedChild:
 
     def _ask(self, inputs: Mapping[str, Any], n_rows: int, carried: Carried, peak: int | list[int]) -> Outputs:
         """Call the child and learn from it. Blocks."""
+        n_at_start = peak if isinstance(peak, int) else peak[0]
         started = time.perf_counter()
         outputs = self._calls.ask(inputs, carried)
         elapsed_s = time.perf_counter() - started
@@ -151,7 +152,8 @@ class BatchedChild:
                 raise self._calls.misconfigured(f"expected {n_rows} rows in output {name!r}, got {got}.")
         n_calling = peak if isinstance(peak, int) else peak[0]
         self._pace.note(n_rows, elapsed_s)
-        self._cutter.note(n_rows, n_calling, elapsed_s)
+        if n_calling == n_at_start:  # none came later: it took as long as all of them together
+            self._cutter.note(n_rows, n_calling, elapsed_s)
         row_s = elapsed_s / (n_rows * n_calling)
         self._row_s = row_s if self._row_s is None else 0.9 * self._row_s + 0.1 * row_s
         if self._metrics:
