@@ -26,32 +26,32 @@ class Reply:
         self.error: Exception | None = None
         self.response: Any = None
         self.is_sent_off = False
+        self._raw = raw
         self._sender: Any = None
         self._answered: threading.Event | None = None
-        self._raw = raw
         try:
             self.arrival = Arrival(raw, has_batch)
             self.n_rows = self.arrival.n_rows
         except Exception as error:
             self.error = error
 
-    def send_off(self) -> None:
+    def send_off(self, may_wait: bool) -> None:
         """Let `execute` return without this answer; or, if the request is traced, let it wait for the event loop."""
-        if self.arrival.trace:  # Triton frees a request's trace when `execute` returns without its answer
+        if self.arrival.trace and may_wait:  # Triton frees a request's trace when `execute` returns without its answer
             self._answered = threading.Event()
         else:
-            self._sender = self.arrival.raw.get_response_sender()
+            self._sender = self._raw.get_response_sender()
         self.is_sent_off = True
+
+    def send_instead(self) -> None:
+        """Send what a decoupled model's `execute` cannot return."""
+        sender = self._sender or self._raw.get_response_sender()
+        sender.send(self.response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
     def wait_if_traced(self) -> None:
         """Wait until the event loop has answered, if `execute` has to return the answer."""
         if self._answered:
             self._answered.wait()
-
-    def send_if_not_sent_off(self) -> None:
-        """Send the response of a decoupled model's request that the event loop does not answer: an error."""
-        if not self.is_sent_off:
-            self._raw.get_response_sender().send(self.response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
     async def send(self, response: Any) -> None:
         """Send one of several answers of a decoupled model, on the event loop."""
