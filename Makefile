@@ -41,7 +41,7 @@ bench: build  ## Measure the orchestrator against the ensemble, about 20 minutes
 	$(BIN)/python benchmarks/orchestrator.py $(if $(INPUT),--input $(INPUT))
 
 prove: build  ## Long proofs: hundreds of random ensembles answer like their BLS models
-	$(BIN)/python tools/prove_ensembles.py
+	$(BIN)/python tests/prove_ensembles.py
 
 # The release that deploy/ names; `make RAPIDS=26.10.* check-rapids` checks another.
 RAPIDS ?= $(shell sed -n 's/^cudf-cu13==//p' deploy/constraints.txt)

@@ -12,18 +12,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+import numpy as np
 
-import numpy as np  # noqa: E402
-
-from dualpath.convert.check import check_repository  # noqa: E402
-from dualpath.convert.ensemble import load  # noqa: E402
-from dualpath.convert.scaffold import scaffold  # noqa: E402
-from dualpath.serving.client import connect  # noqa: E402
-from dualpath.serving.server import TritonServer  # noqa: E402
-from random_ensembles import write_graphs  # noqa: E402
-from same_answers import differences  # noqa: E402
+from dualpath.convert.check import check_repository
+from dualpath.convert.ensemble import load
+from dualpath.convert.scaffold import scaffold
+from dualpath.serving.client import connect
+from dualpath.serving.server import TritonServer
+from random_ensembles import write_graphs
+from same_answers import differences
 
 N_MODELS = 24
 EXTRA = ["--backend-config=python,shm-default-byte-size=1048576"]
