@@ -18,8 +18,8 @@ import torch
 from dualpath.inference.conversion import MODEL, Finding, write
 from dualpath.inference.model import Array, Input, Model
 from dualpath.inference.openvino_model import OpenVinoModel, openvino
+from dualpath.inference.precision import TOLERANCES
 from dualpath.inference.torch_model import TorchModel
-from dualpath.readability.contract import TOLERANCES
 
 ROWS, LENGTHS = (1, 3), (16, 224)
 """Sizes of the sample: rows, and what else varies."""
