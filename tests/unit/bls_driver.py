@@ -82,6 +82,9 @@ class Server:
 
     def _serve(self, requests):
         answers = self._pipeline.execute(requests)
+        if self._is_decoupled:
+            assert answers is None
+            answers = [None] * len(requests)
         assert len(answers) == len(requests)
         for request, answer in zip(requests, answers, strict=True):
             request.end_of_execute(answer)

@@ -258,6 +258,13 @@ def test_a_server_that_loads_by_itself_is_refused(repository):
         reload_release(triton, repository)
 
 
+def test_an_ensemble_that_is_down_is_loaded_again(repository):
+    triton = Triton(repository)
+    del triton.ready["ensemble_all"]
+    assert reload_release(triton, repository) == Reloaded(1, loaded="ensemble_all")
+    assert triton.loads == [("ensemble_all", None)]
+
+
 def test_a_model_that_is_not_ready_is_named(repository):
     triton = Triton(repository)
     del triton.ready["cuml"]

@@ -112,7 +112,7 @@ def test_rows_that_cannot_be_used_are_named_and_nothing_is_published(dualpath, r
         (["--folds", "1"], "folds: expected 2 or more, found 1."),
         (["--folds", "21"], "expected excerpts of at least 21 sources, one for each fold, found 40 rows of 20."),
         (["--model-repository", "none"], "none: expected a model repository with bert-large, got none in it."),
-        (["--data", "none.csv"], "none.csv: expected a readable CSV file or .xlsx spreadsheet, found: No such file"),
+        (["--data", "none.csv"], "none.csv: expected a file to read, got: No such file"),
         (["--encoder", "./none"], "--encoder ./none: expected a folder in Hugging Face's layout, found none."),
     ],
 )

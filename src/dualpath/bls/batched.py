@@ -163,7 +163,7 @@ class BatchedChild:
         request = run.request
         self._refuse_what_would_wait_too_long(request, len(rows))
         kind = tuple(chosen(request.parameters, self._forward).items())
-        group = Group(request, kind, len(rows))
+        group = Group(request, kind, len(rows), run.attempts.pop(self, 0))
         self._waiting.add(rows, group)
         self._start_calls()
         started = time.perf_counter()
@@ -233,7 +233,8 @@ class BatchedChild:
         groups = groups_of(chunk)
         requests = [group.request for group in groups]
         try:
-            outputs = await with_retries(self, None, self._retry, partial(self._call, chunk, requests, peak), requests)
+            attempt = max(group.attempt for group in groups)
+            outputs = await with_retries(self._retry, partial(self._call, chunk, requests, peak), requests, attempt)
         except Exception as error:
             if len(groups) == 1 or isinstance(error, (ChildUnavailable, ConfigError)):
                 for group in groups:

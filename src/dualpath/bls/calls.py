@@ -69,7 +69,7 @@ class Carried:
     @classmethod
     def by(cls, requests: Sequence[Request], forward: Collection[str]) -> Carried:
         """Take over the ids, the longest remaining time (none if one request has none) and chosen parameters."""
-        remaining = [request.remaining_s() for request in requests]
+        remaining = [request.longest_remaining_s() for request in requests]
         timeout_us = 0 if None in remaining else max(1, round(max(filter(None, remaining), default=0.0) * 1e6))
         return cls(
             ",".join(filter(None, (request.id for request in requests)))[:MAX_ID],

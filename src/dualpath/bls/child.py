@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -125,7 +125,7 @@ class Child:
 
         try:
             async with asyncio.timeout_at(request.deadline):  # the loop's clock is time.monotonic
-                outputs: Outputs = await with_retries(self, run, self._retry, once, [request])
+                outputs: Outputs = await with_retries(self._retry, once, [request], run.attempts.pop(self, 0))
                 return outputs
         except TimeoutError:
             raise self._late() from None
@@ -157,10 +157,13 @@ def note_failure(child: Any, run: Run, error: ChildError, retry: Retry | None) -
 
 
 async def with_retries(
-    child: Any, run: Run | None, retry: Retry | None, once: Callable[[], Any], requests: Sequence[Request]
-) -> Any:
-    """Await `once()`, and again after errors as `retry` says, within the longest deadline of the requests."""
-    attempt = run.memo.attempts.pop(child, 0) if run else 0
+    retry: Retry | None, once: Callable[[], Awaitable[T]], requests: Sequence[Request], attempt: int
+) -> T:
+    """Await `once()`, and again after errors as `retry` says, within the longest deadline of the requests.
+
+    Args:
+        attempt: how many calls were made already.
+    """
     while True:
         attempt += 1
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import threading
 import time
 import types
@@ -227,7 +228,7 @@ class _Task:
         if not self.ended:
             self.ended = True
             with suppress(Exception):  # it has nobody left to answer to
-                self.context.run(self._coroutine.close)
+                self.context.run(_close, self._coroutine)
 
 
 class _NoLoop:
@@ -257,6 +258,15 @@ def _next(done: SimpleQueue[Any], deadline: float | None) -> tuple[_Task, Any, B
     except Empty:
         raise Leave from None
     return outcome
+
+
+def _close(coroutine: Coroutine[Any, Any, Any]) -> None:
+    """Close a coroutine, and those that it has been given to await but never began to."""
+    if inspect.iscoroutine(coroutine) and inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+        for given in inspect.getcoroutinelocals(coroutine).values():
+            if inspect.iscoroutine(given):
+                _close(given)
+    coroutine.close()
 
 
 def _as_coroutine(awaitable: Awaitable[Any]) -> Coroutine[Any, Any, Any]:

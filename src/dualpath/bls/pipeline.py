@@ -86,8 +86,9 @@ class Pipeline:
         if metrics:
             metrics.gauge("rows_in_flight", lambda: self._rows)
 
-    def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Return what a model's `execute` must: a response for each request, or None for those answered later."""
+    def execute(self, requests: Sequence[Any]) -> list[Any] | None:
+        """Return what a model's `execute` must: a response for each request, or None for those answered later; of a
+        decoupled model None."""
         replies = [Reply(raw, self._has_batch) for raw in requests]
         self._count_rows(sum(reply.n_rows for reply in replies))
         try:
@@ -97,7 +98,7 @@ class Pipeline:
             self._count_rows(-sum(reply.n_rows for reply in replies if not reply.is_sent_off))
         for reply in replies:
             reply.wait_if_traced()
-        return [reply.response for reply in replies]
+        return None if self._streams else [reply.response for reply in replies]
 
     def close(self) -> None:
         """Finish the requests in flight, or fail those that are not finished after a minute; then stop.
@@ -127,7 +128,7 @@ class Pipeline:
         leaving = []
         for number, reply in enumerate(replies):
             if reply.error is not None:
-                reply.response = self._failed(reply.error)
+                self._refuse(reply, reply.error)
             elif self._needs_loop or reply.arrival.trace or reply.arrival.is_larger_than(INLINE_ROWS, INLINE_BYTES):
                 leaving.append(reply)
             elif self._merges and len(replies) > 1:
@@ -173,11 +174,10 @@ class Pipeline:
         works = []
         for reply in replies:
             try:
-                reply.send_off()
+                reply.send_off(may_wait=not self._streams)
                 request = Request([reply.arrival], outlives_execute=True)
             except Exception as error:
-                reply.is_sent_off = False
-                reply.response = self._failed(error)
+                self._refuse(reply, error)
                 continue
             run = Run(request, 1, memo, inline=False)
             context = copy_context()
@@ -185,6 +185,12 @@ class Pipeline:
             works.append(((self._stream if self._streams else self._answer)(reply, run), context))
         if works:
             self._loop.start(works)
+
+    def _refuse(self, reply: Reply, error: Exception) -> None:
+        reply.is_sent_off = False
+        reply.response = self._failed(error)
+        if self._streams:
+            reply.send_instead()
 
     async def _answer(self, reply: Reply, run: Run) -> None:
         started = time.perf_counter()

@@ -26,6 +26,7 @@ class Reply:
         self.error: Exception | None = None
         self.response: Any = None
         self.is_sent_off = False
+        self._raw = raw
         self._sender: Any = None
         self._answered: threading.Event | None = None
         try:
@@ -34,13 +35,18 @@ class Reply:
         except Exception as error:
             self.error = error
 
-    def send_off(self) -> None:
+    def send_off(self, may_wait: bool) -> None:
         """Let `execute` return without this answer; or, if the request is traced, let it wait for the event loop."""
-        if self.arrival.trace:  # Triton frees a request's trace when `execute` returns without its answer
+        if self.arrival.trace and may_wait:  # Triton frees a request's trace when `execute` returns without its answer
             self._answered = threading.Event()
         else:
-            self._sender = self.arrival.raw.get_response_sender()
+            self._sender = self._raw.get_response_sender()
         self.is_sent_off = True
+
+    def send_instead(self) -> None:
+        """Send what a decoupled model's `execute` cannot return."""
+        sender = self._sender or self._raw.get_response_sender()
+        sender.send(self.response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
     def wait_if_traced(self) -> None:
         """Wait until the event loop has answered, if `execute` has to return the answer."""

@@ -65,6 +65,13 @@ class Request:
         """Return how many seconds are left until the deadline, at least 0; None if there is none."""
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
+    def longest_remaining_s(self) -> float | None:
+        """Return the seconds left to that of the requests which has most; None if one has no deadline."""
+        if len(self._arrivals) == 1:
+            return self.remaining_s()
+        deadlines = [arrival.deadline for arrival in self._arrivals]
+        return max(0.0, max(filter(None, deadlines)) - time.monotonic()) if None not in deadlines else None
+
     async def is_cancelled(self) -> bool:
         """Ask Triton, by a round trip to the server, whether the caller (of a shared run: every caller) has gone."""
         run = current_run()

@@ -26,13 +26,15 @@ class Run:
         request: what the graph gets.
         inline: whether it is driven in the thread of `execute`, where nothing may wait for long.
         n_requests: how many requests it holds.
+        attempts: calls to children that an earlier run made in vain and that are to be made again.
         notes: what to do once the run has answered, such as counting: a run that is given up counts nothing.
     """
 
-    __slots__ = ("inline", "memo", "n_requests", "notes", "request")
+    __slots__ = ("attempts", "inline", "memo", "n_requests", "notes", "request")
 
     def __init__(self, request: Request, n_requests: int, memo: Memo, inline: bool) -> None:
         self.request, self.n_requests, self.memo, self.inline = request, n_requests, memo, inline
+        self.attempts = memo.attempts.copy()
         self.notes: list[Callable[[], None]] = []
 
     def commit(self) -> None:

@@ -28,7 +28,10 @@ def to_array(tensor: Any) -> Array:
 
         on_gpu: Array = cupy.from_dlpack(tensor)
         return on_gpu
-    array: Array | None = tensor.as_numpy()
+    try:
+        array: Array | None = tensor.as_numpy()
+    except pb_utils.TritonModelException:
+        array = None  # of BF16 there is none, which releases say in different ways
     return _bits(tensor) if array is None else array
 
 
@@ -66,43 +69,82 @@ def concatenate(arrays: Sequence[Array]) -> Array:
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
-class _AsBf16:
-    """Lets uint16 pass for BF16, which NumPy does not know, by DLPack, which does."""
+class _ManagedTensor(ctypes.Structure):
+    """DLPack's DLManagedTensor."""
 
-    def __init__(self, bits: Any) -> None:
-        if bits.dtype != np.uint16:
-            raise TypeError(f"expected the bits of BF16 as uint16, got {bits.dtype}.")
-        self._bits = np.ascontiguousarray(bits)
-
-    def __dlpack__(self, **options: Any) -> Any:
-        return _retyped(self._bits.__dlpack__(), _BFLOAT)
-
-    def __dlpack_device__(self) -> Any:
-        return self._bits.__dlpack_device__()
-
-
-class _AsUint16:
-    def __init__(self, tensor: Any) -> None:
-        self._tensor = tensor
-
-    def __dlpack__(self, **options: Any) -> Any:
-        return _retyped(self._tensor.to_dlpack(), _UINT)
-
-    def __dlpack_device__(self) -> Any:
-        return self._tensor.__dlpack_device__()
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("device_type", ctypes.c_int32),
+        ("device_id", ctypes.c_int32),
+        ("ndim", ctypes.c_int32),
+        ("code", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16),
+        ("shape", ctypes.c_void_p),
+        ("strides", ctypes.c_void_p),
+        ("byte_offset", ctypes.c_uint64),
+        ("context", ctypes.c_void_p),
+        ("deleter", ctypes.c_void_p),
+    )
 
 
-_UINT, _BFLOAT = 1, 4  # DLPack's codes of types
-_CODE_OFFSET = 20  # of a DLManagedTensor: after the data's address, the device and the number of dimensions
+_CPU, _UINT, _BFLOAT = 1, 1, 4  # DLPack's codes of the device and of types
 
+_lent: dict[int, tuple[Any, ...]] = {}
+"""What Triton's tensors of BF16 refer to, by address, until Triton lets go of it."""
+
+_let_go = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda address: _lent.pop(address, None))
+_new_capsule = ctypes.pythonapi.PyCapsule_New
+_new_capsule.restype, _new_capsule.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
 _pointer = ctypes.pythonapi.PyCapsule_GetPointer
 _pointer.restype, _pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
 
 
-def _retyped(capsule: Any, code: int) -> Any:
-    """Change the type of what a capsule points to: only its code, the width is the same."""
-    ctypes.c_uint8.from_address(_pointer(capsule, b"dltensor") + _CODE_OFFSET).value = code
-    return capsule
+class _AsBf16:
+    """Lets uint16 pass for BF16, which NumPy does not know, by DLPack, which does.
+
+    NumPy's own capsules would not do: Triton 24.10 gives a capsule that it has taken a name of its own, at which
+    NumPy's destructor stumbles.
+    """
+
+    def __init__(self, bits: Any) -> None:
+        if bits.dtype != np.uint16:
+            raise TypeError(f"expected the bits of BF16 as uint16, got {bits.dtype}.")
+        self._bits = np.ascontiguousarray(bits).reshape(bits.shape)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        shape = (ctypes.c_int64 * max(1, self._bits.ndim))(*self._bits.shape)
+        managed = _ManagedTensor(
+            data=self._bits.ctypes.data,
+            device_type=_CPU,
+            ndim=self._bits.ndim,
+            code=_BFLOAT,
+            bits=16,
+            lanes=1,
+            shape=ctypes.addressof(shape),
+            deleter=ctypes.cast(_let_go, ctypes.c_void_p),
+        )
+        address = ctypes.addressof(managed)
+        _lent[address] = managed, shape, self._bits
+        return _new_capsule(address, b"dltensor", None)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return _CPU, 0
+
+
+class _AsUint16:
+    """Lets a tensor of BF16 pass for uint16."""
+
+    def __init__(self, tensor: Any) -> None:
+        self._tensor = tensor
+
+    def __dlpack__(self, **options: Any) -> Any:
+        capsule = self._tensor.to_dlpack()
+        _ManagedTensor.from_address(_pointer(capsule, b"dltensor")).code = _UINT
+        return capsule
+
+    def __dlpack_device__(self) -> Any:
+        return self._tensor.__dlpack_device__()
 
 
 def _bits(tensor: Any) -> Array:

@@ -24,11 +24,13 @@ class Group:
 
     Attributes:
         kind: what rows must have in common to leave together.
+        attempt: how many calls were made for them in vain.
         answer: each row's answer, in order; or the error of all.
     """
 
-    def __init__(self, request: Request, kind: Hashable, n_rows: int) -> None:
+    def __init__(self, request: Request, kind: Hashable, n_rows: int, attempt: int) -> None:
         self.request = request
+        self.attempt = attempt
         self.kind = kind
         self.answer: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         self._rows: list[Any] = [None] * n_rows

@@ -94,6 +94,8 @@ def reload_release(
             return _load_again(server, model_repository, model, None, report)
         switch = _Switch(server, model_repository, release, report)
         if switch.is_done():
+            if revived := switch.revive():
+                return Reloaded(release, loaded=revived)
             return _load_again(server, model_repository, model, switch, report)
         if model is not None:
             _check_alone(model, switch, model_repository)
@@ -178,11 +180,13 @@ class _Switch:
         self.readers = list(releases.readers(model_repository))
         self.children = [name for name in self.ready if name not in self.readers]
         # What an ensemble's author wrote stands on disk: the server's own config names the release by number.
-        steps = {model.name: releases.steps(model) for model in folders.models(model_repository) if model.name in ready}
+        steps = {model.name: releases.steps(model) for model in folders.models(model_repository)}
         follows = {name: {step.model_name for step in said if step.model_version == -1} for name, said in steps.items()}
         self._follows = {name: said & self.ready.keys() for name, said in follows.items() if said & self.ready.keys()}
+        self._lost = [name for name in self._follows if name not in ready]
+        self._follows = {name: said for name, said in self._follows.items() if name in ready}
         self.ensembles = list(self._follows)
-        pinned = [step for said in steps.values() for step in said if step.model_version != -1]
+        pinned = [step for name, said in steps.items() if name in ready for step in said if step.model_version != -1]
         self._stay = {
             name: {step.model_version for step in pinned if step.model_name == name} & versions
             for name, versions in self.ready.items()
@@ -222,7 +226,15 @@ class _Switch:
         for name in self.children:
             self._report(f"{name}: leaving only version {' and '.join(map(str, sorted(self._target(name))))}")
             self._allow(name, self._target(name))
+        self.revive()
         return Reloaded(self.release, tuple(sorted(before)))
+
+    def revive(self) -> str | None:
+        """Load the ensembles of members that are not served, and name them; None if all are."""
+        for name in self._lost:
+            self._report(f"{name}: loading it, since it is not served")
+            self._server.load(name)
+        return ", ".join(self._lost) or None
 
     def _take_back(self) -> None:
         for name in self.readers + self.children:
@@ -244,9 +256,11 @@ class _Switch:
                 continue
             for step in steps:
                 step.model_version = release
-            for step in config.ensemble_scheduling.step:  # as they are, but not as older than their files
-                if step.model_name in self.ready:
-                    self._allow(step.model_name, self._server.ready()[step.model_name])
+            members = [step.model_name for step in config.ensemble_scheduling.step if step.model_name in self.ready]
+            # As they are, but not as older than their files. Twice: a load of changed code writes Python's bytecode
+            # beside it, and that file is newer than the load.
+            for member in members * 2:
+                self._allow(member, self._server.ready()[member])
             self._server.load(name, config)
 
     def _drain(self, before: Versions, timeout_s: float) -> None:
