@@ -280,7 +280,7 @@ def test_a_full_queue_is_unavailable_and_asked_no_second_time(server, client):
 
 def dict_of_calls(server):
     text = urllib.request.urlopen(server.metrics_url, timeout=5).read().decode()
-    found = re.findall(r"^bls_calls\{(.*?)\} ([\d.]+)$", text, re.MULTILINE)
+    found = re.findall(r"^bls_calls_total\{(.*?)\} ([\d.]+)$", text, re.MULTILINE)
     return {
         dict(re.findall(r'(\w+)="(.*?)"', labels))["outcome"]: int(float(value))
         for labels, value in found

@@ -45,16 +45,16 @@ class Metrics:
         self._thread.start()
 
     def count(self, name: str, value: float = 1, **labels: str) -> None:
-        """Add to the counter `bls_<name>`; from inside a graph, once the graph has answered."""
+        """Add to the counter `bls_<name>_total`; from inside a graph, once the graph has answered."""
         self._note(lambda: self.count_now(name, value, **labels))
 
     def count_now(self, name: str, value: float = 1, **labels: str) -> None:
-        """Add to the counter `bls_<name>`, whatever becomes of the graph that the caller is part of."""
+        """Add to the counter `bls_<name>_total`, whatever becomes of the graph that the caller is part of."""
         with self._lock:
-            self._counts[name, tuple(labels.items())] += value  # type: ignore[assignment]
+            self._counts[f"{name}_total", tuple(labels.items())] += value  # type: ignore[assignment]
 
     def count_each(self, name: str, label: str, values: Iterable[str]) -> None:
-        """Add one to the counter `bls_<name>` for each value of the label."""
+        """Add one to the counter `bls_<name>_total` for each value of the label."""
         for value, n in Counter(values).items():
             self.count(name, n, **{label: value})
 
@@ -144,8 +144,8 @@ class _Histogram:
 
 
 _DESCRIPTIONS = {
-    "rows": "Rows answered, by route",
+    "rows_total": "Rows answered, by route",
     "rows_in_flight": "Rows taken from Triton's queue and not yet answered",
-    "calls": "Calls to children, by child and outcome",
-    "fallbacks": "Rows answered without a child that failed or was late, by child and reason",
+    "calls_total": "Calls to children, by child and outcome",
+    "fallbacks_total": "Rows answered without a child that failed or was late, by child and reason",
 }

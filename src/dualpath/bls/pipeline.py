@@ -82,7 +82,7 @@ class Pipeline:
         self._rows = 0
         self._rows_changed = threading.Condition()
         self._inline = Inline()
-        self._loop = LoopThread(n_threads, config.gpu)
+        self._loop = LoopThread(n_threads, config.gpu_to_use())
         if metrics:
             metrics.gauge("rows_in_flight", lambda: self._rows)
 
