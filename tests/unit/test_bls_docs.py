@@ -1,6 +1,7 @@
 """docs/bls.md: its example's own test, and the lines of each section."""
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -114,3 +115,15 @@ def test_gpu_leaves_the_embedding_where_the_instance_runs(section, gpu, kind):
         (call.preferred_memory.kind.name.rpartition("_")[2], call.preferred_memory.device) for call in model.calls
     ]
     assert memory == [(kind, gpu or 0), ("CPU", 0)]
+
+
+def test_the_metrics_are_those_that_the_page_lists(section):
+    with section("batching", encoder=embed) as model:
+        model.infer({"image": LIT})
+    shown = {
+        (re.sub("_(bucket|sum|count)$", "", name), tuple(sorted(dict(labels).keys() - {"model", "le"})))
+        for name, values in fake_triton.METRICS.items()
+        for labels in values
+    }
+    rows = re.findall(r"^\| `(bls_\w+)` \|([^|]*)\|", doc_blocks.PAGE.read_text(), re.MULTILINE)
+    assert shown == {(name, tuple(sorted(re.findall(r"`(\w+)`", labels)))) for name, labels in rows}
