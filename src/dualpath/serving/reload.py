@@ -332,7 +332,7 @@ def _failing(what: str) -> Iterator[None]:
             raise UserError(access.NO_KEY) from None
         if "explicit model load" in reason:
             raise UserError(
-                "expected a server with explicit model control, as `dualpath serve` starts it, found one that loads "
-                "models by itself or not at all."
+                "--url: expected a server with explicit model control, got one that loads "
+                "models by itself or not at all. Start it with `dualpath serve`."
             ) from None
         raise ReloadFailed(f"{what}: {one_line(reason).rstrip(';. ')}.") from None
