@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+import itertools
 import re
 from pathlib import Path
 from types import ModuleType
@@ -31,6 +33,8 @@ def _module(module: ModuleType) -> str:
 
 
 def _entry(name: str, entry: Any) -> str:
+    if not inspect.isroutine(entry) and not isinstance(entry, type):
+        return f"\n### {name}\n\n{_said_below(name)}\n"
     if not inspect.isclass(entry):
         return _part("###", name, _signature(name, entry), entry)
     is_error = issubclass(entry, BaseException)
@@ -44,6 +48,16 @@ def _entry(name: str, entry: Any) -> str:
             elif inspect.isfunction(member):
                 text += _part("####", f"{name}.{each}", _signature(f"{name}.{each}", member), member)
     return text
+
+
+def _said_below(name: str) -> str:
+    """Return the text that stands below the definition of a type's name."""
+    for path in sorted(Path(bls.__file__).parent.glob("*.py")):
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+        for definition, below in itertools.pairwise(body):
+            if isinstance(definition, ast.Assign) and ast.unparse(definition.targets[0]) == name:
+                return _prose(str(ast.literal_eval(below.value))) if isinstance(below, ast.Expr) else ""
+    return ""
 
 
 def _part(level: str, title: str, signature: str, entry: Any) -> str:
