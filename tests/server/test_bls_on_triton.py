@@ -329,7 +329,7 @@ def test_a_stream_passes_a_decoupled_childs_answers_on_one_by_one(client, server
 
 
 def test_requests_cancelled_at_any_moment_leave_nothing_behind(client):
-    n_cancelled, done = 300, Queue()
+    n_cancelled, done = 1000, Queue()
     for number in range(n_cancelled):
         model, inputs = ("relay", [tensor("TEXT", TEXTS, "BYTES")]) if number % 2 else ("front", [one(number)])
         call = client.async_infer(model, inputs, lambda result, error: done.put(error))

@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tritonclient.grpc.model_config_pb2 import DataType
+from dualpath.extras import needs
+
+with needs("cli"):
+    from tritonclient.grpc.model_config_pb2 import DataType
 
 
 @dataclass(frozen=True)
