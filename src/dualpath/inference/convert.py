@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
+from dualpath.extras import needs
 from dualpath.inference.conversion import MODEL, Finding, write
 from dualpath.inference.model import Array, Input, Model
 from dualpath.inference.openvino_model import OpenVinoModel, openvino
 from dualpath.inference.precision import TOLERANCES
 from dualpath.inference.torch_model import TorchModel
+
+with needs("models"):
+    import torch
 
 ROWS, LENGTHS = (1, 3), (16, 224)
 """Sizes of the sample: rows, and what else varies."""

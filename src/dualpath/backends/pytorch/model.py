@@ -14,9 +14,9 @@ in the queue.
 """
 
 import numpy as np
-import triton_python_backend_utils as pb_utils
 
 from dualpath import bls
+from dualpath.bls.triton import pb_utils
 from dualpath.inference import ENGINES, Input
 from dualpath.inference.client import Shared
 from dualpath.inference.served import METRIC
