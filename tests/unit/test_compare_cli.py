@@ -97,11 +97,11 @@ def refused(dualpath, url, tmp_path):
         (["ensemble_all", "wide"], "BERT_WEIGHT: expected an input of the same type and shape in both, got TYPE_FP32 "),
         (
             ["ensemble_all", "unweighted"],
-            "expected the same inputs, got excerpt, BERT_WEIGHT of ensemble_all ",
+            "ensemble_all, unweighted: expected the same inputs, got excerpt, BERT_WEIGHT of ensemble_all ",
         ),
         (
             ["ensemble_all", "other_output"],
-            "expected an output in common, got SCORE of ensemble_all and",
+            "ensemble_all, other_output: expected an output in common, got SCORE of ensemble_all and",
         ),
         (
             ["unweighted", "unweighted"],
