@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import isfinite
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from dualpath.compare.result import Cell, Measured, Result
+from dualpath.compare.stats import Ratio
 from dualpath.compare.verdict import doubt
 
 NARROW = 16
@@ -29,7 +31,7 @@ def show(result: Result, console: Console) -> None:
 
 
 def show_parity(result: Result, console: Console) -> None:
-    """Print whose answers were held against whose, how far they agree, and the rows that differ most."""
+    """Print whose answers were compared with whose, how far they agree, and the rows that differ most."""
     if result.parity:
         console.print(_parity(result))
         for line in _worst(result):
@@ -38,18 +40,22 @@ def show_parity(result: Result, console: Console) -> None:
 
 def _parity(result: Result) -> Table:
     table = Table(title="Do they agree?", title_justify="left", padding=0)
-    for header in ("contender", "held against", "output"):
+    several = len(result.contenders) > 2 or any(it.baseline != result.contenders[0] for it in result.parity)
+    for header in ("contender", "with")[: 2 if several else 0]:
         table.add_column(header, overflow="fold")
-    for header in ("rows", "bitwise\nequal", "largest\ndifference", "mean", "tolerance"):
-        table.add_column(header, justify="right", overflow="fold")
+    table.add_column("output", overflow="fold")
+    for header in ("rows", "answers", "bitwise", "largest", "mean", "tolerance"):
+        table.add_column(header, justify="right", no_wrap=header != "tolerance")
     for parity in result.parity:
         table.add_row(
-            *(escape(text) for text in (parity.other, parity.baseline, parity.output)),
+            *(escape(text) for text in ((parity.other, parity.baseline) if several else ())),
+            escape(parity.output),
             str(parity.n_rows),
+            str(parity.n_answers),
             str(parity.n_equal),
             f"{parity.largest:.2g}",
             f"{parity.mean:.2g}",
-            f"{parity.atol:g}",
+            parity.tolerance,
             style="" if parity.ok else "red",
         )
     return table
@@ -60,7 +66,7 @@ def _worst(result: Result) -> Iterator[str]:
     for parity in result.parity:
         of = f"{parity.output} of {parity.other}" if len(result.contenders) > 2 else parity.output
         for row in parity.worst:
-            yield f"{of}: {row.where}: {row.baseline} and {row.other} ({row.difference:.2g} apart)"
+            yield f"{of}: {row}"
 
 
 def _cell(cell: Cell, result: Result) -> Table:
@@ -68,7 +74,7 @@ def _cell(cell: Cell, result: Result) -> Table:
     table.add_column(overflow="fold", no_wrap=max(map(len, result.contenders)) <= NARROW)
     for header in (
         "rows/s",
-        "ratio [95 %]",
+        "ratio",
         "p50 ms",
         "p90 ms",
         "p99 ms",
@@ -76,7 +82,7 @@ def _cell(cell: Cell, result: Result) -> Table:
         "p99 ratio",
         "failed",
     ):
-        table.add_column(header, justify="right", overflow="fold", no_wrap="ratio" not in header)
+        table.add_column(header, justify="right", overflow="fold", no_wrap=True)
     for name in result.contenders:
         if name in cell.not_measured:
             table.add_row(escape(name), "–")
@@ -104,9 +110,15 @@ def _ratios(cell: Cell, name: str, baseline: str) -> list[str]:
         return [""] * 3
     decisive = compared.throughput if cell.load.rate is None else compared.p50
     return [
-        escape(str(ratio)) + (in_doubt(cell, name, baseline) if ratio is decisive else "")
+        escape(short_ratio(ratio)) + (in_doubt(cell, name, baseline) if ratio is decisive else "")
         for ratio in (compared.throughput, compared.p50, compared.p99)
     ]
+
+
+def short_ratio(ratio: Ratio) -> str:
+    """Return such as "0.98 [0.95, 1.01]"; of too few turns there is no interval."""
+    interval = f" [{ratio.low:.3g}, {ratio.high:.3g}]" if isfinite(ratio.high) else ""
+    return f"{ratio.value:.3g}{interval}"
 
 
 def in_doubt(cell: Cell, name: str, baseline: str) -> str:
