@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import isfinite
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dualpath.compare.result import Cell, Measured, Result
+from dualpath.compare.result import Cell, Result
 from dualpath.compare.stats import Ratio
 from dualpath.compare.verdict import doubt
 
 NARROW = 16
-"""Names up to this length are kept in one line; then ratios are what gives way on a narrow terminal."""
+"""Names up to this length are kept in one line."""
+WIDE = 120
+"""Columns of a terminal from which on there is room for all figures."""
 
 
 def show(result: Result, console: Console) -> None:
     """Print a result's tables, its notes and its verdict."""
     show_parity(result, console)
     for cell in result.cells:
-        console.print(_cell(cell, result))
+        console.print(_cell(cell, result, console.width >= WIDE))
         absent = (f"{name} was not measured: {reason}." for name, reason in cell.not_measured.items())
         for note in (*absent, *cell.notes):
             console.print(f"  {note}", markup=False, highlight=False)
@@ -69,38 +71,39 @@ def _worst(result: Result) -> Iterator[str]:
             yield f"{of}: {row}"
 
 
-def _cell(cell: Cell, result: Result) -> Table:
+def _cell(cell: Cell, result: Result, wide: bool) -> Table:
+    """Return the figures under a load; a narrow terminal has no room for p90, p99's ratio and a column of zeros."""
     table = Table(title=str(cell.load), title_justify="left", padding=0)
     table.add_column(overflow="fold", no_wrap=max(map(len, result.contenders)) <= NARROW)
-    for header in (
-        "rows/s",
-        "ratio",
-        "p50 ms",
-        "p90 ms",
-        "p99 ms",
-        "p50 ratio",
-        "p99 ratio",
-        "failed",
-    ):
-        table.add_column(header, justify="right", overflow="fold", no_wrap=True)
+    failed = {name: it.n_errors + it.n_timeouts for name, it in cell.measured.items()}
+    columns = {
+        "rows/s": True,
+        "ratio": True,
+        "p50 ms": True,
+        "p90 ms": wide,
+        "p99 ms": True,
+        "p50 ratio": True,
+        "p99 ratio": wide,
+        "failed": wide or any(failed.values()),
+    }
+    for header, is_shown in columns.items():
+        if is_shown:
+            is_ratio = "ratio" in header  # below which a doubt may stand
+            width = len("0.968 [0.929, 1.01]") if is_ratio else None
+            table.add_column(header, justify="right", overflow="fold", no_wrap=not is_ratio, min_width=width)
     for name in result.contenders:
         if name in cell.not_measured:
             table.add_row(escape(name), "–")
         elif name in cell.measured:
             measured = cell.measured[name]
-            throughput, p50, p99 = _ratios(cell, name, result.contenders[0])
-            table.add_row(
-                escape(name),
-                f"{measured.rows_per_s:.4g}",
-                throughput,
-                *(_ms(measured, percentile) for percentile in (50, 90, 99)),
-                p50,
-                p99,
-                str(measured.n_errors + measured.n_timeouts),
-            )
-            for group, latencies in measured.groups_ms.items():
-                shown = (f"{latencies[it]:.1f}" if latencies else "" for it in (50, 90, 99))
-                table.add_row(f"  BERT_WEIGHT {escape(group)}", "", "", *shown, style="dim")
+            ratios = _ratios(cell, name, result.contenders[0])
+            latencies = [_ms(measured.latencies_ms, percentile) for percentile in (50, 90, 99)]
+            cells = [f"{measured.rows_per_s:.4g}", ratios[0], *latencies, *ratios[1:], str(failed[name])]
+            shown = (it for it, is_shown in zip(cells, columns.values(), strict=True) if is_shown)
+            table.add_row(escape(name), *shown)
+            for group, of_group in measured.groups_ms.items():
+                latencies = [_ms(of_group, percentile) for percentile in (50, 90, 99) if wide or percentile != 90]
+                table.add_row(f"  BERT_WEIGHT {escape(group)}", "", "", *latencies, style="dim")
     return table
 
 
@@ -127,5 +130,5 @@ def in_doubt(cell: Cell, name: str, baseline: str) -> str:
     return f"\n[yellow]{escape(why)}[/]" if why else ""
 
 
-def _ms(measured: Measured, percentile: int) -> str:
-    return f"{measured.latencies_ms[percentile]:.1f}" if measured.latencies_ms else ""
+def _ms(latencies_ms: Mapping[float, float], percentile: int) -> str:
+    return f"{latencies_ms[percentile]:.1f}" if latencies_ms else ""

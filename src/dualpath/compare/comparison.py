@@ -159,7 +159,8 @@ class _Comparison:
         for batch in {load.batch for load in self._loads}:
             requests.check_batch(self._pair, batch)
         self._targets = {a.name: a, b.name if b.name != a.name else f"{b.name} (again)": b}
-        known = TOLERANCES.get(server.precision or "") if {a.model, b.model} <= {it.name for it in SCORERS} else None
+        self._is_ours = {a.model, b.model} <= {model.name for model in SCORERS}
+        known = TOLERANCES[server.precision or "float32"] if self._is_ours else None
         self._tolerances = tolerances(self._pair.outputs, question.atol, question.rtol, known)
         self.result = Result(
             title=" and ".join(self._targets),
@@ -308,6 +309,8 @@ class _Comparison:
 
     def _notes(self) -> list[str]:
         notes = list(self._pair.notes)
+        if self._question.atol.get("") is None and self._is_ours and self._server.precision is None:
+            notes.append("The precision of the server is unknown; the tolerance is float32's: give --atol for another.")
         if any(tolerance.ulps for tolerance in self._tolerances.values()):
             notes.append(
                 "The precision of the computation is unknown: floats may differ by some units in the last place (ulp) "
