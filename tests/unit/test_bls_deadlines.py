@@ -20,7 +20,8 @@ from bls_driver import (
 )
 from fake_triton import ReceivedRequest, TritonError
 
-from dualpath.bls import Metrics, Request, excuse, merge
+from dualpath.bls import Metrics, tolerate, waiting
+from dualpath.bls.request import Arrival, Request
 
 SOON_US = 20_000
 LATE = (TritonError.UNAVAILABLE, "child: expected an answer within the request's timeout, got none.")
@@ -30,7 +31,7 @@ GONE = (TritonError.CANCELLED, "the caller cancelled the request.")
 @pytest.fixture
 def always_ask(monkeypatch):
     """Have rows ask whether their caller is still there, however short they have waited."""
-    monkeypatch.setattr(merge, "ASK_AFTER_S", -1)
+    monkeypatch.setattr(waiting, "ASK_AFTER_S", -1)
 
 
 def execute(server, *requests):
@@ -39,12 +40,12 @@ def execute(server, *requests):
 
 def test_a_deadline_is_the_callers_timeout_counted_from_execute():
     before = time.monotonic()
-    request = Request(ReceivedRequest({"x": np.zeros(1)}, timeout_us=2_000_000), lambda: None)
+    request = Request([Arrival(ReceivedRequest({"x": np.zeros(1)}, timeout_us=2_000_000), has_batch=True)])
     assert before + 2 <= request.deadline <= time.monotonic() + 2
 
 
 def test_a_request_without_a_timeout_has_no_deadline():
-    assert Request(ReceivedRequest({"x": np.zeros(1)}), lambda: None).deadline is None
+    assert Request([Arrival(ReceivedRequest({"x": np.zeros(1)}), has_batch=True)]).deadline is None
 
 
 def test_a_late_child_answers_its_request_with_child_late(gated):
@@ -84,7 +85,7 @@ def test_a_request_that_has_expired_when_it_asks_starts_no_call(gated):
 
     async def handle(request):
         request.deadline = time.monotonic() - 1  # as after long work before the child
-        return {"y": await child.rows(request, rows_of(request))}
+        return {"y": await child.rows(rows_of(request))}
 
     with serving(handle) as server:
         [response] = server.ask(asking(1))
@@ -121,7 +122,7 @@ def test_a_late_child_can_be_done_without(gated):
     child = merging()
 
     async def handle(request):
-        answer, missed = await excuse(child.rows(request, rows_of(request)), late=True)
+        answer, missed = await tolerate(child.rows(rows_of(request)), late=True)
         return {"y": np.array([[missed or answer[0, 0]]], object)}
 
     request = asking(1, timeout_us=SOON_US)
@@ -136,7 +137,7 @@ def test_late_children_are_counted(gated):
     with serving(passing_on(merging(metrics=metrics)), metrics=metrics) as server:
         execute(server, request)
         answer_to(request)
-    counted = {dict(labels)["outcome"]: value for labels, value in fake_triton.METRICS["bls_calls"].items()}
+    counted = {dict(labels)["outcome"]: value for labels, value in fake_triton.METRICS["bls_calls_total"].items()}
     assert counted["late"] == 1
 
 
@@ -183,7 +184,7 @@ def test_when_all_callers_of_a_chunk_have_gone_the_next_chunk_leaves(gated):
 
 
 def test_only_rows_that_have_waited_ask_whether_their_caller_is_there(gated, monkeypatch):
-    monkeypatch.setattr(merge, "ASK_AFTER_S", PATIENCE_S)
+    monkeypatch.setattr(waiting, "ASK_AFTER_S", PATIENCE_S)
     gated.open()
     request = asking(1)
     with serving(passing_on(merging())) as server:
@@ -206,10 +207,10 @@ def test_a_question_about_the_caller_that_fails_fails_its_request_alone_and_free
         assert answered_values(*server.ask(asking(3))) == [3]
 
 
-@pytest.mark.parametrize("slow", [True, False])
-def test_triton_is_never_asked_about_a_request_after_its_answer(gated, slow):
+@pytest.mark.parametrize("early_return", [True, False])
+def test_triton_is_never_asked_about_a_request_after_its_answer(gated, early_return):
     gated.open()
-    child, asked = merging(slow=slow), []
+    child, asked = merging(early_return=early_return), []
 
     async def ask_later(request):
         while not request_received.answered.is_set():
@@ -217,9 +218,10 @@ def test_triton_is_never_asked_about_a_request_after_its_answer(gated, slow):
         asked.append(await request.is_cancelled())
 
     async def handle(request):
+        await asyncio.sleep(0)  # so that it runs on the event loop
         if not tasks:
             tasks.append(asyncio.ensure_future(ask_later(request)))
-        return {"y": await child.rows(request, rows_of(request))}
+        return {"y": await child.rows(rows_of(request))}
 
     tasks, request_received = [], asking(1)
     with serving(handle) as server:
@@ -247,11 +249,11 @@ def test_a_late_answer_is_no_answer_to_the_next_question(gated):
     child = merging()
 
     async def handle(request):
-        first, missed = await excuse(child.rows(request, rows_of(request)), late=True)
+        first, missed = await tolerate(child.rows(rows_of(request)), late=True)
         assert first is None
         assert missed == "late"
         request.deadline = None
-        return {"y": await child.rows(request, [row + 100 for row in rows_of(request)])}
+        return {"y": await child.rows([row + 100 for row in rows_of(request)])}
 
     request = asking(1, timeout_us=SOON_US)
     with serving(handle) as server:
@@ -263,3 +265,38 @@ def test_a_late_answer_is_no_answer_to_the_next_question(gated):
         assert values(second) == [101]
         second.let_through()
         assert answered_values(answer_to(request)) == [101]
+
+
+@pytest.fixture
+def slow_rows(gated):
+    """A child that is known to take a second for a row, with 7 rows that wait for it."""
+    child = merging(chunk_rows=1, max_wait_s=10)
+    child._row_s = 1.0
+    with serving(passing_on(child)) as server:
+        execute(server, asking(*range(8)))
+        yield server
+        gated.open()
+
+
+@pytest.mark.usefixtures("slow_rows")
+def test_a_request_whose_timeout_ends_while_others_are_ahead_is_refused_at_once(slow_rows, gated):
+    hopeless, hopeful = asking(1, timeout_us=3_000_000), asking(9, timeout_us=60_000_000)
+    execute(slow_rows, hopeless, hopeful)
+    assert error_of(answer_to(hopeless)) == (
+        TritonError.UNAVAILABLE,
+        "child: overloaded: expected an answer within the request's timeout, got a queue of 7.0 s; retry in 5 s.",
+    )
+    assert not hopeful.answered.is_set()
+    gated.open()
+    assert answered_values(answer_to(hopeful)) == [9]
+
+
+def test_beyond_the_longest_wait_requests_are_refused_at_once_and_told_when_to_retry(slow_rows):
+    fits, too_many = asking(*range(5)), asking(1)
+    execute(slow_rows, fits)
+    execute(slow_rows, too_many)
+    assert error_of(answer_to(too_many)) == (
+        TritonError.UNAVAILABLE,
+        "child: overloaded: expected a queue of at most 10 s, got one of 12.0 s; retry in 2 s.",
+    )
+    assert not fits.answered.is_set()

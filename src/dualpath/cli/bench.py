@@ -93,5 +93,7 @@ def _precisions(text: str | None, shape: EncoderShape) -> list[str]:
     chosen = list(dict.fromkeys(part.strip() for part in text.split(",")))
     for part in chosen:
         if part not in PRECISIONS:
-            raise UserError(f"--precision: expected {' or '.join(PRECISIONS)}, or both after a comma, got {part!r}.")
+            raise UserError(
+                f"--precision: expected {' or '.join(PRECISIONS)}, or both, got {part!r}. Name one of these."
+            )
     return chosen

@@ -210,7 +210,9 @@ def numbers(option: str, text: str, kind: type[int] | type[float], most: float =
             number = kind(0)
         if not 0 < number < float("inf"):
             what = "whole numbers" if kind is int else "numbers"
-            raise UserError(f"{option}: expected {what} above 0, such as {CONCURRENCY}, got {part.strip()!r}.")
+            raise UserError(
+                f"{option}: expected {what} above 0, got {part.strip()!r}. Give some such as {CONCURRENCY}."
+            )
         if number > most:
             raise UserError(f"{option}: expected at most {most:,}, got {part.strip()}. Give less.")
         found.append(number)

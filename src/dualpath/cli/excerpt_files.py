@@ -54,7 +54,7 @@ class Excerpts:
         try:
             weight = float(text or default)
         except ValueError:
-            raise InvalidInput(f"{where}: expected a number from 0 to 1, got {text!r}.") from None
+            raise InvalidInput(f"{where}: expected a number from 0 to 1, got {text!r}. Correct it.") from None
         check_weight(weight, where)
         return excerpt, weight
 
@@ -135,6 +135,6 @@ def _tracked(path: Path) -> Iterator[BinaryIO]:
         try:
             file = progress.open(path, "rb", description=escape(path.name))
         except OSError as error:
-            raise UserError(f"--file: expected a file, got {str(path)!r}: {error.strerror}.") from None
+            raise UserError(f"--file: expected a file, got {str(path)!r}: {error.strerror}. Name another.") from None
         with file, io.BufferedReader(cast(io.RawIOBase, file)) as buffered:
             yield buffered

@@ -57,7 +57,7 @@ def serve(
     from dualpath.serving import access
 
     if (grpc_tls_cert is None) != (grpc_tls_key is None):
-        raise UserError("expected both --grpc-tls-cert and --grpc-tls-key or neither, got one.")
+        raise UserError("--grpc-tls-cert, --grpc-tls-key: expected both or neither, got one. Give the other too.")
     options = {
         "host": host,
         "http_port": http_port,

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from dualpath.errors import UserError
 from dualpath.readability.contract import BERT, FOREST, MODELS
-from dualpath.readability.releases import newest_release
+from dualpath.repository.folders import newest
+from dualpath.repository.releases import newest_release
 
 
 def default_work_dir() -> Path:
@@ -26,7 +27,7 @@ def build_encoder(work_dir: Path, shape: str, precision: str, report: Callable[[
     In a process of its own: torch keeps the memory of a traced model, gigabytes of it, until the process ends.
 
     Returns:
-        The folder, which holds `bert-large/1` and `cuml/1`.
+        The folder, which holds `bert-large` and `cuml`.
     Raises:
         UserError: the folder cannot be written, or a package is missing.
     """
@@ -35,7 +36,9 @@ def build_encoder(work_dir: Path, shape: str, precision: str, report: Callable[[
         for model in (BERT, FOREST):
             (folder / model.name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--work-dir: expected a folder to write to, got {str(folder)!r}: {error.strerror}.") from None
+        raise UserError(
+            f"--work-dir: expected a folder to write to, got {str(folder)!r}: {error.strerror}. Name another."
+        ) from None
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_build, args=(folder, shape, precision, theirs))
@@ -46,7 +49,7 @@ def build_encoder(work_dir: Path, shape: str, precision: str, report: Callable[[
             report(said)
         process.join()  # terminated while it ends by itself, it would print what it was doing
     except EOFError:
-        said = UserError(f"{folder}: the build ended by itself, most likely for want of memory.")
+        said = UserError(f"{folder}: expected a finished build, got one that was killed. Make room in memory.")
     finally:
         process.terminate()
         process.join()
@@ -84,6 +87,6 @@ def with_artifacts(model_repository: Path, artifacts: Path, target: Path) -> Pat
     version = str(newest_release(model_repository) or 1)
     for name in built:
         (repository / name / version).mkdir()
-        for file in (artifacts / name / "1").iterdir():
+        for file in newest(artifacts / name).iterdir():
             (repository / name / version / file.name).symlink_to(file.absolute())
     return repository

@@ -106,7 +106,7 @@ def compare(
     for name in (a, b):
         target.split(name)
     if n_random is not None and input_file:
-        raise UserError("expected either --input or --random, got both. Leave one out.")
+        raise UserError("--random: expected no --input with it, got both. Leave one out.")
     rows: InputRows | RandomRows = RandomRows(n_random, seed, shapes) if n_random else inputs.read(input_file)
     by_output = [it if isinstance(it, Mapping) else {"": it} for it in (atol, rtol)]
     batches = BATCHES if batch is None else batch
@@ -204,6 +204,11 @@ class _Comparison:
         result = self.result
         result.parity = [*self._agreement.parities(), *self._against_file()]
         result.n_excused = self._agreement.n_excused
+        if any(self._tolerances[it.output].ulps and it.n_equal < it.n_rows for it in result.parity):
+            result.notes.append(
+                "The precision of the computation is unknown: floats may differ by some units in the last place (ulp) "
+                "of their type. Give --atol or --rtol for another tolerance."
+            )
         result.failed |= not all(parity.ok for parity in result.parity)
         if self._load_check.n_answers:
             result.environment["answers under load"] = str(self._load_check)
@@ -257,7 +262,7 @@ class _Comparison:
 
         def checked(spec: TurnSpec) -> Turn:
             turn = on_triton(spec)
-            self._load_check.settle(spec.contender, f"under load, {spec.load}")
+            self._load_check.settle(spec.contender, "under load")
             return turn
 
         measure(
@@ -289,8 +294,8 @@ class _Comparison:
             )
         if self._question.rows.is_built_in and not {*names} <= {EXCERPT.name, WEIGHT.name}:
             raise UserError(
-                f"expected --input for {', '.join(names)}; the built-in excerpts have {EXCERPT.name} only. "
-                "Give a file, or --random 100 for rows that are made up."
+                f"--input: expected a file with {', '.join(names)}, got the built-in excerpts, which have "
+                f"{EXCERPT.name} only. Give one, or --random 100 for rows that are made up."
             )
 
     def _environment(self) -> dict[str, str]:
@@ -311,11 +316,6 @@ class _Comparison:
         notes = list(self._pair.notes)
         if self._question.atol.get("") is None and self._is_ours and self._server.precision is None:
             notes.append("The precision of the server is unknown; the tolerance is float32's: give --atol for another.")
-        if any(tolerance.ulps for tolerance in self._tolerances.values()):
-            notes.append(
-                "The precision of the computation is unknown: floats may differ by some units in the last place (ulp) "
-                "of their type. Give --atol or --rtol for another tolerance."
-            )
         n_without = self._question.rows.n_without_weight()
         if not self._question.mix and n_without and any(tensor.name == WEIGHT.name for tensor in self._pair.inputs):
             notes.append(

@@ -126,7 +126,7 @@ def read(path: Path | None) -> InputRows:
     try:
         source = _read_json(path) if path.suffix.lower() == ".json" else _read_table(path)
     except OSError as error:
-        raise UserError(f"--input: expected a file, got {str(path)!r}: {error.strerror}.") from None
+        raise UserError(f"--input: expected a file, got {str(path)!r}: {error.strerror}. Name another.") from None
     if not source.records:
         raise UserError(f"{path}: expected at least one row, got none. Add one.")
     return source
@@ -151,16 +151,18 @@ def _read_json(path: Path) -> InputRows:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
-        raise UserError(f"{path}: expected UTF-8, got byte 0x{byte:02x} at offset {error.start}.") from None
+        raise UserError(f"{path}: expected UTF-8, got byte 0x{byte:02x} at offset {error.start}. Save it so.") from None
     except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: expected JSON, got: {error.msg} at column {error.colno}.") from None
+        raise UserError(
+            f"{path}:{error.lineno}: expected JSON, got: {error.msg} at column {error.colno}. Correct it."
+        ) from None
     except (ValueError, RecursionError):
-        raise UserError(f"{path}: expected JSON, got {TOO_MUCH}.") from None
+        raise UserError(f"{path}: expected JSON, got {TOO_MUCH}. Give less.") from None
     data = content.get("data") if isinstance(content, dict) else None
     if not isinstance(data, list):
         raise UserError(
             f'{path}: expected {{"data": [{{"INPUT": [values], …}}, …]}} as perf_analyzer\'s --input-data, got '
-            f"{shown(content)}."
+            f"{shown(content)}. Write it so."
         )
     records = _steps(path, "data", data)
     validation = content.get("validation_data", [])
@@ -177,7 +179,7 @@ def _steps(path: Path, name: str, data: list[Any]) -> list[tuple[str, Mapping[st
     records = [(f"{path}: {name}[{number}]", step) for number, step in enumerate(steps)]
     for where, step in records:
         if not isinstance(step, dict):
-            raise UserError(f'{where}: expected {{"INPUT": [values], …}}, got {shown(step)}.')
+            raise UserError(f'{where}: expected {{"INPUT": [values], …}}, got {shown(step)}. Write it so.')
     return records
 
 
@@ -187,9 +189,9 @@ def _tensor(
     try:
         return read(value, tensor)
     except BadValue as error:
-        raise UserError(f"{where}: {tensor.name}: {error}.") from None
+        raise UserError(f"{where}: {tensor.name}: {error}. Correct it.") from None
     except RecursionError:
-        raise UserError(f"{where}: {tensor.name}: expected a list of values, got {TOO_MUCH}.") from None
+        raise UserError(f"{where}: {tensor.name}: expected a list of values, got {TOO_MUCH}. Give less.") from None
 
 
 def _value(values: Mapping[str, Any], name: str, is_table: bool) -> Any:

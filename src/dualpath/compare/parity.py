@@ -299,4 +299,4 @@ def _refuse_invalid(row: Row, errors: Mapping[str, BaseException]) -> None:
     """Tell a bad row, which no model takes, from a model that fails."""
     codes = Counter(error.code() if isinstance(error, grpc.aio.AioRpcError) else None for error in errors.values())
     if codes[grpc.StatusCode.INVALID_ARGUMENT] == 2:
-        raise UserError(f"{row.where}: both models refuse this row: {reason(next(iter(errors.values())))}")
+        raise UserError(f"{row.where}: expected a valid row, got: {reason(next(iter(errors.values())))} Leave it out.")

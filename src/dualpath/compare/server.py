@@ -82,7 +82,10 @@ def check_models(model_repository: Path, names: Iterable[str]) -> None:
     """
     known = {model.name for model in folders.models(model_repository)}
     if unknown := sorted({*names} - known):
-        raise UserError(f"{unknown[0]}: expected a model of {model_repository}, which has {', '.join(sorted(known))}.")
+        raise UserError(
+            f"{unknown[0]}: expected a model of {model_repository}, got one that it lacks. "
+            f"It has {', '.join(sorted(known))}."
+        )
 
 
 @contextmanager

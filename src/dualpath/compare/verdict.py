@@ -191,8 +191,9 @@ def _disagreement(parity: Parity, baseline: str) -> str:
     if parity.other == parity.baseline:
         whose = f"{parity.baseline} CONTRADICTS ITSELF: "
     worst = f" First look at {parity.worst[0]}." if parity.worst else ""
+    how = "differ" if parity.tolerance == "exact" else f"not within {parity.tolerance}"
     answers = f"{n_beyond:,} of {parity.n_answers:,} answers"
-    return f"{whose}{parity.output}: {alone}{where} WRONG: {answers} not within {parity.tolerance}.{worst}"
+    return f"{whose}{parity.output}: {alone}{where} WRONG: {answers} {how}.{worst}"
 
 
 def _behind(cell: Cell, turns: Mapping[str, Sequence[Turn]]) -> dict[str, str]:

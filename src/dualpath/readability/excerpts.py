@@ -68,7 +68,7 @@ def decode_weights(array: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 def check_weight(weight: float, where: str) -> None:
     """Raise InvalidInput, which begins with `where`, unless 0 <= weight <= 1."""
     if not 0 <= weight <= 1:
-        raise InvalidInput(f"{where}: expected a number from 0 to 1, got {weight:g}.")
+        raise InvalidInput(f"{where}: expected a number from 0 to 1, got {weight:g}. Correct it.")
 
 
 def _one_per_row(array: npt.NDArray[Any], name: str, what: str) -> npt.NDArray[Any]:

@@ -9,12 +9,12 @@ import socket
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from dualpath.errors import UserError
-from dualpath.readability import releases
 from dualpath.readability.contract import MODELS
+from dualpath.repository import configs, folders
 from dualpath.repository.facts import Facts
-from dualpath.serving import repository
 from dualpath.serving.installation import Installation
 
 RAPIDS = ("cudf", "cupy")
@@ -27,13 +27,17 @@ def check_artifacts(models: list[Path]) -> None:
     for model in models:
         for file in built.get(model.name, ()):
             if not _in_any_version(model, file):
-                raise UserError(f"{model.name}: expected {model / '1' / file}, found none; run `dualpath build`")
-        check_undamaged(releases.newest(model))
-        # Triton 2.51 waits for ever for a Python model whose code is missing.
-        if repository.is_python(model) and "default_model_filename" not in repository.config_text(model):
-            newest = releases.newest(model)
-            if not (newest / "model.py").is_file():
-                raise UserError(f"{model.name}: expected {newest / 'model.py'}, found none; restore it")
+                raise UserError(f"{model.name}: expected {model / '1' / file}, got none. Run `dualpath build`.")
+        check_undamaged(folders.newest(model))
+        check_code(model, folders.newest(model).name)
+
+
+def check_code(model: Path, version: int | str) -> None:
+    """Refuse a version of a Python model without its code: Triton 2.51 waits for ever for that."""
+    config = configs.read(model)
+    code = model / str(version) / (config.default_model_filename or "model.py")
+    if configs.is_python(config) and not code.is_file():
+        raise UserError(f"{model.name}: expected its code at {code}, got no such file. Restore it.")
 
 
 def check_undamaged(version: Path) -> None:
@@ -60,42 +64,48 @@ def check_tls(files: tuple[Path, Path] | None) -> None:
 
 
 def _in_any_version(model: Path, file: str) -> bool:
-    return any((version / file).is_file() for version in releases.versions(model))
+    return any((version / file).is_file() for version in folders.versions(model))
 
 
 def check_config_name(models: list[Path], config_name: str | None) -> None:
     """Refuse a config name that a model with instances lacks: Triton would silently take its config.pbtxt."""
     if config_name is None:
         return
-    with_instances = [model for model in models if "instance_group" in repository.config_text(model)]
+    with_instances = [model for model in models if configs.read(model).instance_group]
     lacking = [model for model in with_instances if not (model / "configs" / f"{config_name}.pbtxt").is_file()]
     if lacking:
         known = sorted({path.stem for model in models for path in model.glob("configs/*.pbtxt")})
         raise UserError(
-            f"--config-name {config_name}: expected configs/{config_name}.pbtxt in every model with instances, found "
-            f"none in {', '.join(model.name for model in lacking)}; the repository has: {', '.join(known) or 'none'}"
+            f"--config-name {config_name}: expected configs/{config_name}.pbtxt in every model with instances, got "
+            f"none in {', '.join(model.name for model in lacking)}. The repository has: {', '.join(known) or 'none'}."
         )
 
 
 def check_devices(models: list[Path], config_name: str | None, installation: Installation) -> None:
     """Refuse a GPU configuration where there is no GPU, a stand-in backend would serve it, or RAPIDS is missing."""
-    wanting = [model.name for model in models if "KIND_GPU" in repository.config_text(model, config_name)]
+    wanting = [model.name for model in models if _asks_for_gpu(configs.read(model, config_name))]
     if not wanting:
         return
-    asks = f"{', '.join(wanting)} {'asks' if len(wanting) == 1 else 'ask'} for KIND_GPU"
     instead = "leave out --config-name" if config_name else "give it KIND_CPU"
     if not gpu_visible():
-        raise UserError(f"{asks}, but this machine shows no GPU (no /dev/nvidia0); {instead} to use the CPU")
-    if missing := installation.missing_backends():
         raise UserError(
-            f"{asks}, but {installation.binary} has no C++ backend {' and '.join(missing)} and the stand-ins run "
-            f"on the CPU only; use NVIDIA's Triton container, or {instead}"
+            f"{', '.join(wanting)}: expected a GPU for KIND_GPU, got no /dev/nvidia0. To use the CPU, {instead}."
+        )
+    named = {configs.read(model, config_name).backend for model in models if model.name in wanting}
+    if missing := [backend for backend in installation.missing_backends() if backend in named]:
+        raise UserError(
+            f"{installation.binary}: expected the C++ backend {' and '.join(missing)} for KIND_GPU of "
+            f"{', '.join(wanting)}, got stand-ins, which run on the CPU. Use NVIDIA's Triton container, or {instead}."
         )
     if (in_this_python := _in_this_python(models, wanting, config_name)) and (lacking := _missing(*RAPIDS)):
         raise UserError(
             f"{', '.join(in_this_python)}: expected RAPIDS in this Python, which the GPU configuration runs them with, "
-            f"found no {' and no '.join(lacking)}; run `pip install 'dualpath[gpu]'`, or {instead}"
+            f"got no {' and no '.join(lacking)}. Run `pip install 'dualpath[gpu]'`, or {instead}."
         )
+
+
+def _asks_for_gpu(config: Any) -> bool:
+    return any(group.kind == group.KIND_GPU for group in config.instance_group)
 
 
 def _in_this_python(models: list[Path], wanting: list[str], config_name: str | None) -> list[str]:
@@ -104,7 +114,7 @@ def _in_this_python(models: list[Path], wanting: list[str], config_name: str | N
     return [
         model.name
         for model in models
-        if model.name in ours and "EXECUTION_ENV_PATH" not in repository.config_text(model, config_name)
+        if model.name in ours and "EXECUTION_ENV_PATH" not in configs.read(model, config_name).parameters
     ]
 
 
@@ -123,7 +133,9 @@ def resolve(host: str) -> str:
     try:
         return str(socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_STREAM)[0][4][0])
     except (OSError, UnicodeError):
-        raise UserError(f"--host {host}: expected a name or IPv4 address of this machine, such as 127.0.0.1") from None
+        raise UserError(
+            f"--host: expected a name or IPv4 address of this machine, got {host!r}. Try 127.0.0.1."
+        ) from None
 
 
 def check_ports(address: str, ports: Mapping[str, int]) -> dict[str, int]:
@@ -136,14 +148,16 @@ def check_ports(address: str, ports: Mapping[str, int]) -> dict[str, int]:
     chosen: dict[str, int] = {}
     for option, port in ports.items():
         if twin := next((other for other, taken in chosen.items() if port and taken == port), None):
-            raise UserError(f"{option} and {twin} are both {port}; give each its own port")
+            raise UserError(f"{option}, {twin}: expected two ports, got {port} for both. Give each its own.")
         if not 0 <= port <= 65535:
-            raise UserError(f"{option}: expected a port from 0 (any free one) to 65535, got {port}")
+            raise UserError(f"{option}: expected a port from 0 (any free one) to 65535, got {port}. Choose another.")
         if port and (reason := _bind(address, port)) is not None:
             if reason == errno.EADDRNOTAVAIL:
-                raise UserError(f"{address} is not an address of this machine; choose another --host")
+                raise UserError(f"--host: expected an address of this machine, got {address}. Choose another.")
             what = {errno.EADDRINUSE: "already in use", errno.EACCES: "reserved for root"}.get(reason, "not usable")
-            raise UserError(f"port {port} on {address} is {what}; choose another with {option}")
+            raise UserError(
+                f"{option}: expected a free port on {address}, got {port}, which is {what}. Choose another."
+            )
         chosen[option] = port
     for option, port in chosen.items():
         if port == 0:
@@ -156,7 +170,7 @@ def _free_port(address: str, taken: set[int]) -> int:
     for port in random.sample(range(10240, 32768), 1000):
         if port not in taken and _bind(address, port) is None:
             return port
-    raise UserError(f"expected a free port on {address}, found none")
+    raise UserError(f"--host: expected a free port on {address}, got none. End other servers.")
 
 
 def _bind(address: str, port: int) -> int | None:

@@ -97,10 +97,12 @@ def chosen_engine(engine: str) -> str:
         UserError: no such engine, or cuML is asked for where it cannot run.
     """
     if engine not in ENGINES:
-        raise UserError(f"engine: expected {', '.join(ENGINES[:-1])} or {ENGINES[-1]}, found {engine!r}.")
+        raise UserError(
+            f"engine: expected {', '.join(ENGINES[:-1])} or {ENGINES[-1]}, got {engine!r}. Choose one of them."
+        )
     lacking = "" if engine == "sklearn" else _lacking()
     if lacking and engine == "cuml":
-        raise UserError(f"engine cuml: expected cuML and a GPU, found {lacking}. Take the engine sklearn, or auto.")
+        raise UserError(f"engine cuml: expected cuML and a GPU, got {lacking}. Take the engine sklearn, or auto.")
     return "sklearn" if lacking or engine == "sklearn" else "cuml"
 
 
