@@ -19,7 +19,7 @@ def compare(
     a: Annotated[
         str, typer.Argument(metavar="A", help="The baseline: a model, or one version as NAME:VERSION.")
     ] = "ensemble_all",
-    b: Annotated[str, typer.Argument(metavar="B", help="The model that is held against it.")] = "orchestrator",
+    b: Annotated[str, typer.Argument(metavar="B", help="The model that A is compared with.")] = "orchestrator",
     url: Annotated[
         str | None, typer.Option(help="Triton's gRPC address; without it, a server of its own is started.")
     ] = None,

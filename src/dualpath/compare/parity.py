@@ -175,7 +175,7 @@ def _same_bits(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
 
 
 def _difference(where: str, a: npt.NDArray[Any], b: npt.NDArray[Any]) -> WorstRow:
-    """Return the row's largest difference; NaN where the shapes differ, or where one side alone is NaN."""
+    """Return the row's largest difference; NaN if the shapes differ, or if one side alone is NaN."""
     if a.shape != b.shape:
         return WorstRow(where, f"shape {list(a.shape)}", f"shape {list(b.shape)}", float("nan"))
     if not a.size or _same_bits(a, b):
