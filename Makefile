@@ -19,7 +19,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 setup: $(INSTALLED)  ## Create .venv with the pinned dependencies
 
-build: setup  ## Build the model artifacts (skipped where they are up to date)
+build: setup  ## Build the model artifacts (skipped if they are up to date)
 	$(BIN)/dualpath build
 
 demo: build  ## Score a handful of excerpts both ways, on a server of its own

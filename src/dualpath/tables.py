@@ -65,7 +65,7 @@ class Record:
     fault: str = ""
 
     def text(self, column: str) -> str:
-        """Return a cell as text, "" where there is none."""
+        """Return a cell as text, "" if there is none."""
         return as_text(self.cells.get(column))
 
 

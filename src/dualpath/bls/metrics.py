@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import accumulate
@@ -40,6 +40,7 @@ class Metrics:
         self._gauges: dict[str, Callable[[], float]] = {}
         self._families: dict[str, Any] = {}
         self._metrics: dict[tuple[str, _Labels], Any] = {}
+        self._later: deque[Callable[[], None]] = deque()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
         self._thread.start()
@@ -80,6 +81,10 @@ class Metrics:
         else:
             run.notes.append(what)
 
+    def do_later(self, notes: Iterable[Callable[[], None]]) -> None:
+        """Do before the next flush what runs of a graph have noted: requests need not wait for it."""
+        self._later.extend(notes)
+
     def gauge(self, name: str, read: Callable[[], float]) -> None:
         """Show what `read` returns as the gauge `bls_<name>`."""
         self._gauges[name] = read
@@ -104,6 +109,8 @@ class Metrics:
         self._flush()
 
     def _flush(self) -> None:
+        while self._later:
+            self._later.popleft()()
         with self._lock:
             counts, self._counts = self._counts, Counter()
             histograms, self._histograms = self._histograms, {}

@@ -61,7 +61,7 @@ def bench(
     """Measure the pipeline's set-ups: throughput by batch size, and the latency of one excerpt.
 
     Three set-ups take turns: everything in Triton on the CPU; pre- and postprocessing in the client's process, with the
-    models in Triton; everything in Triton on the GPU, where there is one. Requests that would take over 30 s are not
+    models in Triton; everything in Triton on the GPU, if there is one. Requests that would take over 30 s are not
     sent. Ctrl-C ends with what was measured until then. Exit code 1: the set-ups' scores differ, or a server went away.
     """
     from dualpath.cli.bench_view import show

@@ -125,7 +125,7 @@ def short_ratio(ratio: Ratio) -> str:
 
 
 def in_doubt(cell: Cell, name: str, baseline: str) -> str:
-    """Return what stands under the ratio that a verdict goes by where it is not to be taken as it stands, as markup."""
+    """Return what stands under the ratio that a verdict goes by if it is not to be taken as it stands, as markup."""
     why = doubt(cell, name, baseline)
     return f"\n[yellow]{escape(why)}[/]" if why else ""
 

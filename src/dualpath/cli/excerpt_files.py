@@ -36,7 +36,7 @@ class Excerpts:
     weight: str = WEIGHT_COLUMN
 
     def check(self, row: Record, default: float) -> tuple[bytes, float]:
-        """Return a row's excerpt, UTF-8, and its weight, which is the default where it has none.
+        """Return a row's excerpt, UTF-8, and its weight, which is the default if it has none.
 
         Raises:
             InvalidInput: one of them cannot be scored; the message begins with where the row stands.
@@ -61,7 +61,7 @@ class Excerpts:
 
 @contextmanager
 def open_excerpts(texts: list[str] | None, file: str | None, file_format: Format | None) -> Iterator[Excerpts]:
-    """Open the excerpts of a command, with a progress bar on stderr where they come from a file.
+    """Open the excerpts of a command, with a progress bar on stderr if they come from a file.
 
     Raises:
         UserError: the file cannot be read, holds no excerpt, or has no column `excerpt`.

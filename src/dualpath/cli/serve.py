@@ -85,7 +85,7 @@ def _exposure(triton: TritonServer) -> Iterator[str]:
     """Say what others can do, if they can do anything."""
     if not ipaddress.ip_address(triton.address).is_loopback:
         yield (
-            f"open to whoever reaches {triton.host}: scoring, models' configs and statistics, metrics; closed without "
+            f"open to all who reach {triton.host}: scoring, models' configs and statistics, metrics; closed without "
             "the key: loading, tracing, logging, shared memory"
         )
     if triton.key_shows:

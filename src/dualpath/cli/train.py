@@ -70,7 +70,7 @@ Patience = Annotated[int, typer.Option(min=1, metavar="N", help="Evaluations wit
 Evaluations = Annotated[int, typer.Option(min=1, metavar="N", help="Per epoch.")]
 Freeze = Annotated[int, typer.Option(min=0, metavar="N", help="Lowest layers that stay as they are, as embeddings do.")]
 FullPrecision = Annotated[
-    bool, typer.Option("--no-mixed-precision", help="Fit in float32 even where half precision is faster.")
+    bool, typer.Option("--no-mixed-precision", help="Fit in float32 even if half precision is faster.")
 ]
 Checkpointing = Annotated[
     bool, typer.Option("--gradient-checkpointing", help="Compute activations twice: slower, much less memory.")

@@ -195,7 +195,7 @@ def _tensor(
 
 
 def _value(values: Mapping[str, Any], name: str, is_table: bool) -> Any:
-    """Return the value for an input, None where there is none; a table's column may be written in other case."""
+    """Return the value for an input, None if there is none; a table's column may be written in other case."""
     if name in values or not is_table:
         return values.get(name)
     columns = [column for column in values if column.strip().lower() == name.lower()]

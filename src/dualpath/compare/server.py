@@ -31,7 +31,7 @@ class Server:
     """A server and a connection to it.
 
     Attributes:
-        own: where it was started for the run.
+        own: whether it was started for the run.
         precision: of its BERT, where that is known.
     """
 

@@ -1,4 +1,4 @@
-"""The models that are compared: read from their server, and held against each other."""
+"""The models to compare, read from their server: their tensors and what they have in common."""
 
 from __future__ import annotations
 

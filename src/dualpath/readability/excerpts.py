@@ -51,7 +51,7 @@ def decode_weights(array: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Check weights as Triton gives them: float32 [rows, 1] -> float32 [rows] on the host, each within [0, 1].
 
     Args:
-        array: NumPy's, or CuPy's where a caller sent the weights in a GPU's memory.
+        array: NumPy's, or CuPy's if a caller sent the weights in a GPU's memory.
 
     Raises:
         InvalidInput: a row holds no weight or several, or one that is NaN, infinite or outside [0, 1].

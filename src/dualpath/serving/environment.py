@@ -30,7 +30,7 @@ _HERE = "$$TRITON_MODEL_DIRECTORY"
 
 
 def python_models(model_repository: Path, names: list[str]) -> list[Path]:
-    """Return the folders of the named Python models, or of every Python model where none is named.
+    """Return the folders of the named Python models, or of every Python model if none is named.
 
     Raises:
         UserError: a name is no Python model of the repository.
@@ -96,7 +96,7 @@ def check_attached(models: list[Path], config_name: str | None, server_stub: Pat
 
 
 def _python_in(archive: Path) -> str | None:
-    """Return the Python version of an environment, packed or not, such as "3.12"; None where nothing near tells."""
+    """Return the Python version of an environment, packed or not, such as "3.12"; None if nothing near tells."""
     names: Iterable[str]
     if archive.is_dir():
         names = (path.relative_to(archive).as_posix() + "/" for path in archive.glob("lib/python3.*"))
@@ -118,7 +118,7 @@ def attach(models: list[Path], archive: Path, stub: Path | None, output: Path | 
 
     Args:
         archive: moved to its place.
-        stub: of the archive's Python; None where the server's own fits.
+        stub: of the archive's Python; None if the server's own fits.
         output: a place for the archive that all models share. Without one it lies in each model's folder, so that the
             repository can be moved.
     """

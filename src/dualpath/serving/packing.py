@@ -84,7 +84,7 @@ def pack(
             that are installed here.
         folder: pack this virtual or Conda environment instead.
         output: one archive for all models; by default each has its own, in its folder.
-        server: whose stub to take where the Python's version differs from the running one's.
+        server: whose stub to take if the Python's version differs from the running one's.
         stub: take this one instead.
         report: called with each step.
     Raises:

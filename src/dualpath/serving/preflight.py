@@ -82,7 +82,7 @@ def check_config_name(models: list[Path], config_name: str | None) -> None:
 
 
 def check_devices(models: list[Path], config_name: str | None, installation: Installation) -> None:
-    """Refuse a GPU configuration where there is no GPU, a stand-in backend would serve it, or RAPIDS is missing."""
+    """Refuse a GPU configuration if there is no GPU, a stand-in backend would serve it, or RAPIDS is missing."""
     wanting = [model.name for model in models if _asks_for_gpu(configs.read(model, config_name))]
     if not wanting:
         return

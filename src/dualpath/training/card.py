@@ -17,7 +17,7 @@ ENGINES = {"sklearn": "scikit-learn", "cuml": "cuML"}
 
 @dataclass(frozen=True)
 class Card:
-    """What a training run did and found. Errors are root mean squared, out of fold; None where it was not measured.
+    """What a training run did and found. Errors are root mean squared, out of fold; None if it was not measured.
 
     Attributes:
         data: the file's name.
@@ -26,8 +26,8 @@ class Card:
         versions: of the libraries that trained, by package.
         date: when the run ended, ISO 8601 in UTC.
         elapsed_s: of fitting, all interruptions left out.
-        encoder: what BERT was fine-tuned from; None where BERT was not trained.
-        engine: what fitted the forest; None where it was not trained.
+        encoder: what BERT was fine-tuned from; None if BERT was not trained.
+        engine: what fitted the forest; None if it was not trained.
         kept: which BERT was published, "fine-tuned" or "frozen".
         head_rmse: BERT with a frozen encoder, on the same folds.
         bert_rmse: the BERT that was published.

@@ -37,7 +37,7 @@ class Run:
         self.folder = folder
 
     def done(self, part: str) -> dict[str, npt.NDArray[Any]] | None:
-        """Return a finished part's arrays; None where it is not finished."""
+        """Return a finished part's arrays; None if it is not finished."""
         path = self.folder / f"{part}.npz"
         if not path.is_file():
             return None
@@ -71,7 +71,7 @@ class Run:
 
 @contextmanager
 def opened(folder: Path, settings: Mapping[str, Any], fresh: bool = False) -> Iterator[Run]:
-    """Open a run's folder for this process alone, made where it is missing.
+    """Open a run's folder for this process alone, made if it is missing.
 
     Args:
         settings: what the run is of; a folder that holds another's is refused.

@@ -145,7 +145,7 @@ class BertTraining:
         return result
 
     def _tune(self, part: str, fitted: Rows, held_out: Rows | None, stop: float = 1.0, share: float = 1.0) -> Tuned:
-        """Fit all members of the soup and put them together; rows held out, where there are any, set stop and share."""
+        """Fit all members of the soup and put them together; rows held out, if there are any, set stop and share."""
         settings, targets = self._settings, self._corpus.targets
         # The head starts where the frozen encoder's best one is, so that the first steps do not spoil the encoder.
         columns = self._pooled().shape[1] if settings.hidden_states == "all" else self._hidden_size

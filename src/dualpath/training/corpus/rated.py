@@ -66,7 +66,7 @@ def read_corpus(path: Path, n_folds: int = N_FOLDS) -> Corpus:
     Rows that share an author, or a URL aside from its fragment, form a group, and so do those that are linked by other
     rows; one with neither is a group of its own.
 
-    A row repeats another where the text is the same to the byte, or the same but for white space with the same target.
+    A row repeats another if the text is the same to the byte, or the same but for white space with the same target.
     The second of two that differ in both was rated by itself (CLEAR has such a pair): it joins the first one's group.
 
     Args:

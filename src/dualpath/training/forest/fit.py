@@ -91,10 +91,10 @@ class Forest:
 
 
 def chosen_engine(engine: str) -> str:
-    """Return "cuml" or "sklearn": what is asked for, and for "auto" cuML where it is installed and finds a GPU.
+    """Return "cuml" or "sklearn": what is asked for, and for "auto" cuML if it is installed and finds a GPU.
 
     Raises:
-        UserError: no such engine, or cuML is asked for where it cannot run.
+        UserError: no such engine, or cuML is asked for and cannot run.
     """
     if engine not in ENGINES:
         raise UserError(
@@ -107,7 +107,7 @@ def chosen_engine(engine: str) -> str:
 
 
 def _lacking() -> str:
-    """Say what cuML lacks here, nothing where it can run."""
+    """Say what cuML lacks here, nothing if it can run."""
     try:
         import cupy
 

@@ -12,7 +12,7 @@ from dualpath.errors import UserError
 from dualpath.readability.features import N_LISTED, WordLists, canonical, words
 
 MIN_EXCERPTS = 10
-"""A word in fewer excerpts is listed only where there are not enough others: its correlation is mostly chance."""
+"""A word in fewer excerpts is listed only if there are not enough others: its correlation is mostly chance."""
 
 
 def telling_words(excerpts: Sequence[bytes], targets: npt.NDArray[np.float32]) -> WordLists:
