@@ -327,3 +327,23 @@ def test_openvino_scores_as_torch_does_within_the_tolerance(model_repository):
     engine, difference = largest_difference(version / "model.pt", 12)
     assert engine.startswith("OpenVINO")
     assert 0 < difference <= tolerance
+
+
+TWO_AT_ONCE = """
+import faulthandler, sys, threading
+from pathlib import Path
+import numpy as np
+from dualpath import inference
+faulthandler.dump_traceback_later(20, exit=True)
+model = inference.load(Path(sys.argv[1]), [inference.Input("float32", (-1, 4))], "openvino", streams=2)
+sys.setswitchinterval(1e-6)
+threads = [threading.Thread(target=model.run, args=([np.ones((1, 4), np.float32)],)) for _ in range(2)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+
+
+def test_the_first_two_calls_of_a_process_may_come_at_once(saved):
+    path = saved(Sum())
+    for _ in range(4):  # without care every third process hangs
+        subprocess.run([sys.executable, "-W", "ignore", "-c", TWO_AT_ONCE, str(path)], check=True)

@@ -11,6 +11,8 @@ from queue import SimpleQueue
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from dualpath.inference.model import Array
 
 HINTS = {"float32": "f32", "bfloat16": "bf16"}
@@ -25,7 +27,10 @@ def openvino() -> ModuleType:
     """
     if "openvino" not in sys.modules:
         sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # `import` raises ImportError for it
-    return importlib.import_module("openvino")
+    ov = importlib.import_module("openvino")
+    # Its binding (2026.4) looks NumPy up at the first array. Two threads that do so together block each other for ever.
+    _ = ov.Tensor(np.zeros(1, np.float32)).data
+    return ov
 
 
 def missing() -> str | None:
