@@ -5,8 +5,10 @@ from __future__ import annotations
 import ipaddress
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
     from dualpath.serving import Progress, TritonServer
     from dualpath.serving.log import Record
+
+POLL_S = 0.25
 
 SEVERITIES = {"W": "warning", "E": "error", "F": "fatal"}
 
@@ -49,6 +53,12 @@ def serve(
     ] = None,
     grpc_tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM) for gRPC; HTTP has no TLS.")] = None,
     grpc_tls_key: Annotated[Path | None, typer.Option(help="The certificate's private key (PEM).")] = None,
+    health_port: Annotated[
+        int, typer.Option(help="Port for /live, /ready, /status and /metrics of the watchdog; 0 takes a free one.")
+    ] = 8003,
+    watchdog: Annotated[
+        bool, typer.Option("--watchdog/--no-watchdog", help="Replace what dies or hangs: a model, or the server.")
+    ] = True,
     verbose: Annotated[bool, typer.Option("--verbose", help="Pass Triton's log through.")] = False,
 ) -> None:
     """Serve the models on Triton until Ctrl-C."""
@@ -76,9 +86,27 @@ def serve(
         print(f"key      {triton.key_file}")
         for line in _exposure(triton):
             print(line)
-        print("Ctrl-C stops it", flush=True)
-        while True:
-            triton.wait(1)
+        with _watch(triton, health_port, console) if watchdog else nullcontext(lambda: triton.wait(POLL_S)) as look:
+            print("Ctrl-C stops it", flush=True)
+            while True:
+                look()
+
+
+@contextmanager
+def _watch(triton: TritonServer, health_port: int, console: Console) -> Iterator[Callable[[], None]]:
+    """Give what looks after a server once."""
+    from dualpath.serving.watch import watched
+
+    def report(line: str) -> None:
+        console.print(f"{datetime.now():%H:%M:%S} {line}", markup=False, highlight=False, soft_wrap=True)
+
+    def look() -> None:
+        dog.step()
+        time.sleep(POLL_S)
+
+    with watched(triton, health_port, report) as (dog, url):
+        print(f"health   {url}/ready")
+        yield look
 
 
 def _exposure(triton: TritonServer) -> Iterator[str]:

@@ -107,7 +107,7 @@ class TritonServer:
         self.key_file: Path | None = None
         self.key_shows = False
         self._tls = tls
-        self._written: access.KeyFile | None = None
+        self._written: access.OwnFile | None = None
         self.log_path = log_path.absolute() if log_path else None
         self._ports = {"--http-port": http_port, "--grpc-port": grpc_port, "--metrics-port": metrics_port}
         self._config_name = config_name
@@ -122,7 +122,7 @@ class TritonServer:
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._log: log.LogFollower | None = None
         self._records: deque[log.Record] = deque(maxlen=500)
-        self._failed = False
+        self._failed = self._restarted = False
 
     def __enter__(self) -> Self:
         self.start()
@@ -172,7 +172,7 @@ class TritonServer:
                 repository.complete_release(self.model_repository)
                 releases.start_anew(self.model_repository)
                 self._spawn(found)
-                self._written = access.KeyFile(access.default_file(self._ports["--grpc-port"]), self.key)
+                self._written = access.OwnFile(access.default_file(self._ports["--grpc-port"]), self.key)
                 self.key_file = self._written.path
                 self._await_ready([model.name for model in models])
         except BaseException:
@@ -199,11 +199,25 @@ class TritonServer:
             with suppress(OSError):
                 region.chmod(0o600)
 
-    def stop(self) -> None:
-        """Stop the server and return when nothing of it is left. Does nothing when it is not running."""
+    def restart(self) -> None:
+        """Kill the server, in whatever state it is, and start it on the same ports with the same key.
+
+        Raises: as `start`.
+        """
+        self.stop(at_once=True)
+        self._restarted = True
+        self._records.clear()
+        self.start()
+
+    def stop(self, at_once: bool = False) -> None:
+        """Stop the server and return when nothing of it is left. Does nothing when it is not running.
+
+        Args:
+            at_once: leave requests in flight unanswered; their connections are closed.
+        """
         if self._supervisor is not None:
             # Closing its stdin would do, were it not that a fork of this process may hold the pipe open too.
-            self._supervisor.communicate(b"stop")
+            self._supervisor.communicate(b"k" if at_once else b"stop")
             self._supervisor = None
         if self._written is not None:
             self._written.close()
@@ -214,7 +228,7 @@ class TritonServer:
         if self._log is not None:
             self._log.close()
             self._log = None
-            if self.log_path and not self._keep_log and not self._failed:
+            if self.log_path and not self._keep_log and not self._failed and not at_once:
                 self.log_path.unlink(missing_ok=True)
         self.ready = False
 
@@ -249,8 +263,8 @@ class TritonServer:
             *self._extra_args,
         ]
         hidden = {f"{supervise.HIDDEN}{i}": argument for i, argument in enumerate(access.arguments(self.key))}
-        with self.log_path.open("wb") as output:
-            self._log = log.LogFollower(self.log_path)
+        with self.log_path.open("ab" if self._restarted else "wb") as output:
+            self._log = log.LogFollower(self.log_path, from_end=self._restarted)
             self._supervisor = subprocess.Popen(
                 [
                     sys.executable,
