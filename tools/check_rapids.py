@@ -28,7 +28,7 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests" / "unit")]
 
 import fake_triton  # noqa: E402
 
-sys.modules["triton_python_backend_utils"] = fake_triton  # type: ignore[assignment]
+sys.modules["triton_python_backend_utils"] = fake_triton
 
 import numpy as np  # noqa: E402
 from fake_cuml import FakeCuml  # noqa: E402
@@ -78,20 +78,20 @@ def noted_calls() -> set[Call]:
     np.testing.assert_array_equal(on_host(features), FeatureCounter(lists).features(excerpts))  # with this pandas, too
     np.stack(list(features))  # as the orchestrator collates rows
 
-    with mock.patch.dict(sys.modules, cupy=FakeModule(fake, "cupy", np)):  # type: ignore[dict-item]
+    with mock.patch.dict(sys.modules, cupy=FakeModule(fake, "cupy", np)):
         scores = tensors.keep(tensors.to_array(fake_triton.Tensor("SCORE", fake.array([[0.5]], np.float32))))
         tensors.to_tensor("SCORE", combine(decode_weights(scores), scores[:, 0], scores[:, 0])[:, None])
-    return fake.calls
+    return set(fake.calls)
 
 
 def training_calls() -> set[Call]:
     """Fit, export and check a forest on a double of cuML."""
     cuml = FakeCuml()
-    with mock.patch.dict(sys.modules, cuml=cuml, cupy=cuml), TemporaryDirectory() as folder:  # type: ignore[dict-item]
+    with mock.patch.dict(sys.modules, cuml=cuml, cupy=cuml), TemporaryDirectory() as folder:
         corpus = rated(40, 10)
         table = forest.ForestTable.from_excerpts(corpus.excerpts, corpus.targets)
         forest.write_forest(forest.fit_forest(table, "cuml"), table, Path(folder))
-    return cuml.calls
+    return set(cuml.calls)
 
 
 def written_calls() -> Iterator[Call]:
@@ -109,9 +109,11 @@ def written_calls() -> Iterator[Call]:
                 root, _, rest = ast.unparse(function).partition(".")
                 if rest and names.get(root, "").split(".")[0] in LIBRARIES and re.fullmatch(r"[\w.]+", rest):
                     owner, _, name = f"{names[root]}.{rest}".rpartition(".")
-                    is_call = isinstance(node, ast.Call)
-                    keywords = sorted(keyword.arg or "**" for keyword in node.keywords) if is_call else []
-                    yield Call(owner, name, len(node.args) if is_call else -1, tuple(keywords))
+                    if isinstance(node, ast.Call):
+                        keywords = sorted(keyword.arg or "**" for keyword in node.keywords)
+                        yield Call(owner, name, len(node.args), tuple(keywords))
+                    else:
+                        yield Call(owner, name, -1, ())
 
 
 def verdict(call: Call, real: device.Rapids) -> str:
@@ -141,7 +143,7 @@ def _parameters(made: type) -> Iterator[str]:
     """Name what a class and its bases take: **kwargs of the first would let any word pass."""
     for base in made.__mro__[:-1]:
         if "__init__" in base.__dict__:
-            yield from inspect.signature(base.__init__).parameters
+            yield from inspect.signature(base.__dict__["__init__"]).parameters
 
 
 def find(owner: str, real: device.Rapids) -> Any:

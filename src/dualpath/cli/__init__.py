@@ -7,7 +7,22 @@ import sys
 import typer
 
 from dualpath import __version__
-from dualpath.cli import bench, build, compare, demo, env, init, models, reload, score, serve, train
+from dualpath.cli import (
+    bench,
+    build,
+    check,
+    compare,
+    demo,
+    env,
+    graph,
+    init,
+    models,
+    reload,
+    scaffold,
+    score,
+    serve,
+    train,
+)
 from dualpath.errors import UserError
 
 app = typer.Typer(
@@ -22,6 +37,9 @@ app.command()(build.build)
 app.command()(serve.serve)
 app.command()(score.score)
 app.command()(models.models)
+app.command()(graph.graph)
+app.command()(check.check)
+app.command()(scaffold.scaffold)
 app.command()(reload.reload)
 app.command()(demo.demo)
 app.command()(compare.compare)

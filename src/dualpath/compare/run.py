@@ -18,6 +18,8 @@ from dualpath.errors import UserError
 OnProgress = Callable[[str, float], None]
 """Is told what comes next, in words, and which share of the work is done."""
 
+OnTurns = Callable[[Mapping[str, Sequence[Turn]]], None]
+
 MIN_ROUNDS, MAX_ROUNDS = 6, 20
 MIN_TURN_S = 1.0
 MIN_OPEN_TURN_S = 2.0
@@ -92,6 +94,7 @@ def measure(
     around: Callable[[str], AbstractContextManager[object]] = lambda contender: nullcontext(),
     gone: Callable[[], str | None] = lambda: None,
     on_progress: OnProgress = lambda text, fraction: None,
+    on_turns: OnTurns = lambda turns: None,
 ) -> None:
     """Measure all contenders of a result under each load, lightest first, and add a cell for each.
 
@@ -105,8 +108,9 @@ def measure(
         around: entered for each turn, warm-up included, with the contender's name.
         gone: says why the server is gone, or None; asked after a turn with a failure.
         on_progress: called before each turn and after the last.
+        on_turns: called with a load's complete rounds, by contender.
     """
-    run = _Run(result, make, measure_turn, timing, around, gone, on_progress, len(loads))
+    run = _Run(result, make, measure_turn, timing, around, gone, on_progress, on_turns, len(loads))
     ordered = sorted(loads, key=lambda load: (load.rate is not None, _demand(load)))
     try:
         for number, load in enumerate(ordered):
@@ -134,6 +138,7 @@ class _Run:
     around: Callable[[str], AbstractContextManager[object]]
     gone: Callable[[], str | None]
     on_progress: OnProgress
+    on_turns: OnTurns
     n_cells: int
     n_measured: int = 0
     rows_per_s: dict[str, float] = field(default_factory=dict)  # the best so far, by contender
@@ -157,7 +162,8 @@ class _Run:
             self.n_measured += 1
         finally:
             # A turn in which the server went away is no match for the one next to it.
-            _compare(cell, {name: taken[:n_complete] for name, taken in turns.items()}, self.result.contenders)
+            complete = {name: taken[:n_complete] for name, taken in turns.items()}
+            _compare(cell, complete, self.result.contenders)
             verdict.annotate(cell, turns, self.result.contenders)
             if not cell.measured and not cell.not_measured:
                 self.result.cells.remove(cell)
@@ -165,6 +171,7 @@ class _Run:
                 self.result.failed = True
         for name, measured in cell.measured.items():
             self.rows_per_s[name] = max(self.rows_per_s.get(name, 0.0), measured.rows_per_s)
+        self.on_turns(complete)
         self._tell(cell, (number + 1) / self.n_cells)
 
     def _contenders(self, cell: Cell) -> dict[str, Contender]:

@@ -66,12 +66,17 @@ class Value:
 
 @dataclass(frozen=True)
 class Field:
-    """One field as it is written, `text[start:end]`, the separator after it included; a list has several values."""
+    """One field as it is written, `text[start:end]`, the separator after it included.
+
+    Attributes:
+        values: one, unless they stand in square brackets.
+    """
 
     name: str
     start: int
     end: int
     values: tuple[Value, ...]
+    is_list: bool = False
 
 
 @dataclass(frozen=True)
@@ -161,7 +166,7 @@ class Config:
         for length in range(len(path), 0, -1):
             if found := self._find(path[:length]):
                 field, value = found
-                return self.place(field.start if len(field.values) == 1 else value.start)[0]
+                return self.place(value.start if field.is_list else field.start)[0]
         return 1
 
     def set(self, value: str, *path: str | int) -> Config:
@@ -236,7 +241,7 @@ class Config:
                 index = int(steps.pop(0))
             elif steps and known is not None and _is_map(known):  # of equal keys the last one counts
                 key, index = steps.pop(0), -1
-                values = [found for found in values if self._key(found[1]) == key]
+                values = [found for found in values if self._key(found[1], known) == key]
             if not -1 <= index < len(values) or not values:
                 return None
             found = values[index]
@@ -244,14 +249,13 @@ class Config:
             descriptor = known.message_type if known else None
         return found
 
-    def _key(self, entry: Value) -> str | None:
-        for field in entry.fields or ():
-            if field.name == "key":
-                written = self.text[field.values[0].start : field.values[0].end]
-                if written[0] not in "\"'":  # a number
-                    return str(int(written, 0))
-                return str(text_format.Parse(f"name: {written}", ModelConfig()).name)
-        return None
+    def _key(self, entry: Value, field: FieldDescriptor) -> str:
+        written = next(
+            (self.text[f.values[0].start : f.values[0].end] for f in entry.fields or () if f.name == "key"), ""
+        )
+        if field.message_type.fields_by_name["key"].cpp_type != FieldDescriptor.CPPTYPE_STRING:
+            return str(int(written or "0", 0))
+        return str(text_format.Parse(f"name: {written}", ModelConfig()).name) if written else ""
 
 
 class _Reader:
@@ -274,11 +278,13 @@ class _Reader:
         while name := _NAME.match(self._text, self._at):
             start = name.start()
             self._move(name.end())
-            values, end = self._values(has_colon=self._take(":"))
+            has_colon = self._take(":")
+            is_list = self._next() == "["
+            values, end = self._values(has_colon)
             if self._next() in (",", ";"):
                 self._move(self._at + 1)
                 end = self._last
-            fields.append(Field(name[0], start, end, values))
+            fields.append(Field(name[0], start, end, values, is_list))
         if closing and not self._take(closing):
             raise self._expected(f"a field's name or {closing!r}")
         return tuple(fields)

@@ -58,7 +58,7 @@ def write(result: Result, directory: Path) -> Path:
         with TemporaryDirectory(prefix=BUILDING, dir=parent) as temporary:
             built = Path(temporary) / "report"
             built.mkdir()
-            build(result, built)
+            build(result, built / PAGE, GENERATOR)
             if new:
                 built.rename(directory)
             else:

@@ -9,7 +9,6 @@ import jinja2
 from markupsafe import Markup
 
 from dualpath.compare.report import plots, tables
-from dualpath.compare.report.folder import GENERATOR, PAGE
 from dualpath.compare.report.palette import DARK, LIGHT
 from dualpath.compare.report.render import Plot, drawing, png, sample, svg
 from dualpath.compare.report.timeline import timeline
@@ -21,8 +20,8 @@ NO_VERDICT = "No verdict: too little was measured."
 _HERE = Path(__file__).parent
 
 
-def build(result: Result, folder: Path) -> None:
-    """Write the page and the figures into an existing folder."""
+def build(result: Result, page: Path, generator: str) -> None:
+    """Write the page, which names its generator, and the figures into an existing folder."""
     with drawing():
         speed, traced = plots.speed(result), timeline(result)
         marks = [sample(key, f"mark-{key.place}") for key in plots.contenders(result)]
@@ -33,8 +32,8 @@ def build(result: Result, folder: Path) -> None:
             "marks": marks,
         }
         for plot in [*speed, *([traced] if traced else [])]:
-            png(plot, folder / f"{plot.name}.png")
-    (folder / PAGE).write_text(_render(result, context), encoding="utf-8")
+            png(plot, page.with_name(f"{plot.name}.png"))
+    page.write_text(_render(result, {**context, "generator": generator}), encoding="utf-8")
 
 
 def _drawn(plot: Plot) -> dict[str, Any]:
@@ -58,7 +57,6 @@ def _render(result: Result, drawn: dict[str, Any]) -> str:
     )
     environment.globals["ratio"] = _ratio
     return environment.get_template("page.html.j2").render(
-        generator=GENERATOR,
         css=Markup((_HERE / "page.css").read_text(encoding="utf-8")),
         light=LIGHT,
         dark=DARK,

@@ -1,0 +1,60 @@
+"""`dualpath scaffold`: a BLS model in place of an ensemble."""
+
+from __future__ import annotations
+
+import json as json_module
+from typing import Annotated
+
+import typer
+
+from dualpath.cli.graph import ConfigFile, Ensemble
+from dualpath.cli.options import Json
+
+Out = Annotated[
+    str | None, typer.Option("--out", help="Name of the new model [default: the ensemble's and _bls].", metavar="NAME")
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace a model of that name.")]
+Inline = Annotated[bool, typer.Option("--inline", help="Open nested ensembles, instead of calling each as one model.")]
+Vendor = Annotated[
+    bool,
+    typer.Option("--vendor", help="Put a copy of dualpath.bls beside the model, for servers that may not install it."),
+]
+
+
+def scaffold(
+    ensemble: Ensemble,
+    out: Out = None,
+    force: Force = False,
+    inline: Inline = False,
+    vendor: Vendor = False,
+    config: ConfigFile = None,
+    json: Json = False,
+) -> None:
+    """Write a BLS model that does what an ensemble does: config.pbtxt, 1/model.py and a unit test, to be edited.
+
+    The exit code is 1 if the ensemble cannot be translated; then nothing is written.
+    """
+    from dualpath.convert.scaffold import Refused
+    from dualpath.convert.scaffold import scaffold as write
+
+    try:
+        written = write(ensemble, out=out, config=config, force=force, inline=inline, vendor=vendor)
+    except Refused as refused:
+        if json:
+            print(json_module.dumps({"refused": [finding.as_data() for finding in refused.findings]}, indent=2))
+        else:
+            for finding in refused.findings:
+                print(finding)
+            print("Nothing is written.")
+        raise typer.Exit(1) from None
+    if json:
+        data = {"folder": str(written.folder), "files": written.files, "notes": written.notes}
+        print(json_module.dumps(data, indent=2))
+        return
+    for file in written.files:
+        if not file.startswith("1/dualpath/"):
+            print(f"{written.folder / file}")
+    for note in written.notes:
+        print(f"Note: {note}")
+    name = written.folder.name
+    print(f"Next: pytest {written.folder}; then serve both, and dualpath compare {ensemble.name} {name}.")

@@ -1,0 +1,226 @@
+"""Check a model repository: name what Triton would refuse, and what would run badly, with file and line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from dualpath.convert.children import check_children
+from dualpath.convert.findings import Finding, at
+from dualpath.convert.models import CONFIG_FILE, Model, Models, TemplateConfig
+from dualpath.convert.wiring import check_wiring
+from dualpath.errors import UserError
+from dualpath.repository.pbtxt import Config, ConfigSyntaxError
+
+MODEL_FILES = {"python": "model.py", "pytorch": "model.pt", "onnxruntime": "model.onnx", "tensorrt": "model.plan"}
+"""The file that a version needs, by backend, unless `default_model_filename` names another."""
+THREADS = {
+    "pytorch": "INTRA_OP_THREAD_COUNT",
+    "onnxruntime": "intra_op_thread_count",
+    "openvino": "CPU_THREADS_NUM",
+    "tensorflow": "TF_NUM_INTRA_THREADS",
+}
+"""The parameter that bounds an instance's threads, by backend. Without it an instance takes all cores."""
+NOT_FOR_ENSEMBLES = {
+    "instance_group": "the steps have instances of their own",
+    "optimization": "it belongs to the steps",
+    "model_warmup": "it belongs to the steps",
+    "dynamic_batching": "the steps batch for themselves",
+    "sequence_batching": "the steps batch for themselves",
+}
+
+
+def check_repository(repository: Path, n_cores: int) -> list[Finding]:
+    """Return what is wrong in a model repository, by file and line.
+
+    Args:
+        repository: the folder of the models.
+        n_cores: cores of the machine that serves it.
+    Raises:
+        UserError: there is no such folder, or no model in it.
+    """
+    if not repository.is_dir():
+        raise UserError(f"{repository}: expected a model repository, got no such folder. Correct the path.")
+    models = Models(repository.absolute())
+    if not models.names():
+        raise UserError(f"{repository}: expected folders of models, got none. Correct the path.")
+    return sorted({finding for name in models.names() for finding in check_model(models, name, n_cores)})
+
+
+def check_model(models: Models, name: str, n_cores: int) -> Iterator[Finding]:
+    """Give the faults of one model."""
+    file = models.repository / name / CONFIG_FILE
+    try:
+        model = models.find(name)
+        assert model is not None
+        _ = model.message
+    except TemplateConfig as template:
+        for place in template.placeholders:
+            yield Finding(
+                file, place.line, name, f"expected a value, got {place.text} of a template. Fill the template in."
+            )
+        return
+    except ConfigSyntaxError as error:
+        model = _without_second_batcher(models, name)
+        if model is None:
+            yield Finding(file, error.line, name, str(error).partition(": ")[2])
+            return
+        models.add(model)
+    yield from _files(model)
+    yield from _fields(model)
+    if model.is_ensemble:
+        yield from _ensemble_fields(model)
+        if not _contains_unreadable(model, models):
+            yield from check_wiring(model, models)
+    else:
+        yield from _threads(model, n_cores)
+        yield from check_children(model, models)
+
+
+def _without_second_batcher(models: Models, name: str) -> Model | None:
+    """Return an ensemble without the batching that it must not have: protobuf takes one scheduler only."""
+    file = models.repository / name / CONFIG_FILE
+    text = file.read_bytes().decode("utf-8", "surrogateescape")
+    try:
+        config = Config(text, str(file))
+        bare = config
+        for field in ("dynamic_batching", "sequence_batching"):
+            if config.find("ensemble_scheduling") and bare.find(field):
+                bare = bare.remove(field)
+        model = Model(file.parent, file, config, bare)
+        _ = model.message
+    except ConfigSyntaxError:
+        return None
+    return model
+
+
+def _contains_unreadable(model: Model, models: Models) -> bool:
+    """Tell whether a step's config cannot be read: that is a finding of its own, and the wiring unknown."""
+    try:
+        for step in model.message.ensemble_scheduling.step:
+            if (found := models.find(step.model_name)) is not None:
+                _ = found.message
+    except UserError:
+        return True
+    return False
+
+
+def _files(model: Model) -> Iterator[Finding]:
+    if not model.file.is_file():
+        others = sorted(model.folder.glob("**/*.pbtxt"))
+        backend_completes = any(model.folder.glob("[0-9]*/model.*"))
+        if others and not (model.folder / "configs").is_dir():
+            yield at(
+                model,
+                message=f"expected {CONFIG_FILE} in the model's folder, got {others[0].relative_to(model.folder)}. "
+                "Move it there.",
+            )
+        elif not backend_completes:
+            yield at(model, message=f"expected {CONFIG_FILE}, got none. Write one, or remove the folder.")
+    message, backend = model.message, model.message.backend
+    if message.name and message.name != model.name:
+        yield at(
+            model,
+            "name",
+            message=f"name: expected {model.name!r}, the name of the folder, got {message.name!r}. "
+            "Write the folder's name, or leave the field out.",
+        )
+    if not model.versions:
+        yield at(model, message="expected a version folder such as 1, got none. Create it; an ensemble's may be empty.")
+    for version in model.versions:
+        file = message.default_model_filename or MODEL_FILES.get(backend)
+        folder = model.folder / str(version)
+        if file and not model.is_ensemble and not (folder / file).exists():
+            yield at(
+                model,
+                "default_model_filename" if message.default_model_filename else "backend",
+                message=f"version {version}: expected {folder / file}, got none. Put it there, or remove the folder.",
+            )
+
+
+def _fields(model: Model) -> Iterator[Finding]:
+    for unknown in model.config.unknown:
+        yield Finding(
+            model.file,
+            unknown.line,
+            model.name,
+            f"column {unknown.column}: expected a field that Triton's protocol has, got {unknown.name!r}. "
+            "Correct the name, or serve it with a Triton that is new enough.",
+            fails=False,
+        )
+    message = model.message
+    for which, tensors in (("input", message.input), ("output", message.output)):
+        seen: set[str] = set()
+        for i, tensor in enumerate(tensors):
+            if not tensor.name:
+                yield at(model, which, i, message=f"{which} {i}: expected a name, got none. Add one.")
+            elif tensor.name in seen:
+                yield at(
+                    model,
+                    which,
+                    i,
+                    message=f"{which} {tensor.name!r}: expected names that differ, got this one twice. Rename one.",
+                )
+            seen.add(tensor.name)
+            if not tensor.data_type:
+                yield at(model, which, i, message=f"{which} {tensor.name!r}: expected a data_type, got none. Add one.")
+            if any(size == 0 or size < -1 for size in tensor.dims):
+                yield at(
+                    model,
+                    which,
+                    i,
+                    "dims",
+                    message=f"{which} {tensor.name!r}: expected dims above 0, or -1 for any, got "
+                    f"{list(tensor.dims)}. Correct them.",
+                )
+    if message.max_batch_size < 0:
+        yield at(
+            model,
+            "max_batch_size",
+            message=f"max_batch_size: expected 0 or more, got {message.max_batch_size}. "
+            "Write 0 for tensors without a batch dimension.",
+        )
+    if message.model_transaction_policy.decoupled and message.response_cache.enable:
+        yield at(
+            model,
+            "response_cache",
+            message="response_cache: expected none for a decoupled model, got one. Remove it.",
+        )
+
+
+def _ensemble_fields(model: Model) -> Iterator[Finding]:
+    message = model.message
+    if message.backend:
+        yield at(
+            model,
+            "backend",
+            message=f'backend: expected none for an ensemble, got {message.backend!r}. Write `platform: "ensemble"`.',
+        )
+    elif message.platform != "ensemble":
+        got = repr(message.platform) if message.platform else "none"
+        yield at(model, "platform", message=f'platform: expected "ensemble", got {got}. Write `platform: "ensemble"`.')
+    for field, why in NOT_FOR_ENSEMBLES.items():
+        if model.config.find(field):
+            yield at(model, field, message=f"{field}: expected none for an ensemble, since {why}. Remove it.")
+
+
+def _threads(model: Model, n_cores: int) -> Iterator[Finding]:
+    message = model.message
+    parameter = THREADS.get(message.backend)
+    count = sum(group.count or 1 for group in message.instance_group if group.kind == group.KIND_CPU)
+    if parameter is None or count < 2:
+        return
+    written = message.parameters[parameter].string_value if parameter in message.parameters else ""
+    threads = int(written) if written.isdecimal() and int(written) > 0 else n_cores
+    if count * threads <= n_cores:
+        return
+    by_default = "" if written else f", which an instance takes without {parameter}"
+    best = max(1, n_cores // count)
+    advice = f"Write {parameter} {best}" if count <= n_cores else f"Write count: {n_cores} and {parameter} 1"
+    yield at(
+        model,
+        "instance_group",
+        message=f"instance_group: expected at most {n_cores} threads on {n_cores} cores, got {count} instances of "
+        f"{threads} threads{by_default}. {advice}; more threads wait for each other.",
+        fails=False,
+    )

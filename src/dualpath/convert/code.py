@@ -1,0 +1,71 @@
+"""Lay Python code out as formatters do, in lines that stay as they are at 88 characters and at more."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+WIDTH = 88
+
+
+@dataclass(frozen=True)
+class Group:
+    """Something in brackets: what stands before and behind, and the parts, of which a dict's have keys.
+
+    `Group("f(", (("", "x"),), ")")` is "f(x)".
+    """
+
+    opening: str
+    parts: tuple[tuple[str, Code], ...]
+    closing: str
+
+
+Code = str | Group
+
+
+def call(function: str, *arguments: Code, **named: Code) -> Group:
+    """Return a call."""
+    parts = [*(("", argument) for argument in arguments), *((f"{name}=", value) for name, value in named.items())]
+    return Group(f"{function}(", tuple(parts), ")")
+
+
+def mapping(items: Sequence[tuple[str, Code]]) -> Group:
+    """Return a dict with texts as keys."""
+    return Group("{", tuple((f"{text(key)}: ", value) for key, value in items), "}")
+
+
+def text(value: str) -> str:
+    """Return a string in double quotes."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def texts(values: Sequence[str]) -> Group:
+    """Return a tuple of strings."""
+    return Group("(", tuple(("", text(value)) for value in values), ",)" if len(values) == 1 else ")")
+
+
+def lay_out(code: Code, indent: int, before: str = "", after: str = "", tall: bool = False) -> list[str]:
+    """Return the lines of a piece of code.
+
+    Args:
+        indent: spaces before the first line.
+        before, after: what stands on the same line, such as "x = await " and ":".
+        tall: give each part a line, even if all fit on one.
+    """
+    flat = f"{' ' * indent}{before}{_flat(code)}{after}"
+    if isinstance(code, str) or not code.parts or (len(flat) <= WIDTH and not tall):
+        return [flat]
+    # Formatters put no comma behind a lone mapping. Without one they would join it again if it were not tall.
+    [*_, (_, last)] = code.parts
+    lone_mapping = len(code.parts) == 1 and isinstance(last, Group) and last.opening == "{"
+    lines = [f"{' ' * indent}{before}{code.opening}"]
+    for key, part in code.parts:
+        lines += lay_out(part, indent + 4, key, "" if lone_mapping else ",", lone_mapping)
+    return [*lines, f"{' ' * indent}{code.closing.removeprefix(',')}{after}"]
+
+
+def _flat(code: Code) -> str:
+    if isinstance(code, str):
+        return code
+    return code.opening + ", ".join(key + _flat(part) for key, part in code.parts) + code.closing

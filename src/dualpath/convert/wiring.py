@@ -1,0 +1,301 @@
+"""Check how an ensemble's steps are wired, as Triton does when it loads the ensemble, but all faults at once.
+
+The rules are those of Triton 24.10 and of its current source: `ValidateEnsembleSchedulingConfig` for the flow and
+`ValidateEnsembleConfig` for types and shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from dualpath.convert.ensemble import graph_of
+from dualpath.convert.findings import Finding, at
+from dualpath.convert.graph import Graph, Step, Tensor
+from dualpath.convert.models import Model, Models
+
+STEPS = ("ensemble_scheduling", "step")
+
+
+def check_wiring(model: Model, models: Models) -> Iterator[Finding]:
+    """Give the faults of one ensemble."""
+    return _Wiring(model, models, graph_of(model, models)).findings()
+
+
+@dataclass(frozen=True)
+class _Wiring:
+    model: Model
+    models: Models
+    graph: Graph
+
+    def findings(self) -> Iterator[Finding]:
+        if not self.graph.steps:
+            yield at(
+                self.model, STEPS[0], message="ensemble_scheduling: expected at least one step, got none. Add one."
+            )
+            return
+        for step in self.graph.steps:
+            yield from self._step(step)
+        yield from self._flow()
+        yield from self._ends()
+        yield from self._streams()
+
+    def _at(self, step: Step, *path: str | int, message: str) -> Finding:
+        return at(self.model, *STEPS, step.index, *path, message=f"step {step.index} ({step.model}): {message}")
+
+    def _step(self, step: Step) -> Iterator[Finding]:
+        if not step.model:
+            yield self._at(step, message="model_name: expected a model's name, got none. Name the model.")
+            return
+        if not step.outputs:
+            yield self._at(step, message="output_map: expected at least one entry, got none. Map an output.")
+        if not step.inputs and not self._lacking_inputs(step):
+            yield self._at(step, message="input_map: expected at least one entry, got none. Map an input.")
+        if step.namespace:
+            return  # the model lies in another repository
+        if (found := self.models.find(step.model)) is None:
+            yield self._at(
+                step,
+                "model_name",
+                message=f"expected a model {step.model!r} in {self.models.repository}, got no such folder. "
+                f"{_meant(step.model, self.models.names())}",
+            )
+            return
+        yield from self._version(step, found)
+        if step.known:
+            yield from self._limit(step, found)
+            yield from self._maps(step, found.message)
+
+    def _version(self, step: Step, found: Model) -> Iterator[Finding]:
+        place = self.model.config.find(*STEPS, step.index, "model_version")
+        there = found.versions
+        written = self.model.message.ensemble_scheduling.step[step.index].model_version
+        if place is None or written == -1:
+            return
+        if written not in there:
+            yield self._at(
+                step,
+                "model_version",
+                message=f"model_version: expected one of {', '.join(map(str, there)) or 'no'} version folders of "
+                f"{found.folder}, got {written}. Write one that is there, or -1 for the one that its policy chooses.",
+            )
+        elif found.message.version_policy.specific.versions:
+            served = sorted(found.message.version_policy.specific.versions)
+            if written not in served:
+                yield self._at(
+                    step,
+                    "model_version",
+                    message=f"model_version: expected one that the version_policy of {step.model} serves "
+                    f"({', '.join(map(str, served))}), got {written}. Write one of them, or change the policy.",
+                )
+        elif not found.message.version_policy.HasField("all") and not _latest(found.message, there, written):
+            yield self._at(
+                step,
+                "model_version",
+                message=f"model_version: expected the version that {step.model} serves ({max(there)}), got {written}. "
+                f"Write -1, or add `version_policy {{ specific {{ versions: {written} }} }}` to {found.file}.",
+            )
+
+    def _limit(self, step: Step, found: Model) -> Iterator[Finding]:
+        limit, mine = found.message.max_batch_size, self.graph.max_batch_size
+        if 0 < limit < mine:
+            yield at(
+                self.model,
+                "max_batch_size",
+                message=f"max_batch_size: expected at most {limit}, which {step.model} takes, got {mine}. "
+                f"Write {limit} here, or more in {found.file}.",
+            )
+
+    def _maps(self, step: Step, config: Any) -> Iterator[Finding]:
+        inputs, outputs = {tensor.name for tensor in config.input}, {tensor.name for tensor in config.output}
+        for which, declared, mapped in (("input_map", inputs, step.inputs), ("output_map", outputs, step.outputs)):
+            kind = which.removesuffix("_map")
+            for tensor in mapped:
+                if tensor.name not in declared:
+                    yield self._at(
+                        step,
+                        which,
+                        tensor.name,
+                        message=f"{which}: expected an {kind} of {step.model} "
+                        f"({', '.join(sorted(declared)) or 'none'}), got {tensor.name!r}. "
+                        f"{_meant(tensor.name, sorted(declared))}",
+                    )
+        for name in self._lacking_inputs(step):
+            yield self._at(
+                step,
+                message=f"input_map: expected an entry for the input {name!r} of {step.model}, got none. "
+                f'Add `input_map {{ key: "{name}" value: "<tensor>" }}`.',
+            )
+
+    def _lacking_inputs(self, step: Step) -> list[str]:
+        """Return the inputs that the step's model needs and that are not mapped."""
+        found = self.models.find(step.model) if step.model and not step.namespace else None
+        mapped = {tensor.name for tensor in step.inputs}
+        inputs = found.message.input if found else ()
+        return [tensor.name for tensor in inputs if tensor.name not in mapped and not tensor.optional]
+
+    def _flow(self) -> Iterator[Finding]:
+        given: dict[str, str] = {tensor.tensor: "the ensemble's input" for tensor in self.graph.inputs}
+        for step in self.graph.steps:
+            for tensor in step.outputs:
+                if tensor.tensor in given:
+                    yield self._at(
+                        step,
+                        "output_map",
+                        tensor.name,
+                        message=f"output_map: expected a tensor that nothing else gives, got {tensor.tensor!r}, which "
+                        f"{given[tensor.tensor]} gives already. Choose another name.",
+                    )
+                given.setdefault(tensor.tensor, f"step {step.index} ({step.model})")
+        lacking = set()
+        for step in self.graph.steps:
+            for tensor in step.inputs:
+                if tensor.tensor not in given:
+                    lacking.add(tensor.tensor)
+                    yield self._at(
+                        step,
+                        "input_map",
+                        tensor.name,
+                        message=f"input_map: expected a tensor that an input or a step gives, got {tensor.tensor!r}. "
+                        f"{_meant(tensor.tensor, sorted(given))}",
+                    )
+        yield from self._circles(lacking)
+        yield from self._unused(given)
+
+    def _circles(self, lacking: set[str]) -> Iterator[Finding]:
+        """Give one finding for each step that waits for itself."""
+        there = {tensor.tensor for tensor in self.graph.inputs} | lacking
+        left = list(self.graph.steps)
+        while ready := [step for step in left if step.needs <= there]:
+            left = [step for step in left if step not in ready]
+            there.update(*(step.gives for step in ready))
+        while before := [step for step in left if not any(step.gives & other.needs for other in left)]:
+            left = [step for step in left if step not in before]  # behind the circle, not on it
+        if left:
+            names = ", ".join(f"{step.index} ({step.model})" for step in left)
+            back = next(tensor for tensor in left[0].inputs if tensor.tensor not in there)
+            yield self._at(
+                left[0],
+                "input_map",
+                back.name,
+                message=f"expected steps that can start one after the other, got a circle of steps {names} through "
+                f"{back.tensor!r}. Give it another tensor.",
+            )
+
+    def _unused(self, given: dict[str, str]) -> Iterator[Finding]:
+        needed = {tensor for step in self.graph.steps for tensor in step.needs}
+        published = {tensor.tensor for tensor in self.graph.outputs}
+        for i, tensor in enumerate(self.graph.inputs):
+            if tensor.tensor not in needed:
+                yield at(
+                    self.model,
+                    "input",
+                    i,
+                    message=f"input {tensor.name!r}: expected a step that takes it, got none. Map it, or remove it.",
+                )
+        for i, tensor in enumerate(self.graph.outputs):
+            if tensor.tensor not in given:
+                yield at(
+                    self.model,
+                    "output",
+                    i,
+                    message=f"output {tensor.name!r}: expected a step that gives it, got none. "
+                    f"{_meant(tensor.name, sorted(given))}",
+                )
+        for step in self.graph.steps:
+            for tensor in step.outputs:
+                if tensor.tensor not in needed | published:
+                    yield self._at(
+                        step,
+                        "output_map",
+                        tensor.name,
+                        message=f"output_map: expected a tensor that a step or an output takes, got {tensor.tensor!r}, "
+                        "which nothing takes. Remove the entry.",
+                    )
+
+    def _ends(self) -> Iterator[Finding]:
+        """Give the edges whose two ends do not fit."""
+        for step in self.graph.steps:
+            for tensor in step.inputs:
+                if difference := self._difference(tensor):
+                    where = f"step {step.index} ({step.model}): input {tensor.name!r}"
+                    yield at(
+                        self.model,
+                        *STEPS,
+                        step.index,
+                        "input_map",
+                        tensor.name,
+                        message=f"{where}: {difference}",
+                    )
+        for i, tensor in enumerate(self.graph.outputs):
+            if difference := self._difference(tensor):
+                which = "data_type" if "data_type" in difference else "dims"
+                yield at(self.model, "output", i, which, message=f"output {tensor.name!r}: {difference}")
+
+    def _difference(self, end: Tensor) -> str:
+        made = self.graph.source(end.tensor)
+        if made is None or made is end or made.dims is None or end.dims is None:
+            return ""
+        by = next(
+            (f"step {step.index} ({step.model})" for step in self.graph.steps if made in step.outputs), "the caller"
+        )
+        if made.dtype != end.dtype:
+            return (
+                f"data_type: expected {made.dtype}, as {by} gives {end.tensor!r}, got {end.dtype}. "
+                "Use a model that fits, or one between them that casts."
+            )
+        if not _fit(made.dims, end.dims) and not _fit(made.shape or (), end.shape or ()):
+            return (
+                f"dims: expected {_shape(made, end)}, as {by} gives {end.tensor!r}, got {_shape(end, made)}. "
+                "Correct the dims at one end, or put a model between them that reshapes."
+            )
+        return ""
+
+    def _streams(self) -> Iterator[Finding]:
+        """Give the steps that join answers of different decoupled steps."""
+        label: dict[str, int] = {tensor.tensor: 0 for tensor in self.graph.inputs}
+        n_streams = 0
+        for stage in self.graph.stages():
+            for step in stage:
+                labels = {label[tensor] for tensor in step.needs}
+                if len(labels) > 1:
+                    yield self._at(
+                        step,
+                        "input_map",
+                        message="expected tensors of one stream of answers, got some from before a decoupled step and "
+                        "some from after it. Hand the earlier tensors through the decoupled step.",
+                    )
+                n_streams += step.decoupled
+                label.update(dict.fromkeys(step.gives, n_streams if step.decoupled else min(labels, default=0)))
+        labels = {label[tensor.tensor] for tensor in self.graph.outputs if tensor.tensor in label}
+        if len(labels) > 1:
+            yield at(
+                self.model,
+                "output",
+                message="output: expected tensors of one stream of answers, got some from before a decoupled step and "
+                "some from after it. Publish only what comes after it.",
+            )
+
+
+def _latest(config: Any, there: list[int], version: int) -> bool:
+    n_versions = config.version_policy.latest.num_versions or 1
+    return version in there[-n_versions:]
+
+
+def _fit(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+    return len(a) == len(b) and all(x == y or -1 in (x, y) for x, y in zip(a, b, strict=True))
+
+
+def _shape(tensor: Tensor, other: Tensor) -> str:
+    """Return the dims; with the batch dimension if only one end has it."""
+    dims = tensor.shape if tensor.batched != other.batched else tensor.dims
+    return f"[{', '.join(map(str, dims or ()))}]"
+
+
+def _meant(name: str, known: list[str]) -> str:
+    """Suggest a name that is there."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, known, 1)
+    return f"Write {close[0]!r}, if that is meant." if close else "Correct the name, or add what it names."
