@@ -24,6 +24,7 @@ def models(json: Json = False, model_repository: ModelRepository = DEFAULT_REPOS
 
     from dualpath.serving import access
     from dualpath.serving.client import connect
+    from dualpath.serving.watch.status import status_of
 
     client = connect(url)
     try:
@@ -33,6 +34,11 @@ def models(json: Json = False, model_repository: ModelRepository = DEFAULT_REPOS
         raise UserError(access.NO_KEY if access.REFUSED in reason else f"--url: {reason}.") from None
     ready = {entry["name"] for entry in index if entry.get("state") == "READY"}
     rows = [_row(client, entry, model_repository) for entry in index if not _is_past(entry, ready)]
+    status = status_of(url)
+    if status is not None:
+        for row in rows:
+            row["restarts"] = str(status.restarts.get(row["model"], 0))
+            row["last_fault"] = status.faults.get(row["model"], "")
     if json:
         print(json_module.dumps(rows, indent=2))
         return
@@ -43,7 +49,7 @@ def models(json: Json = False, model_repository: ModelRepository = DEFAULT_REPOS
     for row in rows:
         table.add_row(*(row[column] for column in COLUMNS))
     Console().print(table)
-    for line in _cards(rows, model_repository):
+    for line in [*([status.line] if status else []), *_cards(rows, model_repository)]:
         print(line)
 
 

@@ -73,6 +73,7 @@ def serve(
         "http_port": http_port,
         "grpc_port": grpc_port,
         "metrics_port": metrics_port,
+        "health_port": health_port if watchdog else None,
         "config_name": config_name,
         "server": server,
         "key": access.read_key(key_file) if key_file else None,
@@ -86,14 +87,14 @@ def serve(
         print(f"key      {triton.key_file}")
         for line in _exposure(triton):
             print(line)
-        with _watch(triton, health_port, console) if watchdog else nullcontext(lambda: triton.wait(POLL_S)) as look:
+        with _watch(triton, console) if watchdog else nullcontext(lambda: triton.wait(POLL_S)) as look:
             print("Ctrl-C stops it", flush=True)
             while True:
                 look()
 
 
 @contextmanager
-def _watch(triton: TritonServer, health_port: int, console: Console) -> Iterator[Callable[[], None]]:
+def _watch(triton: TritonServer, console: Console) -> Iterator[Callable[[], None]]:
     """Give what looks after a server once."""
     from dualpath.serving.watch import watched
 
@@ -104,7 +105,7 @@ def _watch(triton: TritonServer, health_port: int, console: Console) -> Iterator
         dog.step()
         time.sleep(POLL_S)
 
-    with watched(triton, health_port, report) as (dog, url):
+    with watched(triton, report) as (dog, url):
         print(f"health   {url}/ready")
         yield look
 
@@ -164,9 +165,12 @@ def start(model_repository: Path, console: Console, *, verbose: bool = False, **
 def _counts(record: Record, ready: bool) -> bool:
     """Say whether a warning is about more than the GPU that a laptop does not have.
 
-    While loading, Triton has several of those, and one on an ensemble's first request; what models say counts always.
+    While loading, Triton has several of those, and some on an ensemble's first request; what models say counts always.
     """
-    return ".py:" in record.source or (ready and not record.source.startswith("pinned_memory_manager.cc"))
+    from dualpath.serving import preflight
+
+    about_gpu = record.source.startswith("pinned_memory_manager.cc") or "CUDA" in record.message
+    return ".py:" in record.source or (ready and (preflight.gpu_visible() or not about_gpu))
 
 
 @contextmanager

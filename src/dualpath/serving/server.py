@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Self
 
 from dualpath.readability import releases
-from dualpath.serving import access, environment, installation, log, preflight, repository, supervise
+from dualpath.serving import access, environment, installation, known_faults, log, preflight, repository, supervise
 from dualpath.serving.client import TLS
 from dualpath.serving.installation import Installation
 
@@ -60,6 +60,7 @@ class TritonServer:
         model_repository: folder of models; all are served.
         host: name or IPv4 address to listen on.
         http_port: 0 means any free port; so with `grpc_port` and `metrics_port`.
+        health_port: a further port that is kept free, for a watchdog's endpoint.
         config_name: serve `configs/<config_name>.pbtxt` of each model with instances.
         server: "auto", "embedded", or the path of a tritonserver binary.
         log_path: where Triton's output goes; by default a temporary file, which is kept only if something failed.
@@ -88,6 +89,7 @@ class TritonServer:
         http_port: int = 8000,
         grpc_port: int = 8001,
         metrics_port: int = 8002,
+        health_port: int | None = None,
         config_name: str | None = None,
         server: str = "auto",
         log_path: Path | None = None,
@@ -110,6 +112,7 @@ class TritonServer:
         self._written: access.OwnFile | None = None
         self.log_path = log_path.absolute() if log_path else None
         self._ports = {"--http-port": http_port, "--grpc-port": grpc_port, "--metrics-port": metrics_port}
+        self.health_port = health_port
         self._config_name = config_name
         self._server = server
         self._keep_log = log_path is not None
@@ -164,8 +167,12 @@ class TritonServer:
         environment.check_attached(models, self._config_name, found.stub)
         preflight.check_config_name(models, self._config_name)
         preflight.check_devices(models, self._config_name, found)
+        known_faults.check_configs(models, self._config_name, known_faults.release_of(found))
         self.address = preflight.resolve(self.host)
-        self._ports = preflight.check_ports(self.address, self._ports)
+        keep = {} if self.health_port is None or self._restarted else {"--health-port": self.health_port}
+        self._ports = preflight.check_ports(self.address, self._ports | keep)
+        if keep:
+            self.health_port = self._ports.pop("--health-port")
         try:
             # Nobody publishes a version while Triton looks which there are.
             with releases.locked(self.model_repository):

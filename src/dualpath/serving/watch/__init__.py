@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
 from dualpath.readability.contract import SCORERS
-from dualpath.serving import access, preflight
+from dualpath.serving import access
 from dualpath.serving.server import TritonServer
 from dualpath.serving.watch.endpoint import endpoint
 from dualpath.serving.watch.plant import ServedPlant
@@ -15,23 +15,21 @@ from dualpath.serving.watch.watchdog import Watchdog
 
 
 @contextmanager
-def watched(triton: TritonServer, health_port: int, report: Callable[[str], None]) -> Iterator[tuple[Watchdog, str]]:
+def watched(triton: TritonServer, report: Callable[[str], None]) -> Iterator[tuple[Watchdog, str]]:
     """Give a watchdog of a started server, and the address of its health endpoint; `step` it several times a second.
 
     Args:
-        health_port: 0 means any free port.
+        triton: started with a `health_port`.
         report: gets one line for each fault and each mending.
-    Raises:
-        UserError: the port cannot be listened on.
     """
-    port = preflight.check_ports(triton.address, {"--health-port": health_port})["--health-port"]
-    url = f"http://{'127.0.0.1' if triton.address == '0.0.0.0' else triton.address}:{port}"
+    assert triton.health_port is not None
+    url = f"http://{'127.0.0.1' if triton.address == '0.0.0.0' else triton.address}:{triton.health_port}"
     grpc_port = int(triton.grpc_url.rpartition(":")[2])
     with closing(ServedPlant(triton)) as plant:
         scorers = tuple(model.name for model in SCORERS if model.name in plant.models)
         watchdog = Watchdog(plant, scorers, time.monotonic, report)
         with (
-            endpoint(watchdog, triton.address, port),
+            endpoint(watchdog, triton.address, triton.health_port),
             closing(access.OwnFile(access.default_file(grpc_port, "health"), url)),
         ):
             yield watchdog, url

@@ -26,7 +26,7 @@ with needs("cli"):
     from google.protobuf import json_format
     from tritonclient.utils import InferenceServerException
 
-UNLOAD_S = 3.0
+UNLOAD_S = 2.0
 """How long the requests of a broken model may take to end."""
 LOAD_S = 60.0
 CALL_S = 2.0

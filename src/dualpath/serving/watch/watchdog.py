@@ -195,7 +195,7 @@ class Watchdog:
         now = self._clock()
         if self._delayed is None:
             n_recent = len(self._recent(SERVER))
-            delay_s = min(LONGEST_DELAY_S, 2.0**n_recent) if n_recent else 0.0
+            delay_s = min(LONGEST_DELAY_S, 2.0**n_recent) if n_recent > 1 else 0.0
             self._note(SERVER, what)
             self._report(f"server: {what}; starting it anew" + (f" in {delay_s:g} s" if delay_s else ""))
             self._delayed = what, now + delay_s
