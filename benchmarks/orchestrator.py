@@ -32,6 +32,8 @@ from dualpath.compare.run import Timing, TurnSpec, measure, on_server
 from dualpath.compare.server import Server, serving
 from dualpath.readability.contract import BERT, EXCERPT, FOREST
 from dualpath.repository import folders
+from dualpath.repository.facts import Facts
+from dualpath.repository.publishing import publish
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ("ensemble_all", "orchestrator")
@@ -170,9 +172,18 @@ def _null_artifacts(repository: Path) -> None:
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
             return torch.zeros(input_ids.size(0), 1)
 
-    torch.jit.script(Null()).save(str(folders.newest(repository / BERT.name) / "model.pt"))
-    forest = RandomForestRegressor(1, max_depth=1).fit(np.zeros((2, 207)), np.zeros(2))
-    treelite.sklearn.import_model(forest).serialize(folders.newest(repository / FOREST.name) / "checkpoint.tl")
+    def bert(folder: Path) -> Facts:
+        shutil.copyfile(folders.newest(repository / BERT.name) / "tokenizer.json", folder / "tokenizer.json")
+        torch.jit.script(Null()).save(str(folder / "model.pt"))
+        return Facts(precision="float32")
+
+    def forest(folder: Path) -> Facts:
+        shutil.copyfile(folders.newest(repository / FOREST.name) / "word_lists.json", folder / "word_lists.json")
+        fitted = RandomForestRegressor(1, max_depth=1).fit(np.zeros((2, 207)), np.zeros(2))
+        treelite.sklearn.import_model(fitted).serialize(folder / "checkpoint.tl")
+        return Facts()
+
+    publish(repository, {BERT.name: bert, FOREST.name: forest})
 
 
 if __name__ == "__main__":

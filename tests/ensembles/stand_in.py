@@ -27,7 +27,7 @@ class TritonPythonModel:
     def initialize(self, args):
         self.config = bls.ModelConfig(args)
         self.batched = self.config.raw["max_batch_size"] > 0
-        self.decoupled = self.config.raw["model_transaction_policy"]["decoupled"]
+        self.decoupled = self.config.raw.get("model_transaction_policy", {}).get("decoupled", False)
 
     def execute(self, requests):
         if self.decoupled:

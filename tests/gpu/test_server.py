@@ -1,6 +1,5 @@
 """Triton with its C++ backends on a GPU, served as `dualpath serve --config-name gpu` does."""
 
-import json
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +8,8 @@ import numpy as np
 import pytest
 
 from dualpath.readability.contract import BERT, FOREST, POSTPROCESS, SCORERS
+from dualpath.repository.facts import Facts
+from dualpath.repository.folders import newest
 from dualpath.serving.client import Scorer, connect
 from dualpath.serving.server import TritonServer
 from gpu_reference import EXCERPTS, ON_CPU, WEIGHTS
@@ -45,10 +46,10 @@ def told_where(model_repository, folder, *models):
 
 
 def test_both_scorers_give_the_cpus_scores(model_repository, tmp_path):
-    built = json.loads((model_repository / BERT.name / "1" / "build.json").read_text())
-    if built["encoder"] != ON_CPU["encoder"]:
-        pytest.skip(f"the CPU's scores are of {ON_CPU['encoder']}, the models of {built['encoder']}")
-    atol = GPU_TOLERANCES[built["precision"]]
+    built = Facts.of(newest(model_repository / BERT.name))
+    if built.encoder != ON_CPU["encoder"]:
+        pytest.skip(f"the CPU's scores are of {ON_CPU['encoder']}, the models of {built.encoder}")
+    atol = GPU_TOLERANCES[built.precision]
     with serving(model_repository, tmp_path) as scores_of:
         for scorer in SCORERS:
             np.testing.assert_allclose(scores_of(scorer.name), ON_CPU["scores"], rtol=0, atol=atol, err_msg=scorer.name)

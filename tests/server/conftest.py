@@ -1,6 +1,5 @@
 """One real Triton for the whole session, and ways to ask it."""
 
-import json
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,6 +9,8 @@ import pytest
 import tritonclient.grpc as grpcclient
 
 from dualpath.readability.contract import TOLERANCES
+from dualpath.repository.facts import Facts
+from dualpath.repository.folders import newest
 from dualpath.serving.client import Scorer, connect
 from dualpath.serving.server import TritonServer
 
@@ -33,8 +34,7 @@ def client(server):
 @pytest.fixture(scope="session")
 def tolerance(model_repository):
     """The largest difference that counts as equal, for the precision that is served."""
-    built = json.loads((model_repository / "bert-large" / "1" / "build.json").read_text())
-    return TOLERANCES[built["precision"]]
+    return TOLERANCES[Facts.of(newest(model_repository / "bert-large")).precision]
 
 
 @pytest.fixture(scope="session")

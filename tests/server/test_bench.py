@@ -7,6 +7,8 @@ import sys
 import pytest
 
 from dualpath.compare.setups import LONGEST_REQUEST_S
+from dualpath.repository.facts import Facts
+from dualpath.repository.folders import newest
 from dualpath.serving.preflight import gpu_visible
 
 DUALPATH = [sys.executable, "-c", "from dualpath.cli import main; main()"]
@@ -57,7 +59,7 @@ def test_set_ups_agree_and_are_measured_by_batch_size(model_repository, toleranc
 
 @without_gpu
 def test_another_precision_is_built_once_and_leaves_the_repository_alone(model_repository, tmp_path):
-    before = (model_repository / "bert-large/1/build.json").read_text()
+    before = Facts.of(newest(model_repository / "bert-large"))
     options = ("--batch", "1", "--precision", "bfloat16", "--model", "ensemble_all", "--work-dir", tmp_path)
     result, _ = bench(model_repository, *options)
     assert result["environment"]["precision"] == "bfloat16"
@@ -68,4 +70,4 @@ def test_another_precision_is_built_once_and_leaves_the_repository_alone(model_r
 
     bench(model_repository, *options)
     assert built.stat().st_mtime_ns == first
-    assert (model_repository / "bert-large/1/build.json").read_text() == before
+    assert Facts.of(newest(model_repository / "bert-large")) == before

@@ -12,6 +12,8 @@ import pytest
 
 from dualpath.readability.contract import MODELS, SCORERS
 from dualpath.readability.samples import SAMPLES
+from dualpath.repository.facts import Facts
+from dualpath.repository.folders import newest
 from dualpath.serving.client import connect
 from dualpath.serving.server import TritonServer
 from paths import REPOSITORY
@@ -28,7 +30,7 @@ def dualpath(*arguments, **options):
 
 @pytest.fixture(scope="module")
 def precision(model_repository):
-    return json.loads((model_repository / "bert-large" / "1" / "build.json").read_text())["precision"]
+    return Facts.of(newest(model_repository / "bert-large")).precision
 
 
 def test_models_shows_each_model_as_json(server, model_repository, precision):

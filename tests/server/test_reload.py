@@ -16,6 +16,7 @@ import time
 import urllib.request
 from collections import Counter
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import pytest
@@ -24,9 +25,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from treelite.model_builder import Metadata, ModelBuilder, PostProcessorFunc, TreeAnnotation
 
 from dualpath.readability.contract import N_FEATURES, SCORERS
+from dualpath.repository import publishing
+from dualpath.repository.facts import Facts
 from dualpath.serving.client import Scorer, connect
 from dualpath.serving.server import TritonServer
-from dualpath.training.artifacts import publishing
 from paths import REPOSITORY
 
 MIXED = -1000.0
@@ -118,10 +120,12 @@ def write_forest(folder, k):
 WRITE = {"bert-large": write_bert, "cuml": write_forest}
 
 
-def publish(repository, k, names=("bert-large", "cuml"), version=None):
-    with publishing(repository, names, version) as folders:
-        for name in names:
-            WRITE[name](folders[name], k)
+def publish(repository, k, names=("bert-large", "cuml")):
+    def write(name, folder):
+        WRITE[name](folder, k)
+        return Facts()
+
+    return publishing.publish(repository, {name: partial(write, name) for name in names})
 
 
 class Served:
@@ -158,9 +162,9 @@ class Served:
         return {(row["model"], row["version"]) for row in rows if row["state"] == "ready"}
 
     @contextmanager
-    def under_load(self, n_clients=2):
-        """Ask both models all the while; give what they answer, counted, and fail on any error."""
-        answers, errors = {model: Counter() for model in SCORERS}, []
+    def under_load(self, models=SCORERS, n_clients=2):
+        """Ask these models all the while; give what they answer, counted, and fail on any error."""
+        answers, errors = {model: Counter() for model in models}, []
         ended = threading.Event()
 
         def ask(model):
@@ -173,7 +177,7 @@ class Served:
                 errors.append(f"{model}: {error}")
             client.close()
 
-        clients = [threading.Thread(target=ask, args=(model,)) for model in SCORERS for _ in range(n_clients)]
+        clients = [threading.Thread(target=ask, args=(model,)) for model in models for _ in range(n_clients)]
         for each in clients:
             each.start()
         try:
@@ -196,7 +200,7 @@ def served(tmp_path):
         shutil.rmtree(repository / name / "1", ignore_errors=True)
     config = repository / "bert-large" / "config.pbtxt"
     config.write_text(config.read_text().replace("count: 2", "count: 1"))  # processes that import torch take their time
-    publish(repository, 1, version=1)
+    publish(repository, 1)
     log = tmp_path / "triton.log"
     with TritonServer(repository, http_port=0, grpc_port=0, metrics_port=0, server="embedded", log_path=log) as server:
         yield Served(repository, server)
@@ -235,47 +239,94 @@ def test_a_release_of_one_model_changes_that_one_under_load(served):
     with served.under_load() as answers:
         done = served.reload("bert-large")
         assert done.returncode == 2
-        assert done.stderr.startswith("dualpath: bert-large alone would not fit: release 2 changes cuml. Run `dualpath")
+        assert "expected a release that changes this model alone, got release 2, which changes cuml. Run" in done.stderr
         done = served.reload("cuml", "--json")
         assert done.returncode == 0, done.stderr
-        assert {**json.loads(done.stdout), "elapsed_s": 0} == {"release": 2, "before": [1], "elapsed_s": 0}
+        said = {"release": 2, "before": [1], "loaded": None, "elapsed_s": 0}
+        assert {**json.loads(done.stdout), "elapsed_s": 0} == said
     for model in SCORERS:
         assert answers[model].keys() == {scores_of(1), scores_of(1, 5)}, answers
     assert_serves(served, 2, 1, 5)
 
 
-def test_a_version_that_is_replaced_while_it_is_served_is_taken_by_a_restart_only(served):
-    publish(served.repository, 7, version=1)
+@pytest.fixture
+def with_ensembles(served):
+    """`served`, with an ensemble that contains ensemble_all, and one whose author names version 1 in every step."""
+    config = (served.repository / "ensemble_all/config.pbtxt").read_text()
+    pinned = config.replace('"ensemble_all"', '"ens_v1"').replace("model_version: -1", "model_version: 1")
+    head, _, _ = config.partition("ensemble_scheduling")
+    names = {"excerpt": "input", "BERT_WEIGHT": "input", "SCORE": "output"}
+    maps = " ".join(f'{kind}_map {{ key: "{name}" value: "{name}" }}' for name, kind in names.items())
+    step = f'ensemble_scheduling {{ step [ {{ model_name: "ensemble_all" model_version: -1 {maps} }} ] }}'
+    for name, text in (("ens_v1", pinned), ("outer", head.replace('"ensemble_all"', '"outer"') + step)):
+        (served.repository / name / "1").mkdir(parents=True)
+        (served.repository / name / "config.pbtxt").write_text(text)
+        connect(served.server.grpc_url).load_model(name)
+    return served
+
+
+def test_a_roll_back_under_load_moves_what_follows_and_leaves_what_is_pinned_and_a_restart_starts(with_ensembles):
+    served, models = with_ensembles, ("ensemble_all", "orchestrator", "outer", "ens_v1")
     publish(served.repository, 2)
-    done = served.reload()
-    assert done.returncode == 2
-    assert done.stderr.startswith("dualpath: bert-large: version 1 was replaced since a server started on it, and")
-    assert_serves(served, 1)
+    with served.under_load(models) as answers:
+        assert served.reload("--to", 1).stdout == (
+            "Nothing new: release 1 is served.\nA restart takes release 2, until you remove it: `dualpath prune 2`.\n"
+        )
+        for release in (2, 1, 2):
+            done = served.reload("--to", release)
+            assert done.returncode == 0, done.stderr
+            assert done.stdout.startswith(f"Release {release} is served, after ")
+            time.sleep(0.2)
+    for model in models:
+        expected = {scores_of(1)} if model == "ens_v1" else {scores_of(1), scores_of(2)}
+        assert answers[model].keys() == expected, answers
+    assert "Releases: 2 (served), 1." in served.dualpath("models").stdout
     served.server.stop()
     served.server.start()
-    assert_serves(served, 2)
+    assert [served.scores(model) for model in models] == [scores_of(2)] * 3 + [scores_of(1)]
+    done = served.dualpath("prune")
+    assert done.stdout == "Nothing to remove: every release is needed, or has nothing of its own.\n"
 
 
-def test_nothing_new_is_said(served):
+def test_what_is_missing_is_said_before_anything_changes(served):
+    publish(served.repository, 2)
+    (served.repository / "preprocess/2").unlink()
+    (served.repository / "preprocess/2").mkdir()
+    (served.repository / "preprocess/2/notes.txt").touch()
     done = served.reload()
-    assert (done.returncode, done.stdout, done.stderr) == (0, "Nothing new: the newest release is served.\n", "")
+    assert done.returncode == 2
+    assert done.stderr.startswith("dualpath: preprocess: expected its code at ")
+    (served.repository / "cuml/1").rename(served.repository / "cuml/lost")
+    done = served.reload()
+    assert done.returncode == 2
+    assert done.stderr.startswith("dualpath: cuml: expected the folder of version 1, which is served, at ")
+    (served.repository / "cuml/lost").rename(served.repository / "cuml/1")
+    shutil.copy(served.repository / "preprocess/1/model.py", served.repository / "preprocess/2")
+    assert served.reload().returncode == 0
+    assert_serves(served, 2)
+    done = served.reload("postprocess")
+    assert (done.returncode, done.stdout[:51]) == (0, "postprocess is served as its code and config are no")
 
 
 def test_where_an_artifact_does_not_load_the_old_release_goes_on(served):
-    with publishing(served.repository, ["bert-large"], None) as folders:
-        write_bert(folders["bert-large"], 2)
-        (folders["bert-large"] / "model.pt").write_text("no model")
+    def broken(folder):
+        write_bert(folder, 2)
+        (folder / "model.pt").write_text("no model")
+        return Facts()
+
+    publishing.publish(served.repository, {"bert-large": broken})
     with served.under_load() as answers:
         done = served.reload()
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("dualpath: bert-large: ")
-    assert done.stderr.endswith("release 1 goes on. Replace release 2 before a restart.\n")
+    assert done.stderr.endswith("goes on. Publish another release before a restart, or remove it: dualpath prune 2.\n")
     for model in SCORERS:
         assert answers[model].keys() == {scores_of(1)}, answers
     assert_serves(served, 1)
+    assert served.dualpath("prune", 2).returncode == 0
     publish(served.repository, 3)
     assert served.reload().returncode == 0
-    assert_serves(served, 3)
+    assert_serves(served, 2, 3)
 
 
 def test_a_reload_that_is_killed_leaves_one_release_to_each_request_and_the_next_finishes(served):

@@ -1,6 +1,8 @@
 """Drives the toolkit as Triton does: one thread that executes, children that answer when a test lets them."""
 
 import gc
+import inspect
+import json
 import logging
 import queue
 import threading
@@ -11,7 +13,7 @@ import fake_triton
 import numpy as np
 from fake_triton import ReceivedRequest
 
-from dualpath.bls import Loop, MergingChild
+from dualpath.bls import BatchedChild, ModelConfig, Pipeline
 
 PATIENCE_S = 5
 """How long a test waits for what must happen: reached only where something hangs."""
@@ -43,11 +45,29 @@ class Worker:
                 future.set_exception(error)
 
 
-class Server:
-    """Triton's side of a model that serves by a `Loop`."""
+def model_config(max_batch_size=512, decoupled=False, outputs=(), **raw):
+    """The config of a model "m"."""
+    config = {"max_batch_size": max_batch_size, "input": [], "output": list(outputs), **raw}
+    if decoupled:
+        config["model_transaction_policy"] = {"decoupled": True}
+    return ModelConfig(
+        {
+            "model_config": json.dumps(config),
+            "model_name": "m",
+            "model_version": "1",
+            "model_repository": "/nowhere",
+            "model_instance_kind": "CPU",
+            "model_instance_device_id": "0",
+        }
+    )
 
-    def __init__(self, handle, **options):
-        self._loop = Loop(handle, **options)
+
+class Server:
+    """Triton's side of a model that serves by a `Pipeline`."""
+
+    def __init__(self, graph, **options):
+        self._is_decoupled = inspect.isasyncgenfunction(graph)
+        self._pipeline = Pipeline(graph, model_config(decoupled=self._is_decoupled), **options)
         self._execute = Worker()
         self._finalize = Worker()
         self._closed: Future | None = None
@@ -55,14 +75,33 @@ class Server:
 
     def execute(self, *requests: ReceivedRequest) -> Future:
         """Start one `execute` of these requests, after those started before."""
+        for request in requests:
+            request.is_decoupled = self._is_decoupled
         self.requests.extend(requests)
         return self._execute.submit(lambda: self._serve(requests))
 
     def _serve(self, requests):
-        answers = self._loop.serve(requests)
+        answers = self._pipeline.execute(requests)
+        if self._is_decoupled:
+            assert answers is None
+            answers = [None] * len(requests)
         assert len(answers) == len(requests)
         for request, answer in zip(requests, answers, strict=True):
             request.end_of_execute(answer)
+        self._let_the_event_loop_begin()
+
+    def _let_the_event_loop_begin(self):
+        """Wait until what was sent off has come as far as it does without waiting."""
+        loop, has_begun = self._pipeline._loop._loop, threading.Event()
+
+        def go_round(times):
+            if times:
+                loop.call_soon(go_round, times - 1)
+            else:
+                has_begun.set()
+
+        loop.call_soon_threadsafe(go_round, 8)
+        has_begun.wait(PATIENCE_S)
 
     def ask(self, *requests: ReceivedRequest) -> list[fake_triton.InferenceResponse]:
         """Execute these requests together, and wait until `execute` has returned and all are answered."""
@@ -72,7 +111,7 @@ class Server:
     def close(self) -> Future:
         """Start what `finalize` does, once."""
         if self._closed is None:
-            self._closed = self._finalize.submit(self._loop.close)
+            self._closed = self._finalize.submit(self._pipeline.close)
         return self._closed
 
     def stop(self):
@@ -96,7 +135,7 @@ def serving(handle, **options):
         for request in server.requests:
             assert len(request.answers) == 1
             assert request.violations == []
-            assert request.flags == [fake_triton.TRITONSERVER_RESPONSE_COMPLETE_FINAL] * request.has_sender
+            assert request.sent_flags == [fake_triton.TRITONSERVER_RESPONSE_COMPLETE_FINAL] * request.has_sender
 
 
 @contextmanager
@@ -200,15 +239,15 @@ def pad(rows):
 
 
 def merging(name="child", **options):
-    """A child with the function `pad`, one call at a time and slow, unless told otherwise."""
-    return MergingChild(name, "y", pad, **{"in_flight": 1, "chunk_rows": 16, "slow": True, **options})
+    """A child with the function `pad`, one call at a time and early return, unless told otherwise."""
+    return BatchedChild(name, "y", pad, **{"in_flight": 1, "chunk_rows": 16, "early_return": True, **options})
 
 
 def passing_on(child):
     """A graph that asks this child for all rows."""
 
     async def handle(request):
-        return {"y": await child.rows(request, rows_of(request))}
+        return {"y": await child.rows(rows_of(request))}
 
     return handle
 

@@ -71,7 +71,7 @@ def test_other_artifacts_take_the_place_of_the_repository_s_own(tmp_path):
 
 
 def test_what_a_build_refuses_comes_back_from_its_process(tmp_path):
-    with pytest.raises(UserError, match=r"precision: expected .*, found 'int8'"):
+    with pytest.raises(UserError, match=r"precision: expected .*, got 'int8'"):
         bench_models.build_encoder(tmp_path, "minilm", "int8", print)
 
 

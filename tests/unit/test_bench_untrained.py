@@ -1,13 +1,13 @@
 """The architecture of bert-large with random weights: real widths, and for the tests' sake few layers."""
 
-import json
-
 import pytest
 import torch
 from transformers import BertConfig
 
 from dualpath.errors import UserError
 from dualpath.readability.contract import MAX_TOKENS
+from dualpath.repository.facts import Facts
+from dualpath.repository.folders import newest
 from dualpath.training import build as training
 from dualpath.training.bert import export, untrained
 from dualpath.training.bert.untrained import BERT_LARGE, untrained_bert_large
@@ -59,16 +59,16 @@ def repository(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_build_takes_the_shape_and_says_so_in_the_stamp(repository):
+def test_build_takes_the_shape_and_says_so_in_the_facts(repository):
     training.build(repository, "bfloat16", encoder_shape="bert-large")
     assert (repository / "bert-large/1/model.pt").read_text() == "bert-large in torch.bfloat16"
-    stamp = json.loads((repository / "bert-large/1/build.json").read_text())
-    assert (stamp["encoder"], stamp["precision"]) == ("bert-large, random weights", "bfloat16")
+    facts = Facts.of(newest(repository / "bert-large"))
+    assert (facts.encoder, facts.precision) == ("bert-large, random weights", "bfloat16")
     again = training.build(repository, "bfloat16", encoder_shape="bert-large")
     assert all(artifact.up_to_date for artifact in again)
     assert not training.build(repository, "float32", encoder_shape="bert-large")[0].up_to_date
 
 
 def test_build_refuses_an_unknown_shape(repository):
-    with pytest.raises(UserError, match="encoder shape: expected minilm or bert-large, found 'huge'"):
+    with pytest.raises(UserError, match="encoder shape: expected minilm or bert-large, got 'huge'"):
         training.build(repository, encoder_shape="huge")

@@ -20,7 +20,7 @@ def halve(inputs):
 
 def test_each_request_is_answered_and_fails_alone():
     requests = [received(x=[2.0, 4.0]), received(x=[-1.0]), received(x=[0.0]), received(x=[6.0])]
-    first, faulty, bug, last = answer_each(requests, halve, faults=(ValueError,))
+    first, faulty, bug, last = answer_each(requests, halve, caller_errors=(ValueError,))
     assert first.arrays()["y"].tolist() == [1, 2]
     assert error_of(faulty) == (TritonError.INVALID_ARG, "below zero")
     assert error_of(bug) == (TritonError.INTERNAL, "KeyError: 'a bug'")

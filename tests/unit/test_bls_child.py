@@ -8,7 +8,7 @@ import pytest
 from bls_driver import asking, error_of, serving
 from fake_triton import TritonError
 
-from dualpath.bls import BadParameter, CallerGone, Child, ChildFailed, ChildLate, ChildUnavailable, Metrics, Trace
+from dualpath.bls import BadParameter, CallerGone, Child, ChildFailed, ChildLate, ChildUnavailable, ConfigError, Metrics
 
 
 def call(child, **inputs):
@@ -42,10 +42,17 @@ def test_arrays_reach_the_child_without_a_copy():
     assert np.shares_memory(seen[1], mine)
 
 
-def test_a_call_is_a_step_of_the_trace_it_is_given():
+def test_a_call_is_a_step_of_the_trace_that_its_request_asks_for():
     fake_triton.CHILDREN["c"] = lambda inputs: {"y": inputs["x"]}
-    asyncio.run(Child("c", ("y",)).call({"x": np.ones(1)}, trace=Trace("a trace")))
-    assert [request.trace for request in fake_triton.CALLS] == ["a trace"]
+    child = Child("c", "y")
+
+    async def graph(request):
+        return {"y": await child.call({"x": request.inputs["rows"]})}
+
+    with serving(graph) as server:
+        server.ask(asking(1, trace="unasked"))
+        server.ask(asking(2, trace="mine", parameters={"trace_children": True}))
+    assert [request.trace for request in fake_triton.CALLS] == [None, "mine"]
 
 
 @pytest.mark.parametrize(
@@ -69,7 +76,7 @@ def test_a_child_that_is_not_there_is_unavailable(words):
 
 
 def test_a_child_that_was_never_loaded_is_unavailable():
-    with pytest.raises(ChildUnavailable, match=r"^c: Request for unknown model: 'c' is not found$"):
+    with pytest.raises(ChildUnavailable, match=r"^c: .* Model 'c' is not ready\.$"):
         call(Child("c", ("y",)), x=np.ones(1))
 
 
@@ -93,8 +100,12 @@ def test_a_childs_own_words_do_not_make_it_unavailable(words):
 
 def test_a_missing_output_names_the_child():
     fake_triton.CHILDREN["c"] = lambda inputs: {"z": inputs["x"]}
-    with pytest.raises(ChildFailed, match=r"^c: expected an output 'y', got none\.$"):
-        call(Child("c", ("y",)), x=np.ones(1))
+    child = Child("c", ("y",))
+    for _ in range(3):
+        with pytest.raises(ConfigError, match=r"^c: expected an output 'y', got none\.$"):
+            call(child, x=np.ones(1))
+    [(level, text)] = fake_triton.LOGGED
+    assert (level, text.startswith("configuration: c: expected an output 'y', got none.")) == ("error", True)
 
 
 def test_calls_are_counted_by_child_and_outcome():
@@ -129,17 +140,17 @@ class CallersFault(ValueError):
         (CallersFault("no such excerpt"), TritonError.INVALID_ARG, "no such excerpt"),
         (BadParameter("expected a or b"), TritonError.INVALID_ARG, "expected a or b"),
         (CallerGone("cancelled"), TritonError.CANCELLED, "cancelled"),
-        (ChildUnavailable("c: is not found"), TritonError.UNAVAILABLE, "c: is not found"),
-        (ChildLate("c: late"), TritonError.UNAVAILABLE, "c: late"),
-        (ChildFailed("c: broken"), TritonError.INTERNAL, "c: broken"),
-        (ChildFailed("c: broken: ValueError\n\nAt:\n  m.py(3)"), TritonError.INTERNAL, "c: broken: ValueError"),
+        (ChildUnavailable("c", "is not found"), TritonError.UNAVAILABLE, "c: is not found"),
+        (ChildLate("c", "late"), TritonError.UNAVAILABLE, "c: late"),
+        (ChildFailed("c", "broken"), TritonError.INTERNAL, "c: broken"),
+        (ChildFailed("c", "broken: ValueError\n\nAt:\n  m.py(3)"), TritonError.INTERNAL, "c: broken: ValueError"),
     ],
 )
 def test_a_known_error_has_its_code_and_one_line_and_leaves_the_log_alone(error, code, message):
     async def handle(request):
         raise error
 
-    with serving(handle, faults=(CallersFault,)) as server:
+    with serving(handle, caller_errors=(CallersFault,)) as server:
         [response] = server.ask(asking(1))
     assert error_of(response) == (code, message)
     assert fake_triton.LOGGED == []
@@ -164,3 +175,33 @@ def test_a_bug_has_one_line_for_the_caller_and_its_traceback_in_the_log():
         [response] = server.ask(asking(1))
     assert error_of(response) == (TritonError.INTERNAL, "ValueError: first line")
     assert "second line" in fake_triton.LOGGED[-1][1]
+
+
+def test_what_is_none_is_left_out_of_calls_and_answers():
+    fake_triton.CHILDREN["c"] = lambda inputs: {"y": inputs["x"], "names": np.array([[len(inputs)]])}
+    child = Child("c", ("y", "hint?"))
+
+    async def graph(request):
+        answers = await child.call({"x": request.inputs["rows"], "hint": request.inputs.get("hint")})
+        return {"y": answers["y"], "hint": answers.get("hint")}
+
+    with serving(graph) as server:
+        [answer] = server.ask(asking(1))
+    assert [tensor.name() for tensor in answer.output_tensors()] == ["y"]
+    assert [tensor.name() for tensor in fake_triton.CALLS[0].inputs] == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("forward", "expected"),
+    [((), {}), (("language",), {"language": "en"}), ("*", {"language": "en", "beams": 4})],
+)
+def test_chosen_parameters_are_handed_on(forward, expected):
+    fake_triton.CHILDREN["c"] = lambda inputs: {"y": inputs["x"]}
+    child = Child("c", "y", forward=forward)
+
+    async def graph(request):
+        return {"y": await child.call({"x": request.inputs["rows"]})}
+
+    with serving(graph) as server:
+        server.ask(asking(1, parameters={"language": "en", "beams": 4}))
+    assert [request.parameters for request in fake_triton.CALLS] == [expected]

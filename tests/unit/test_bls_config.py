@@ -9,7 +9,8 @@ from fake_triton import ReceivedRequest, TritonError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dualpath.bls import BadParameter, ConfigError, ModelConfig, Request
+from dualpath.bls import BadParameter, ConfigError, ModelConfig
+from dualpath.bls.request import Arrival, Request
 
 CHOICES = ("fail", "fallback")
 
@@ -38,7 +39,7 @@ def test_a_path_may_name_the_models_own_version(tmp_path):
 
 
 def request_with(parameters):
-    return Request(ReceivedRequest({"x": np.zeros(1)}, parameters), lambda: None)
+    return Request([Arrival(ReceivedRequest({"x": np.zeros(1)}, parameters), has_batch=True)])
 
 
 @pytest.mark.parametrize(
@@ -52,12 +53,12 @@ def request_with(parameters):
     ],
 )
 def test_setting_is_the_requests_or_else_the_models_or_else_the_first(configured, asked, expected):
-    assert config(configured).setting("on_error", CHOICES).of(request_with(asked)) == expected
+    assert config(configured).choice("on_error", CHOICES).of(request_with(asked)) == expected
 
 
 @given(st.one_of(st.text(), st.integers(), st.booleans(), st.none(), st.floats(allow_nan=False)))
 def test_setting_refuses_whatever_else_a_request_asks_for(asked):
-    setting = config().setting("on_error", CHOICES)
+    setting = config().choice("on_error", CHOICES)
     request = request_with({"on_error": asked})
     if asked in CHOICES:
         assert setting.of(request) == asked
@@ -68,7 +69,7 @@ def test_setting_refuses_whatever_else_a_request_asks_for(asked):
 
 
 def test_a_bad_request_parameter_is_the_callers_fault_and_fails_its_request_alone():
-    setting = config().setting("on_error", CHOICES)
+    setting = config().choice("on_error", CHOICES)
 
     async def handle(request):
         return {"y": np.array([setting.of(request)], object)}
@@ -86,7 +87,7 @@ def test_a_bad_request_parameter_is_the_callers_fault_and_fails_its_request_alon
 
 def test_setting_refuses_a_default_that_it_does_not_know():
     with pytest.raises(ConfigError) as caught:
-        config({"on_error": "panic"}).setting("on_error", CHOICES)
+        config({"on_error": "panic"}).choice("on_error", CHOICES)
     assert str(caught.value) == "m: parameter 'on_error': expected fail or fallback, got 'panic'."
 
 

@@ -20,7 +20,8 @@ from bls_driver import (
 )
 from fake_triton import ReceivedRequest, TritonError
 
-from dualpath.bls import Metrics, Request, excuse, merge
+from dualpath.bls import Metrics, tolerate, waiting
+from dualpath.bls.request import Arrival, Request
 
 SOON_US = 20_000
 LATE = (TritonError.UNAVAILABLE, "child: expected an answer within the request's timeout, got none.")
@@ -30,7 +31,7 @@ GONE = (TritonError.CANCELLED, "the caller cancelled the request.")
 @pytest.fixture
 def always_ask(monkeypatch):
     """Have rows ask whether their caller is still there, however short they have waited."""
-    monkeypatch.setattr(merge, "ASK_AFTER_S", -1)
+    monkeypatch.setattr(waiting, "ASK_AFTER_S", -1)
 
 
 def execute(server, *requests):
@@ -39,12 +40,12 @@ def execute(server, *requests):
 
 def test_a_deadline_is_the_callers_timeout_counted_from_execute():
     before = time.monotonic()
-    request = Request(ReceivedRequest({"x": np.zeros(1)}, timeout_us=2_000_000), lambda: None)
+    request = Request([Arrival(ReceivedRequest({"x": np.zeros(1)}, timeout_us=2_000_000), has_batch=True)])
     assert before + 2 <= request.deadline <= time.monotonic() + 2
 
 
 def test_a_request_without_a_timeout_has_no_deadline():
-    assert Request(ReceivedRequest({"x": np.zeros(1)}), lambda: None).deadline is None
+    assert Request([Arrival(ReceivedRequest({"x": np.zeros(1)}), has_batch=True)]).deadline is None
 
 
 def test_a_late_child_answers_its_request_with_child_late(gated):
@@ -84,7 +85,7 @@ def test_a_request_that_has_expired_when_it_asks_starts_no_call(gated):
 
     async def handle(request):
         request.deadline = time.monotonic() - 1  # as after long work before the child
-        return {"y": await child.rows(request, rows_of(request))}
+        return {"y": await child.rows(rows_of(request))}
 
     with serving(handle) as server:
         [response] = server.ask(asking(1))
@@ -121,7 +122,7 @@ def test_a_late_child_can_be_done_without(gated):
     child = merging()
 
     async def handle(request):
-        answer, missed = await excuse(child.rows(request, rows_of(request)), late=True)
+        answer, missed = await tolerate(child.rows(rows_of(request)), late=True)
         return {"y": np.array([[missed or answer[0, 0]]], object)}
 
     request = asking(1, timeout_us=SOON_US)
@@ -183,7 +184,7 @@ def test_when_all_callers_of_a_chunk_have_gone_the_next_chunk_leaves(gated):
 
 
 def test_only_rows_that_have_waited_ask_whether_their_caller_is_there(gated, monkeypatch):
-    monkeypatch.setattr(merge, "ASK_AFTER_S", PATIENCE_S)
+    monkeypatch.setattr(waiting, "ASK_AFTER_S", PATIENCE_S)
     gated.open()
     request = asking(1)
     with serving(passing_on(merging())) as server:
@@ -206,10 +207,10 @@ def test_a_question_about_the_caller_that_fails_fails_its_request_alone_and_free
         assert answered_values(*server.ask(asking(3))) == [3]
 
 
-@pytest.mark.parametrize("slow", [True, False])
-def test_triton_is_never_asked_about_a_request_after_its_answer(gated, slow):
+@pytest.mark.parametrize("early_return", [True, False])
+def test_triton_is_never_asked_about_a_request_after_its_answer(gated, early_return):
     gated.open()
-    child, asked = merging(slow=slow), []
+    child, asked = merging(early_return=early_return), []
 
     async def ask_later(request):
         while not request_received.answered.is_set():
@@ -217,9 +218,10 @@ def test_triton_is_never_asked_about_a_request_after_its_answer(gated, slow):
         asked.append(await request.is_cancelled())
 
     async def handle(request):
+        await asyncio.sleep(0)  # so that it runs on the event loop
         if not tasks:
             tasks.append(asyncio.ensure_future(ask_later(request)))
-        return {"y": await child.rows(request, rows_of(request))}
+        return {"y": await child.rows(rows_of(request))}
 
     tasks, request_received = [], asking(1)
     with serving(handle) as server:
@@ -247,11 +249,11 @@ def test_a_late_answer_is_no_answer_to_the_next_question(gated):
     child = merging()
 
     async def handle(request):
-        first, missed = await excuse(child.rows(request, rows_of(request)), late=True)
+        first, missed = await tolerate(child.rows(rows_of(request)), late=True)
         assert first is None
         assert missed == "late"
         request.deadline = None
-        return {"y": await child.rows(request, [row + 100 for row in rows_of(request)])}
+        return {"y": await child.rows([row + 100 for row in rows_of(request)])}
 
     request = asking(1, timeout_us=SOON_US)
     with serving(handle) as server:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dualpath.errors import UserError
+from dualpath.repository.facts import Facts
 from dualpath.training.blend import WEIGHTS, Blend
 from dualpath.training.card import Card
 
@@ -33,16 +34,23 @@ CARD = Card(
 
 
 def test_card_survives_a_round_trip(tmp_path: Path) -> None:
-    CARD.write(tmp_path)
-    assert Card.load(tmp_path / "card.json") == CARD
     part = dataclasses.replace(CARD, blend=None, encoder=None, bert_rmse=None)
-    part.write(tmp_path)
-    assert Card.load(tmp_path / "card.json") == part
+    for card in (CARD, part):
+        card.facts("all-MiniLM-L6-v2", "bfloat16").write(tmp_path)
+        facts = Facts.of(tmp_path)
+        assert Card.of(facts) == card
+        assert (facts.encoder, facts.precision, facts.versions) == ("all-MiniLM-L6-v2", "bfloat16", card.versions)
 
 
-def test_json_says_the_best_weight_and_every_error(tmp_path: Path) -> None:
-    CARD.write(tmp_path)
-    facts = json.loads((tmp_path / "card.json").read_text(encoding="utf-8"))
+def test_a_card_of_before_is_read(tmp_path: Path) -> None:
+    (tmp_path / "card.json").write_text(json.dumps(CARD.as_json() | {"precision": "bfloat16"}))
+    facts = Facts.of(tmp_path)
+    assert Card.of(facts) == CARD
+    assert (facts.encoder, facts.precision) == ("all-MiniLM-L6-v2", "bfloat16")
+
+
+def test_json_says_the_best_weight_and_every_error() -> None:
+    facts = json.loads(json.dumps(CARD.as_json()))
     assert facts["blend"]["best_weight"] == 0.95
     assert len(facts["blend"]["rmse_by_weight"]) == 101
     assert facts["blend"]["rmse_by_weight"]["0.95"] == facts["blend"]["best_rmse"] == pytest.approx(0.54)
@@ -67,8 +75,14 @@ def test_page_shows_what_was_measured_and_nothing_else() -> None:
     assert "None" not in forest_only
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"blend": 1}', '{"blend": null, "rows": 3}'])
-def test_what_is_no_card_is_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / "card.json").write_text(text, encoding="utf-8")
-    with pytest.raises(UserError, match="expected the card of a training run, found"):
-        Card.load(tmp_path / "card.json")
+@pytest.mark.parametrize("training", [None, {}, {"blend": 1}, {"blend": None, "rows": 3}])
+def test_what_is_no_card_is_refused(training: dict[str, object] | None) -> None:
+    with pytest.raises(UserError, match="a version's training: expected a model card, got: "):
+        Card.of(Facts(training=training))
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"rows": 3}'])
+def test_what_are_no_facts_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "version.json").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=r"version\.json: expected the facts of a version, got: "):
+        Facts.of(tmp_path)

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from dualpath.readability.contract import TOLERANCES
+from dualpath.repository.facts import Facts
+from dualpath.repository.folders import newest
 
 # A fake scores 10 * weight + bytes / 1000.
 FAKED = (
@@ -108,9 +110,9 @@ def test_local_scores_are_the_references(model_repository, reference, write):
     assert (done.returncode, done.stderr) == (0, b"")
     weights = np.tile(np.float32([0, 0.5, 1]), 2)
     expected = reference.score([text.encode() for text in texts for _ in range(3)], weights)
-    built = json.loads((model_repository / "bert-large" / "1" / "build.json").read_text())
+    built = Facts.of(newest(model_repository / "bert-large"))
     scores = [json.loads(line)["score"] for line in done.stdout.splitlines()]
-    np.testing.assert_allclose(scores, expected, rtol=0, atol=TOLERANCES[built["precision"]])
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=TOLERANCES[built.precision])
 
 
 def test_local_without_artifacts_names_the_next_step(tmp_path):

@@ -111,7 +111,7 @@ def test_detaching_leaves_alone_what_it_did_not_write(models, stub):
 def test_an_environment_that_someone_wrote_by_hand_is_refused_before_anything_is_written(models):
     config = models[1] / "configs" / "gpu.pbtxt"
     config.write_text(config.read_text() + by_hand(HERE))
-    with pytest.raises(UserError, match=r"gpu\.pbtxt: expected no EXECUTION_ENV_PATH, found one written by hand"):
+    with pytest.raises(UserError, match=r"gpu\.pbtxt: expected no EXECUTION_ENV_PATH, got one written by hand"):
         environment.check(models)
     config.write_text("# EXECUTION_ENV_PATH is explained elsewhere\n")
     environment.check(models)

@@ -101,3 +101,12 @@ def test_counts_equal_a_plain_implementation_on_characters(text):
 def test_word_lists_survive_a_round_trip(tmp_path):
     (tmp_path / "lists.json").write_text(LISTS.to_json(), encoding="utf-8")
     assert WordLists.load(tmp_path / "lists.json") == LISTS
+
+
+@given(texts, st.integers(1, 20))
+def test_a_long_text_counted_in_pieces_has_the_same_counts(text, piece_bytes):
+    counter = FeatureCounter(LISTS)
+    whole = counter.count([text.encode()])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dualpath.readability.features.PIECE_BYTES", piece_bytes)
+        assert counter.count([text.encode()]).tolist() == whole.tolist()

@@ -1,7 +1,6 @@
 """The models as an instance of KIND_GPU runs them, on a device that pandas and NumPy play."""
 
 import ast
-import json
 import subprocess
 import sys
 
@@ -14,11 +13,13 @@ from fake_triton import TritonError, received
 from loaded_models import EXCERPTS, args, load
 
 import gpu_reference
-from dualpath import bls
 from dualpath.bls import ConfigError, ModelConfig
+from dualpath.bls.request import Arrival, Request
 from dualpath.readability import device as device_code
 from dualpath.readability.contract import TOLERANCES
 from dualpath.readability.samples import SAMPLES
+from dualpath.repository.facts import Facts
+from dualpath.repository.folders import newest
 from paths import ROOT
 
 RAPIDS = {"cudf", "cuml", "cupy", "pylibcudf", "rmm"}
@@ -112,23 +113,32 @@ def test_orchestrator_hands_gpu_tensors_to_its_children_as_they_are(device, serv
     assert {call.preferred_memory.kind for call in fake_triton.CALLS} == {fake_triton.TRITONSERVER_MEMORY_CPU}
 
 
-def test_a_second_gpu_is_refused_with_what_to_do():
-    with pytest.raises(ConfigError, match=r"expected an instance on GPU 0, got one on GPU 1\. .*CUDA_VISIBLE_DEVICES"):
-        _ = ModelConfig(args("preprocess", "GPU", device_id="1")).gpu
+def test_an_instance_runs_on_the_gpu_that_triton_chose():
+    assert ModelConfig(args("preprocess", "GPU", device_id="1")).gpu == 1
+    assert ModelConfig(args("preprocess", "CPU", device_id="0")).gpu is None
+
+
+def test_an_instance_whose_kind_is_left_to_the_model_is_refused_with_what_to_do():
+    with pytest.raises(ConfigError) as caught:
+        _ = ModelConfig(args("preprocess", "CPU") | {"model_instance_kind": "MODEL"}).gpu
+    assert str(caught.value) == (
+        "preprocess: expected an instance group of KIND_CPU or KIND_GPU, got KIND_MODEL. "
+        "Name the kind in its instance_group."
+    )
 
 
 def test_inputs_on_the_gpu_outlive_execute(device):
     request = received(x=device.array([[1.0]]))
-    kept = bls.Request(request, answer_later=lambda: None)
+    kept = Request([Arrival(request, has_batch=True)], outlives_execute=True)
     request.arrays["x"].fill(-1)
     assert on_host(kept.inputs["x"]).tolist() == [[1]]
 
 
 def test_scores_that_a_gpu_is_held_against_are_the_cpus(model_repository, reference):
-    built = json.loads((model_repository / "bert-large" / "1" / "build.json").read_text())
-    if built["encoder"] != gpu_reference.ON_CPU["encoder"]:
-        pytest.skip(f"the scores are of {gpu_reference.ON_CPU['encoder']}, the models of {built['encoder']}")
-    atol = TOLERANCES[built["precision"]]
+    built = Facts.of(newest(model_repository / "bert-large"))
+    if built.encoder != gpu_reference.ON_CPU["encoder"]:
+        pytest.skip(f"the scores are of {gpu_reference.ON_CPU['encoder']}, the models of {built.encoder}")
+    atol = TOLERANCES[built.precision]
     np.testing.assert_allclose(
         reference.score(gpu_reference.EXCERPTS, gpu_reference.WEIGHTS),
         gpu_reference.ON_CPU["scores"],

@@ -29,7 +29,6 @@ CARD = Card(
     date="2026-01-31T01:02:03+00:00",
     elapsed_s=60,
     encoder="bert-large-uncased",
-    precision="bfloat16",
     bert_rmse=0.52345,
 )
 
@@ -40,7 +39,7 @@ def shown(monkeypatch, tmp_path, capsys):
     for name, file in (("bert-large", "model.pt"), ("cuml", "checkpoint.tl")):
         (tmp_path / name / "2").mkdir(parents=True)
         (tmp_path / name / "2" / file).write_bytes(b"12345")
-    CARD.write(tmp_path / "bert-large/2")
+    CARD.facts("bert-large-uncased", "bfloat16").write(tmp_path / "bert-large/2")
     server = SimpleNamespace(
         get_model_repository_index=lambda as_json: {"models": INDEX},
         get_model_config=lambda name, version, as_json: {"config": {"backend": "b"}},
@@ -68,7 +67,7 @@ def test_a_training_is_one_line_below_the_table_for_all_models_that_it_fitted(mo
     card = dataclasses.replace(CARD, forest_rmse=0.75, blend=Blend(tuple(0.5 + weight for weight in WEIGHTS)))
     for name in ("bert-large", "cuml"):
         (tmp_path / name / "2").mkdir(parents=True)
-        card.write(tmp_path / name / "2")
+        card.facts(None, None).write(tmp_path / name / "2")
     server = SimpleNamespace(
         get_model_repository_index=lambda as_json: {"models": ready},
         get_model_config=lambda name, version, as_json: {"config": {"backend": "b"}},

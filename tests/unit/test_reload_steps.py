@@ -1,9 +1,10 @@
 """Which loads a reload asks of a server, in which order, and when it refuses. tests/server has the real one."""
 
+import shutil
 from types import SimpleNamespace
 
 import pytest
-from google.protobuf import json_format
+from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2 as proto
 from tritonclient.utils import InferenceServerException
 
@@ -13,6 +14,11 @@ from dualpath.serving.reload import Reloaded, ReloadFailed, reload_release
 STEPS = ("preprocess", "bert-large", "cuml", "postprocess")
 MEMBERS = ("bert-large", "cuml", "orchestrator", "preprocess")
 READERS = ("orchestrator", "preprocess")
+ALONE = r"{}: expected a release that changes this model alone, got release 2, which changes bert-large\. Run"
+READER = "".join(
+    f'parameters {{ key: "{name}" value {{ string_value: "../{name}/{{version}}/a" }} }}'
+    for name in ("bert-large", "cuml")
+)
 
 
 class Triton:
@@ -74,15 +80,17 @@ def repository(tmp_path):
     for name in (*MEMBERS, "postprocess", "ensemble_all"):
         folder = tmp_path / name / "1"
         folder.mkdir(parents=True)
-        (folder / "file").write_text(name)
-        (tmp_path / name / "config.pbtxt").write_text("{version}" if name in READERS else "")
+        (folder / "model.py").write_text(name)
+        (tmp_path / name / "config.pbtxt").write_text(READER if name in READERS else f'backend: "{name}"')
+    steps = " ".join(f'step {{ model_name: "{name}" model_version: -1 }}' for name in STEPS)
+    (tmp_path / "ensemble_all/config.pbtxt").write_text(f'platform: "ensemble" ensemble_scheduling {{ {steps} }}')
     return tmp_path
 
 
 def publish(repository, version, *names):
     for name in names:
         (repository / name / str(version)).mkdir()
-        (repository / name / str(version) / "file").write_text(f"{name} {version}")
+        (repository / name / str(version) / "model.py").write_text(f"{name} {version}")
 
 
 def assert_serves(triton, release):
@@ -102,19 +110,63 @@ def test_a_reload_adds_from_below_changes_over_and_takes_away_from_above(reposit
 
 def test_nothing_new_asks_for_no_load(repository):
     triton = Triton(repository)
-    assert reload_release(triton, repository) is None
+    assert reload_release(triton, repository) == Reloaded(1)
     assert triton.loads == []
 
 
-def test_a_version_that_was_replaced_while_it_was_served_is_not_touched(repository):
+def test_a_roll_back_goes_the_same_way(repository):
     publish(repository, 2, "bert-large")
-    (repository / "cuml/1/.replaced").touch()
+    triton = Triton(repository)
+    reload_release(triton, repository)
+    assert reload_release(triton, repository, to=1) == Reloaded(1, (2,))
+    assert_serves(triton, 1)
+    assert reload_release(triton, repository, to=1) == Reloaded(1)
+
+
+@pytest.mark.parametrize("release", [0, 2])
+def test_a_release_that_is_not_whole_is_refused(repository, release):
+    publish(repository, 3, "orchestrator")
     triton = Triton(repository)
     with pytest.raises(
-        UserError, match=r"cuml: version 1 was replaced since a server started on it, .* Restart `dualpath"
+        UserError, match=rf"release {release}: expected one of 3, 1, which are whole in .*, got another"
     ):
+        reload_release(triton, repository, to=release)
+    assert triton.loads == []
+
+
+def test_a_served_version_that_has_lost_its_folder_is_named_before_anything_changes(repository):
+    publish(repository, 2, *MEMBERS)
+    shutil.rmtree(repository / "cuml/1")
+    triton = Triton(repository)
+    with pytest.raises(UserError, match=r"cuml: expected the folder of version 1, which is served, at .*/1, got none"):
         reload_release(triton, repository)
     assert triton.loads == []
+
+
+def test_a_release_without_a_members_code_is_refused_before_triton_would_hang(repository):
+    publish(repository, 2, "preprocess")
+    (repository / "preprocess/2/model.py").unlink()
+    (repository / "preprocess/2/other.py").touch()
+    triton = Triton(repository)
+    with pytest.raises(UserError, match=r"preprocess: expected its code at .*/2/model\.py, got no such file"):
+        reload_release(triton, repository)
+    assert triton.loads == []
+
+
+def test_an_ensemble_whose_author_names_a_version_stays_there(repository):
+    (repository / "ens_v1/1").mkdir(parents=True)
+    steps = " ".join(f'step {{ model_name: "{name}" model_version: 1 }}' for name in STEPS)
+    (repository / "ens_v1/config.pbtxt").write_text(f"platform: 'ensemble' ensemble_scheduling {{ {steps} }}")
+    publish(repository, 2, "bert-large")
+    triton = Triton(repository)
+    triton.ready["ens_v1"] = {1}
+    triton.configs["ens_v1"] = text_format.Parse((repository / "ens_v1/config.pbtxt").read_text(), proto.ModelConfig())
+    for release, before in ((2, 1), (1, 2), (2, 1)):
+        assert reload_release(triton, repository, to=release) == Reloaded(release, (before,))
+        served = {name: {release} | ({1} if name in STEPS else set()) for name in MEMBERS}
+        assert {name: triton.ready[name] for name in MEMBERS} == served
+        assert {step.model_version for step in triton.configs["ens_v1"].ensemble_scheduling.step} == {1}
+    assert "ens_v1" not in {name for name, _ in triton.loads}
 
 
 @pytest.mark.parametrize("name", MEMBERS)
@@ -132,7 +184,7 @@ def test_requests_that_do_not_end_keep_their_models_and_the_next_reload_finishes
     publish(repository, 2, "cuml")
     triton = Triton(repository, busy=["orchestrator"])
     with pytest.raises(
-        ReloadFailed, match="orchestrator: requests of release 1 have not ended within 0 s; release 2 se"
+        ReloadFailed, match="orchestrator: expected the requests of release 1 to end within 0 s, got some that have not"
     ):
         reload_release(triton, repository, drain_timeout_s=0)
     assert triton.ready["cuml"] == triton.ready["bert-large"] == {1, 2}
@@ -168,11 +220,14 @@ def test_a_reload_that_ends_anywhere_is_finished_by_the_next(repository, n_loads
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("cuml", r"cuml alone would not fit: release 2 changes bert-large\. Run"),
-        ("preprocess", r"preprocess alone would not fit: release 2 changes bert-large\. Run"),
-        ("ensemble_all", r"ensemble_all alone would not fit: release 2 changes bert-large\. Run"),
-        ("postprocess", r"postprocess: release 2 is not served yet\. Run `dualpath reload` first\."),
-        ("nobody", r"nobody: expected a model that .* bert-large, cuml, ensemble_all, orchestrator, postpro"),
+        ("cuml", ALONE.format("cuml")),
+        ("preprocess", ALONE.format("preprocess")),
+        ("ensemble_all", ALONE.format("ensemble_all")),
+        ("postprocess", r"postprocess: expected release 2 to be served, got others\. Run `dualpath reload` first\."),
+        (
+            "nobody",
+            r"nobody: expected a model that is served, got none\. Name one of bert-large, cuml, ensemble_all, orch",
+        ),
     ],
 )
 def test_one_model_is_refused_where_it_would_not_fit(repository, model, message):
@@ -191,7 +246,7 @@ def test_one_model_changes_alone_where_the_others_are_the_same_files(repository)
 
 def test_a_model_whose_code_has_changed_is_loaded_where_the_newest_release_is_served(repository):
     triton = Triton(repository)
-    assert reload_release(triton, repository, model="orchestrator") is None
+    assert reload_release(triton, repository, model="orchestrator") == Reloaded(1, loaded="orchestrator")
     assert triton.loads == [("orchestrator", None)]
 
 
@@ -203,8 +258,15 @@ def test_a_server_that_loads_by_itself_is_refused(repository):
         reload_release(triton, repository)
 
 
+def test_an_ensemble_that_is_down_is_loaded_again(repository):
+    triton = Triton(repository)
+    del triton.ready["ensemble_all"]
+    assert reload_release(triton, repository) == Reloaded(1, loaded="ensemble_all")
+    assert triton.loads == [("ensemble_all", None)]
+
+
 def test_a_model_that_is_not_ready_is_named(repository):
     triton = Triton(repository)
     del triton.ready["cuml"]
-    with pytest.raises(UserError, match=r"cuml: expected a version that is ready, found none\. See `dualpath models`"):
+    with pytest.raises(UserError, match=r"cuml: expected a version that is ready, got none\. See `dualpath models`"):
         reload_release(triton, repository)

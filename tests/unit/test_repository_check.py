@@ -202,6 +202,7 @@ FAULTS = {
     ),
     "template": ("a", "max_batch_size: 8", "max_batch_size: ${rows}", [(3, "got ${rows} of a template.")]),
     "no text of a config": ("a", "dims: [ 4 ]", "dims: [ 4 ", [(4, "expected ',' or ']'")]),
+    "byte-order mark": ("a", 'name: "a"', '\ufeffname: "a"', [(1, "got a byte-order mark, which Triton refuses.")]),
     "unused input": (
         "e",
         "input [ {",

@@ -9,8 +9,9 @@ import pytest
 
 from dualpath import cli
 from dualpath.errors import UserError
+from dualpath.repository import folders
 from dualpath.repository.facts import Facts
-from dualpath.serving import StartFailed, TritonServer, installation, preflight, repository
+from dualpath.serving import StartFailed, TritonServer, installation, preflight
 
 CONFIG = 'backend: "python"\ninstance_group [{kind: KIND_CPU}] # KIND_GPU is in configs\n'
 
@@ -30,14 +31,14 @@ def a_repository(tmp_path) -> Path:
 
 
 def test_repository_refuses_a_missing_and_an_empty_folder(tmp_path):
-    with pytest.raises(UserError, match=r"found no such folder; .* pass --model-repository"):
-        repository.models(tmp_path / "nowhere")
-    with pytest.raises(UserError, match=r"found no folder with a config\.pbtxt"):
-        repository.models(tmp_path)
+    with pytest.raises(UserError, match=r"got no such folder\. Run .* or pass --model-repository"):
+        folders.models(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"expected folders with a config\.pbtxt or a version, got none"):
+        folders.models(tmp_path)
 
 
 def test_artifacts_may_lie_in_any_version(a_repository):
-    models = repository.models(a_repository)
+    models = folders.models(a_repository)
     preflight.check_artifacts(models)
     (a_repository / "cuml" / "10").mkdir()
     preflight.check_artifacts(models)
@@ -52,7 +53,7 @@ def test_a_damaged_artifact_is_named_with_what_to_do(a_repository):
     version = a_repository / "cuml" / "1"
     (version / "checkpoint.tl").write_bytes(b"a forest")
     Facts().write(version)
-    models = repository.models(a_repository)
+    models = folders.models(a_repository)
     preflight.check_artifacts(models)
     (version / "checkpoint.tl").write_bytes(b"a forert")
     with pytest.raises(
@@ -73,17 +74,17 @@ def test_a_certificate_and_key_that_triton_could_not_use_are_refused(tmp_path):
 def test_the_file_beside_an_artifact_is_needed_too(a_repository):
     (a_repository / "cuml" / "1" / "word_lists.json").unlink()
     with pytest.raises(UserError, match=r"cuml: expected .*word_lists\.json, found none; run `dualpath build`"):
-        preflight.check_artifacts(repository.models(a_repository))
+        preflight.check_artifacts(folders.models(a_repository))
 
 
 def test_python_model_without_code_is_refused_because_triton_would_hang(a_repository):
     (a_repository / "postprocess" / "2").mkdir()
-    with pytest.raises(UserError, match=r"postprocess: expected .*2/model\.py, found none"):
-        preflight.check_artifacts(repository.models(a_repository))
+    with pytest.raises(UserError, match=r"postprocess: expected its code at .*2/model\.py, got no such file"):
+        preflight.check_artifacts(folders.models(a_repository))
 
 
 def test_config_name_must_be_known_to_every_model_with_instances(a_repository):
-    models = repository.models(a_repository)
+    models = folders.models(a_repository)
     preflight.check_config_name(models, None)
     configs = a_repository / "cuml" / "configs"
     configs.mkdir()
@@ -98,7 +99,7 @@ def test_config_name_must_be_known_to_every_model_with_instances(a_repository):
 def test_gpu_config_is_refused_without_a_gpu_and_on_stand_ins(a_repository, tmp_path, monkeypatch):
     (a_repository / "cuml" / "configs").mkdir()
     (a_repository / "cuml" / "configs" / "gpu.pbtxt").write_text("instance_group [{kind: KIND_GPU}]")
-    models = repository.models(a_repository)
+    models = folders.models(a_repository)
     cpu_only = installation.Installation(tmp_path / "tritonserver", tmp_path / "backends", tmp_path / "stub")
     preflight.check_devices(models, None, cpu_only)
     monkeypatch.setattr(preflight, "gpu_visible", lambda: False)
@@ -124,7 +125,7 @@ def gpu_repository(a_repository, monkeypatch):
 
 def test_gpu_config_is_refused_where_the_python_models_would_lack_rapids(gpu_repository, tmp_path, monkeypatch):
     complete = installation.find(str(install(tmp_path / "triton", "python", "pytorch", "fil")))
-    models = repository.models(gpu_repository)
+    models = folders.models(gpu_repository)
     preflight.check_devices(models, None, complete)
     with pytest.raises(UserError, match=r"^postprocess: expected RAPIDS .* found no cudf; run `pip install 'dualpath"):
         preflight.check_devices(models, "gpu", complete)
@@ -186,7 +187,7 @@ def test_rapids_may_be_in_an_environment_of_the_models_own(gpu_repository, tmp_p
     config.write_text(
         config.read_text() + 'parameters { key: "EXECUTION_ENV_PATH" value { string_value: "/srv/env.tar.gz" } }\n'
     )
-    preflight.check_devices(repository.models(gpu_repository), "gpu", complete)
+    preflight.check_devices(folders.models(gpu_repository), "gpu", complete)
 
 
 def test_ports_that_are_taken_doubled_or_impossible_are_refused_by_option():

@@ -65,3 +65,18 @@ def test_padding_keeps_every_row_and_masks_the_rest(lengths):
         assert ids[: len(row)].tolist() == row.tolist()
         assert not ids[len(row) :].any()
         assert mask.tolist() == [1] * len(row) + [0] * (len(ids) - len(row))
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    words=st.lists(st.text(st.characters(codec="utf-8"), max_size=12), min_size=1, max_size=40),
+    n_times=st.integers(1, 60),
+    prefix_bytes=st.sampled_from([16, 512, 3000]),
+)
+def test_of_a_long_excerpt_a_prefix_gives_the_same_tokens(encoder, words, n_times, prefix_bytes):
+    texts = [(" ".join(words) + "\n").encode() * n_times, b"w" * 5000 + b" tail" * n_times * 20]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dualpath.readability.tokens.PREFIX_BYTES", 1 << 30)
+        whole = encoder.encode(texts)
+        patch.setattr("dualpath.readability.tokens.PREFIX_BYTES", prefix_bytes)
+        assert [row.tolist() for row in encoder.encode(texts)] == [row.tolist() for row in whole]

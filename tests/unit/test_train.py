@@ -13,7 +13,8 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from tiny_bert import save_encoder, served_repository, write_corpus
 
 from dualpath.errors import UserError
-from dualpath.readability import releases
+from dualpath.repository import releases
+from dualpath.repository.facts import Facts
 from dualpath.training import train
 from dualpath.training.bert import training as bert
 from dualpath.training.bert.settings import Settings
@@ -50,9 +51,9 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 def test_both_models_are_published_as_a_new_version_that_scores_in_process(order):
     trained = train.train(order, silent)
     bert_folder, forest_folder = (order.model_repository / model / "2" for model in ("bert-large", "cuml"))
-    assert {path.name for path in bert_folder.iterdir()} >= {"model.pt", "tokenizer.json", "card.json", "blend.png"}
+    assert {path.name for path in bert_folder.iterdir()} >= {"model.pt", "tokenizer.json", "version.json", "blend.png"}
     assert {path.name for path in forest_folder.iterdir()} >= {"checkpoint.tl", "word_lists.json", "model-card.md"}
-    assert Card.load(bert_folder / "card.json") == Card.load(forest_folder / "card.json") == trained.card
+    assert Card.of(Facts.of(bert_folder)) == Card.of(Facts.of(forest_folder)) == trained.card
     assert (order.model_repository / "bert-large" / "1" / "old").read_text() == "served"
     treelite.Model.deserialize(forest_folder / "checkpoint.tl")
     torch.jit.load(str(bert_folder / "model.pt"))
@@ -122,12 +123,6 @@ def test_no_row_is_scored_by_a_model_that_was_fitted_or_stopped_on_it(order, mon
     train.train(replace(order, models=["bert-large"]), silent)
     assert len(seen) == 3 * SETTINGS.soup
     assert len(seen[-1]) == 40
-
-
-def test_a_version_is_replaced_as_told(order):
-    train.train(replace(order, models=["cuml"], version=1), silent)
-    assert not (order.model_repository / "cuml" / "1" / "old").exists()
-    assert (order.model_repository / "cuml" / "1" / "checkpoint.tl").exists()
 
 
 def test_an_encoder_that_reads_too_few_tokens_is_refused(order, tmp_path):

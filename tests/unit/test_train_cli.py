@@ -18,6 +18,7 @@ import typer
 from tiny_bert import save_encoder, served_repository, write_corpus
 
 from dualpath import cli
+from dualpath.repository.facts import Facts
 from dualpath.training import artifacts, train
 from dualpath.training.bert.settings import Settings
 from dualpath.training.card import Card
@@ -31,7 +32,7 @@ MOMENTS = {
     "second fold": ("dualpath.training.bert.finetune", "FineTuner._step", 7, "SIGINT"),
     "final fit": ("dualpath.training.bert.training", "BertTraining.fit", 0, "SIGTERM"),
     "exporting": ("dualpath.training.bert.export", "check", 1, "SIGKILL"),
-    "publishing": ("dualpath.training.artifacts", "_put", 1, "SIGKILL"),
+    "publishing": ("dualpath.repository.publishing", "os.rename", 1, "SIGKILL"),
 }
 """In the order of a run, so that each command goes on from the one before."""
 
@@ -68,7 +69,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 def test_all_prints_the_errors_and_where_the_version_is(dualpath, repository):
     code, out, err = dualpath("all", "--data", "train.csv", "--encoder", "encoder", *TINY)
     assert code == 0, err
-    card = Card.load(repository / "cuml/2/card.json")
+    card = Card.of(Facts.of(repository / "cuml/2"))
     for found in (card.bert_rmse, card.head_rmse, card.forest_rmse, card.blend.best_rmse):
         assert f"{found:.3f}" in out
     assert "Version 2: model_repository/cuml/2 and model_repository/bert-large/2." in out
@@ -79,17 +80,16 @@ def test_all_prints_the_errors_and_where_the_version_is(dualpath, repository):
 
 
 def test_json_is_the_card_and_what_was_written(dualpath, repository):
-    code, out, _ = dualpath("forest", "--data", "train.csv", "--folds", 2, "--version", 7, "--json")
+    code, out, _ = dualpath("forest", "--data", "train.csv", "--folds", 2, "--json")
     assert code == 0
     said = json.loads(out)
-    assert said["version"] == 7
-    assert said["files"] == {"cuml": ["card.json", "checkpoint.tl", "model-card.md", "word_lists.json"]}
-    assert said["card"] == json.loads((repository / "cuml/7/card.json").read_text())
+    assert said["version"] == 2
+    assert said["files"] == {"cuml": ["checkpoint.tl", "model-card.md", "version.json", "word_lists.json"]}
+    assert said["card"] == json.loads(json.dumps(Card.of(Facts.of(repository / "cuml/2")).as_json()))
 
 
 @pytest.mark.parametrize("command", ["bert", "forest", "all"])
-@pytest.mark.parametrize("version", ["new", "1"])
-def test_rows_that_cannot_be_used_are_named_and_nothing_is_overwritten(dualpath, repository, command, version):
+def test_rows_that_cannot_be_used_are_named_and_nothing_is_published(dualpath, repository, command):
     lines = Path("train.csv").read_text().splitlines()
     lines[3] = '3,,,"",1.0,0.5'
     lines[5] = '5,,,"Some words.",,0.5'
@@ -97,7 +97,7 @@ def test_rows_that_cannot_be_used_are_named_and_nothing_is_overwritten(dualpath,
     lines[9] = lines[8]
     Path("bad.csv").write_text("\n".join(lines) + "\n")
     before = snapshot(repository)
-    code, out, err = dualpath(command, "--data", "bad.csv", "--version", version)
+    code, out, err = dualpath(command, "--data", "bad.csv")
     assert (code, out) == (2, "")
     assert [line.split(": ")[0].strip() for line in err.splitlines()[1:]] == ["line 4", "line 6", "line 8", "line 10"]
     for said in ("with at least one word, found ''", "found ''", "as target, found 'easy'", "a duplicate of line 9"):
@@ -109,12 +109,10 @@ def test_rows_that_cannot_be_used_are_named_and_nothing_is_overwritten(dualpath,
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--version", "next"], "--version: expected new or a number, got 'next'."),
-        (["--version", "0"], "version: expected a number from 1, found 0."),
         (["--folds", "1"], "folds: expected 2 or more, found 1."),
         (["--folds", "21"], "expected excerpts of at least 21 sources, one for each fold, found 40 rows of 20."),
-        (["--model-repository", "none"], "none: expected a model repository with bert-large, found none in it."),
-        (["--data", "none.csv"], "none.csv: expected a readable CSV file or .xlsx spreadsheet, found: No such file"),
+        (["--model-repository", "none"], "none: expected a model repository with bert-large, got none in it."),
+        (["--data", "none.csv"], "none.csv: expected a file to read, got: No such file"),
         (["--encoder", "./none"], "--encoder ./none: expected a folder in Hugging Face's layout, found none."),
     ],
 )
@@ -231,14 +229,14 @@ def test_a_command_that_is_killed_at_any_moment_leaves_what_is_served_and_goes_o
     assert {path.name for path in (repository / "cuml/2").iterdir()} >= {
         "checkpoint.tl",
         "word_lists.json",
-        "card.json",
+        "version.json",
     }
     assert not (repository / "bert-large/2").exists()
     code, said = run(None)
     assert code == 0, said
     assert said.count("done before") == 2
     assert run(None, whole, "whole-run")[0] == 0
-    resumed, uninterrupted = (Card.load(folder / "card.json") for folder in (repository / "cuml/3", whole / "cuml/1"))
+    resumed, uninterrupted = (Card.of(Facts.of(folder)) for folder in (repository / "cuml/3", whole / "cuml/1"))
     assert resumed.blend == uninterrupted.blend
     assert resumed.head_rmse == uninterrupted.head_rmse
     one, other = (

@@ -12,8 +12,11 @@ from transformers import BertConfig, BertModel
 
 from dualpath.cli.build import Precision
 from dualpath.errors import UserError
-from dualpath.readability.contract import MAX_TOKENS, N_FEATURES, TOLERANCES
+from dualpath.readability.contract import FOREST, MAX_TOKENS, N_FEATURES, TOLERANCES
 from dualpath.readability.features import N_COUNTS, features
+from dualpath.repository.facts import Facts
+from dualpath.repository.folders import newest
+from dualpath.repository.publishing import publish
 from dualpath.training import build as training
 from dualpath.training.artifacts import installed
 from dualpath.training.bert import export, minilm
@@ -203,7 +206,26 @@ def test_build_writes_every_artifact_and_skips_what_is_up_to_date(repository: Pa
     ]
     assert not any(artifact.up_to_date for artifact in first)
     assert all(artifact.up_to_date for artifact in training.build(repository))
-    assert not any(artifact.up_to_date for artifact in training.build(repository, force=True))
+    forced = training.build(repository, force=True)
+    assert not any(artifact.up_to_date for artifact in forced)
+    assert {str(artifact.path.parent.relative_to(repository)) for artifact in forced} == {"bert-large/2", "cuml/2"}
+    assert (repository / "bert-large/1/model.pt").is_file()
+
+
+def test_build_leaves_what_was_trained_unless_forced(repository: Path) -> None:
+    training.build(repository)
+
+    def trained(folder: Path) -> Facts:
+        for name in ("checkpoint.tl", "word_lists.json"):
+            (folder / name).write_text("trained")
+        return Facts(training={"data": "rated.csv"})
+
+    publish(repository, {FOREST.name: trained})
+    said: list[str] = []
+    again = training.build(repository, report=said.append)
+    assert all(artifact.up_to_date for artifact in again)
+    assert said[-1] == "cuml: version 2 was trained and stays; --force builds the default model as a new version"
+    assert training.build(repository, force=True)[-1].path == repository / "cuml/3/word_lists.json"
 
 
 def test_built_tokenizer_neither_cuts_nor_pads(repository: Path) -> None:
@@ -224,13 +246,16 @@ def test_build_rebuilds_bert_when_the_precision_differs(repository: Path, precis
     training.build(repository)
     again = training.build(repository, precision=precision)
     assert [artifact.up_to_date for artifact in again] == [False, False, True, True]
-    stamp = json.loads((repository / "bert-large/1/build.json").read_text(encoding="utf-8"))
-    assert stamp["precision"] == precision
-    assert stamp["versions"].keys() >= {"torch", "transformers", "dualpath"}
+    assert [artifact.path.parent.name for artifact in again] == ["2"] * 4
+    assert (repository / "cuml/2").readlink() == Path("1")
+    facts = Facts.of(newest(repository / "bert-large"))
+    assert facts.precision == precision
+    assert facts.versions.keys() >= {"torch", "transformers", "dualpath"}
+    assert Facts.of(repository / "bert-large/1").precision == "float32"
 
 
 def test_build_refuses_an_unknown_precision(repository: Path) -> None:
-    with pytest.raises(UserError, match="precision: expected float32 or bfloat16 or float16, found 'float8'"):
+    with pytest.raises(UserError, match="precision: expected float32 or bfloat16 or float16, got 'float8'"):
         training.build(repository, precision="float8")
 
 
@@ -252,14 +277,14 @@ def test_failed_build_leaves_the_old_artifacts(repository: Path, monkeypatch: py
     assert {path: path.read_bytes() for path in repository.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize(("present", "found"), [([], "no folder bert-large"), (["bert-large"], "no folder cuml")])
-def test_build_refuses_what_is_no_model_repository(tmp_path: Path, present: list[str], found: str) -> None:
+@pytest.mark.parametrize(("present", "missing"), [([], "bert-large"), (["bert-large"], "cuml")])
+def test_build_refuses_what_is_no_model_repository(tmp_path: Path, present: list[str], missing: str) -> None:
     for model in present:
         (tmp_path / model).mkdir()
-    with pytest.raises(UserError, match=f"found {found} in it"):
+    with pytest.raises(UserError, match=f"a model repository with {missing}, got none in it"):
         training.build(tmp_path)
 
 
 def test_build_refuses_a_missing_model_repository(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="found no such folder"):
+    with pytest.raises(UserError, match="expected a model repository with bert-large, got none in it"):
         training.build(tmp_path / "none")

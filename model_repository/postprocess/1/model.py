@@ -10,7 +10,7 @@ class TritonPythonModel:
         pass  # nothing to load
 
     def execute(self, requests):
-        return bls.answer_each(requests, self.postprocess, faults=(InvalidInput,))
+        return bls.answer_each(requests, self.postprocess, caller_errors=(InvalidInput,))
 
     def postprocess(self, inputs):
         weights = decode_weights(inputs["BERT_WEIGHT_INPUT"])

@@ -11,7 +11,7 @@ class TritonPythonModel:
         self.engine = text_engine(config.gpu, config.path("tokenizer"), config.path("word_lists"))
 
     def execute(self, requests):
-        return bls.answer_each(requests, self.preprocess, faults=(InvalidInput,))
+        return bls.answer_each(requests, self.preprocess, caller_errors=(InvalidInput,))
 
     def preprocess(self, inputs):
         excerpts = decode_excerpts(inputs["INPUT0"])

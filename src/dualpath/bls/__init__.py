@@ -5,33 +5,47 @@ Triton's Python backend, is looked up when a model is initialised.
 """
 
 from dualpath.bls.answer import answer_each, answer_merged
+from dualpath.bls.batched import BatchedChild
+from dualpath.bls.calls import Retry
 from dualpath.bls.child import Child
-from dualpath.bls.config import ConfigError, ModelConfig
-from dualpath.bls.errors import BadParameter, CallerGone, ChildFailed, ChildLate, ChildUnavailable
-from dualpath.bls.loop import Loop
-from dualpath.bls.merge import MergingChild
+from dualpath.bls.config import ModelConfig, Setting
+from dualpath.bls.errors import (
+    BadParameter,
+    CallerGone,
+    ChildError,
+    ChildFailed,
+    ChildLate,
+    ChildUnavailable,
+    ConfigError,
+)
 from dualpath.bls.metrics import Metrics
+from dualpath.bls.pipeline import Pipeline
 from dualpath.bls.request import Request, Trace
-from dualpath.bls.rows import excuse, in_slices, route, together
+from dualpath.bls.rows import in_slices, route, together, tolerate
+from dualpath.bls.run import current_request
 
 __all__ = [
     "BadParameter",
+    "BatchedChild",
     "CallerGone",
     "Child",
+    "ChildError",
     "ChildFailed",
     "ChildLate",
     "ChildUnavailable",
     "ConfigError",
-    "Loop",
-    "MergingChild",
     "Metrics",
     "ModelConfig",
+    "Pipeline",
     "Request",
+    "Retry",
+    "Setting",
     "Trace",
     "answer_each",
     "answer_merged",
-    "excuse",
+    "current_request",
     "in_slices",
     "route",
     "together",
+    "tolerate",
 ]

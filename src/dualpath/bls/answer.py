@@ -7,52 +7,59 @@ from typing import Any
 
 import numpy as np
 
-from dualpath.bls.request import Arrays, Faults, read_inputs, respond, respond_error
-from dualpath.bls.tensors import Array
+from dualpath.bls.config import ModelConfig
+from dualpath.bls.request import CallerErrors, read_inputs, respond, respond_error
+from dualpath.bls.tensors import Arrays, concatenate
 
 
-def answer_each(requests: Sequence[Any], handle: Callable[[Arrays], Arrays], faults: Faults = ()) -> list[Any]:
+def answer_each(
+    requests: Sequence[Any],
+    handle: Callable[[Arrays], Arrays],
+    caller_errors: CallerErrors = (),
+    config: ModelConfig | None = None,
+) -> list[Any]:
     """Answer requests one by one; one that fails fails alone.
 
     Args:
         requests: what `execute` received.
         handle: gets a request's inputs by name and returns its outputs by name.
-        faults: errors that are the caller's; they are answered with INVALID_ARG, others with INTERNAL.
+        caller_errors: exceptions that are the caller's fault; they are answered with INVALID_ARG, others with INTERNAL.
+        config: the model's own, if it has outputs of TYPE_BF16.
     """
+    bf16 = config.bf16_outputs if config else ()
     responses = []
     for request in requests:
         try:
-            responses.append(respond(handle(read_inputs(request))))
+            responses.append(respond(handle(read_inputs(request)), bf16))
         except Exception as error:
-            responses.append(respond_error(error, faults))
+            responses.append(respond_error(error, caller_errors))
     return responses
 
 
-def answer_merged(requests: Sequence[Any], handle: Callable[[Arrays], Arrays]) -> list[Any]:
-    """Answer requests of equal row shape by one call on their concatenated rows; where it fails, by one call each.
+def answer_merged(
+    requests: Sequence[Any], handle: Callable[[Arrays], Arrays], config: ModelConfig | None = None
+) -> list[Any]:
+    """Answer requests of equal row shape by one call on their concatenated rows; if it fails, by one call each.
 
     Args:
         requests: what `execute` received.
         handle: gets all rows' inputs by name and returns as many rows of each output.
+        config: the model's own, if it has outputs of TYPE_BF16.
     """
     try:
-        return _answer_merged(requests, handle)
+        return _answer_merged(requests, handle, config.bf16_outputs if config else ())
     except Exception as error:
         if len(requests) == 1:
             return [respond_error(error)]
-        return [response for request in requests for response in answer_merged([request], handle)]
+        return [response for request in requests for response in answer_merged([request], handle, config)]
 
 
-def _answer_merged(requests: Sequence[Any], handle: Callable[[Arrays], Arrays]) -> list[Any]:
+def _answer_merged(requests: Sequence[Any], handle: Callable[[Arrays], Arrays], bf16: Sequence[str]) -> list[Any]:
     inputs = [read_inputs(request) for request in requests]
     n_rows = [len(next(iter(arrays.values()))) for arrays in inputs]
-    outputs = handle({name: _concatenate([arrays[name] for arrays in inputs]) for name in inputs[0]})
+    outputs = handle({name: concatenate([arrays[name] for arrays in inputs]) for name in inputs[0]})
     for name, rows in outputs.items():
         if len(rows) != sum(n_rows):  # NumPy would split them all the same
             raise ValueError(f"{name}: expected {sum(n_rows)} rows, got {len(rows)}.")
     parts = {name: np.split(rows, np.cumsum(n_rows)[:-1]) for name, rows in outputs.items()}
-    return [respond({name: rows[i] for name, rows in parts.items()}) for i in range(len(requests))]
-
-
-def _concatenate(arrays: list[Array]) -> Array:
-    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+    return [respond({name: rows[i] for name, rows in parts.items()}, bf16) for i in range(len(requests))]

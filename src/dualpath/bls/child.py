@@ -1,81 +1,177 @@
-"""Call another model of the same server."""
+"""Call another model of the same server, one call for each `call`."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from typing import Any
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
-from dualpath.bls.errors import ChildFailed, ChildUnavailable
+from dualpath.bls import inline
+from dualpath.bls.calls import Calls, Carried, Outputs, Retry
+from dualpath.bls.errors import ChildError, ChildLate
 from dualpath.bls.metrics import Metrics
-from dualpath.bls.request import Trace
-from dualpath.bls.tensors import to_tensor
-from dualpath.bls.triton import pb_utils
+from dualpath.bls.pace import SLOW_S, Pace
+from dualpath.bls.request import Request
+from dualpath.bls.run import Run, current_run, owners
 
-# All of a child's errors arrive as INTERNAL; only Triton's own words tell that it is not there.
-_UNAVAILABLE = re.compile(
-    r"^(Model \S+ - Error when running inference: )?(Failed for execute the inference request\. )?"
-    r"(Model '[^']*' is not ready|Request for unknown model: |Stub process '[^']*' is not healthy)"
-)
+T = TypeVar("T")
 
 
 class Child:
-    """A model that this one calls.
+    """A model that this one calls with whole tensors.
 
     Args:
         name: the model's name on this server.
-        outputs: the outputs to ask for. They arrive on the CPU wherever the child runs: small answers only.
+        outputs: the output to ask for, whose array `call` then returns; or several, which it returns by name. A name
+            that ends in "?" is optional: left out where the model leaves it out.
         version: a version of the model; -1 lets Triton's version policy choose.
+        retry: when to call again after an error.
+        forward: the request parameters that calls take over; "*" for all.
+        bf16: inputs of TYPE_BF16; their arrays are uint16, the bits.
+        device: None for outputs on the CPU; a GPU's number for outputs that stay there.
+        early_return: whether requests that wait for this model are answered later, so that they do not keep
+            `execute`. None means: while its calls take longer than 5 ms.
         metrics: where calls are counted.
     """
 
-    def __init__(self, name: str, outputs: tuple[str, ...], version: int = -1, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        outputs: str | Sequence[str],
+        *,
+        version: int = -1,
+        retry: Retry | None = None,
+        forward: Collection[str] = (),
+        bf16: Collection[str] = (),
+        device: int | None = None,
+        early_return: bool | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
         self.name = name
-        self.outputs = outputs
-        self._version = version
-        self._metrics = metrics
-        self._memory = pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0)
+        self._calls = Calls(name, outputs, version, bf16, device, metrics)
+        self._retry = retry
+        self._forward = tuple(forward)
+        self._early_return = early_return
+        self._pace = Pace()
 
-    async def call(self, inputs: Mapping[str, Any], trace: Trace | None = None) -> dict[str, npt.NDArray[Any]]:
-        """Run the child once and return its outputs by name.
+    async def call(self, inputs: Mapping[str, Any]) -> Any:
+        """Call the model once with exactly these tensors.
 
         Args:
-            inputs: arrays by input name, on any device, passed without a copy here. Triton copies those on a GPU from
-                device to device as it hands them on.
-            trace: a `Request.trace`, which makes the call a step of it.
+            inputs: arrays by input name, on any device; an input that is None is left out. Triton copies those on
+                a GPU from device to device.
+        Returns:
+            The output's array, or arrays by name if several outputs were named: as many rows as the model gives, on
+            the CPU unless `device` says otherwise.
         Raises:
-            ChildUnavailable: the child is not there.
+            ChildUnavailable: the model cannot be reached.
             ChildFailed: it answered with an error.
+            ChildLate: the request's timeout ended first.
+            ConfigError: it has no such input or output.
         """
-        request = pb_utils.InferenceRequest(
-            model_name=self.name,
-            model_version=self._version,
-            inputs=[to_tensor(name, array) for name, array in inputs.items()],
-            requested_output_names=list(self.outputs),
-            preferred_memory=self._memory,
-            **({"trace": trace.raw} if trace and not trace.closed else {}),
-        )
+        run = current_run()
+        if run is None:
+            return self._calls.given(await in_thread(partial(self._timed, inputs, Carried())))
+        key = [tuple(inputs.values())]
+        if known := run.memo.recall(self, key):
+            return self._calls.given(known[0])
+        outputs = await (self._inline(run, inputs) if run.inline else self._on_loop(run, inputs))
+        run.memo.note(self, key, [outputs])
+        return self._calls.given(outputs)
+
+    async def stream(self, inputs: Mapping[str, Any]) -> AsyncIterator[Any]:
+        """Call a decoupled model and iterate over its responses, each as `call` would return it.
+
+        Every step waits in a thread. Leaving the loop early leaves the model to itself: Triton cannot cancel it before
+        release 25.04.
+
+        Raises:
+            As `call` does, at any step.
+        """
+        run = current_run()
+        if run is not None and run.inline:
+            raise inline.Leave
+        carried = Carried.by([run.request], self._forward) if run else Carried()
+        answers = self._calls.stream(inputs, carried)
+        while (outputs := await in_thread(partial(next, answers, None))) is not None:
+            yield self._calls.given(outputs)
+
+    async def _inline(self, run: Run, inputs: Mapping[str, Any]) -> Outputs:
+        if error := run.memo.unavailable.get(self):
+            raise error
+        if self._early_return or (self._early_return is None and self._pace.seconds(1) > SLOW_S):
+            whose = owners.get()
+            raise inline.Leave(None if whose is None else whose.tolist())
+        carried = Carried.by([run.request], self._forward)
         try:
-            call = request.async_exec()
-            response = await (trace.lend(call) if trace and not trace.closed else call)
-        except pb_utils.TritonModelException as error:
-            raise self._failure(str(error)) from error
-        if response.has_error():
-            raise self._failure(response.error().message())
-        outputs = {tensor.name(): np.from_dlpack(tensor) for tensor in response.output_tensors()}
-        if missing := [name for name in self.outputs if name not in outputs]:
-            raise self._failure(f"expected an output {missing[0]!r}, got none.")
-        self._count("ok")
+            outputs: Outputs = await inline.call(partial(self._timed, inputs, carried))
+        except ChildError as error:
+            raise note_failure(self, run, error, self._retry) from None
         return outputs
 
-    def _failure(self, message: str) -> ChildFailed:
-        unavailable = _UNAVAILABLE.search(message) is not None
-        self._count("unavailable" if unavailable else "failed")
-        return (ChildUnavailable if unavailable else ChildFailed)(f"{self.name}: {message}")
+    async def _on_loop(self, run: Run, inputs: Mapping[str, Any]) -> Outputs:
+        request = run.request
 
-    def _count(self, outcome: str) -> None:
-        if self._metrics:
-            self._metrics.count("calls", child=self.name, outcome=outcome)
+        async def once() -> Outputs:
+            if request.deadline is not None and time.monotonic() >= request.deadline:
+                raise self._late()
+            carried = Carried.by([request], self._forward)
+            if request.trace and not request.trace.closed:
+                carried = Carried(carried.request_id, carried.timeout_us, carried.parameters, request.trace.raw)
+                return await request.trace.lend(in_thread(partial(self._timed, inputs, carried)))
+            return await in_thread(partial(self._timed, inputs, carried))
+
+        try:
+            async with asyncio.timeout_at(request.deadline):  # the loop's clock is time.monotonic
+                outputs: Outputs = await with_retries(self._retry, once, [request], run.attempts.pop(self, 0))
+                return outputs
+        except TimeoutError:
+            raise self._late() from None
+
+    def _timed(self, inputs: Mapping[str, Any], carried: Carried) -> Outputs:
+        started = time.perf_counter()
+        outputs = self._calls.ask(inputs, carried)
+        self._pace.note(1, time.perf_counter() - started)
+        return outputs
+
+    def _late(self) -> ChildLate:
+        self._calls.count("late")
+        return ChildLate(self.name, "expected an answer within the request's timeout, got none.")
+
+
+async def in_thread(function: Callable[[], T]) -> T:
+    """Await a blocking function, in one of the loop's threads."""
+    return await asyncio.get_running_loop().run_in_executor(None, function)
+
+
+def note_failure(child: Any, run: Run, error: ChildError, retry: Retry | None) -> BaseException:
+    """Return what to raise for a call that failed inline: the error, or a wish to try again on the event loop."""
+    run.memo.attempts[child] = 1
+    if retry and retry.delay_before(1, error, run.request.remaining_s()) is not None:
+        return inline.Leave()
+    if error.kind == "unavailable":
+        run.memo.unavailable[child] = error
+    return error
+
+
+async def with_retries(
+    retry: Retry | None, once: Callable[[], Awaitable[T]], requests: Sequence[Request], attempt: int
+) -> T:
+    """Await `once()`, and again after errors as `retry` says, within the longest deadline of the requests.
+
+    Args:
+        attempt: how many calls were made already.
+    """
+    while True:
+        attempt += 1
+        try:
+            return await once()
+        except ChildError as error:
+            remaining = [request.remaining_s() for request in requests]
+            left = None if None in remaining else max(filter(None, remaining), default=0.0)
+            delay_s = retry.delay_before(attempt, error, left) if retry else None
+            if delay_s is None:
+                raise
+        await asyncio.sleep(delay_s)

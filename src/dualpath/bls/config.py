@@ -3,36 +3,40 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from dualpath.bls.errors import BadParameter
+from dualpath.bls.errors import BadParameter, ConfigError
 from dualpath.bls.request import Request
 
-
-class ConfigError(ValueError):
-    """The configuration asks for something that cannot be had. The message names the model and the setting."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Setting:
-    """A choice that a model's configuration makes, and that a request's parameter of the same name overrides."""
+class Setting(Generic[T]):
+    """A value that a model's configuration sets, and that a request's parameter of the same name overrides."""
 
     name: str
-    allowed: tuple[str, ...]
-    default: str
+    default: T
+    read: Callable[[Any], T]
+    """Returns what a request's parameter says; raises ValueError, whose text says what is expected."""
 
-    def of(self, request: Request) -> str:
-        """Return the choice for one request.
+    def of(self, request: Request) -> T:
+        """Return the value for one request.
 
         Raises:
-            BadParameter: the request asks for something else.
+            BadParameter: the request asks for one that is not allowed.
         """
-        chosen = request.parameters.get(self.name, self.default)
-        if chosen not in self.allowed:
-            raise BadParameter(f"parameter {self.name!r}: expected {' or '.join(self.allowed)}, got {chosen!r}.")
-        return str(chosen)
+        if self.name not in request.parameters:
+            return self.default
+        given = request.parameters[self.name]
+        try:
+            return self.read(given)
+        except ValueError as error:
+            raise BadParameter(f"parameter {self.name!r}: expected {error}, got {given!r}.") from None
 
 
 class ModelConfig:
@@ -52,22 +56,40 @@ class ModelConfig:
         self.inputs: list[dict[str, Any]] = self.raw["input"]
         self.outputs: list[dict[str, Any]] = self.raw["output"]
 
+        self.max_batch_size = int(self.raw.get("max_batch_size", 0))
+        """Rows of a request at most; 0 if the model has no batch dimension."""
+        self.bf16_outputs = tuple(each["name"] for each in self.outputs if each["data_type"] == "TYPE_BF16")
+
     @property
     def gpu(self) -> int | None:
-        """The GPU that the instance runs on; None on the CPU.
+        """The number of the GPU that the instance runs on; None on the CPU.
 
         Raises:
-            ConfigError: it is not the first that this process sees, the one where CuPy and cuDF compute.
+            ConfigError: Triton leaves the choice to the model (KIND_MODEL).
         """
         if self.kind == "CPU":
             return None
-        device_id = self._args["model_instance_device_id"]
-        if device_id != "0":
+        if self.kind != "GPU":
             raise ConfigError(
-                f"{self.name}: expected an instance on GPU 0, got one on GPU {device_id}. Say `gpus: [ 0 ]` in "
-                "its instance_group, and choose the server's GPU with CUDA_VISIBLE_DEVICES."
+                f"{self.name}: expected an instance group of KIND_CPU or KIND_GPU, got KIND_{self.kind}. "
+                "Name the kind in its instance_group."
             )
-        return 0
+        return int(self._args["model_instance_device_id"])
+
+    def refuse_what_a_pipeline_cannot_do(self, streams: bool) -> None:
+        """Raise ConfigError for sequences, and if a graph that yields several answers meets a model that gives one.
+
+        Args:
+            streams: whether the graph is an async generator.
+        """
+        if "sequence_batching" in self.raw:
+            raise ConfigError(f"{self.name}: sequence_batching: a Pipeline keeps no state between requests. Remove it.")
+        decoupled = bool(self.raw.get("model_transaction_policy", {}).get("decoupled", False))
+        if decoupled != streams:
+            raise ConfigError(
+                f"{self.name}: expected model_transaction_policy {{ decoupled: {str(streams).lower()} }}, as the graph "
+                f"{'yields' if streams else 'returns'} its answers, got {str(decoupled).lower()}."
+            )
 
     def path(self, parameter: str) -> Path:
         """Return the existing file that a parameter names, relative to the model's folder.
@@ -109,14 +131,50 @@ class ModelConfig:
             raise ConfigError(f'{self.name}: parameter {parameter!r}: expected "true" or "false", got {text!r}.')
         return text == "true"
 
-    def setting(self, parameter: str, allowed: tuple[str, ...]) -> Setting:
-        """Return a setting whose default is this parameter, or the first allowed value where it is not set."""
-        default = self.parameters.get(parameter, allowed[0])
-        if default not in allowed:
-            raise ConfigError(
-                f"{self.name}: parameter {parameter!r}: expected {' or '.join(allowed)}, got {default!r}."
-            )
-        return Setting(parameter, allowed, default)
+    def choice(self, parameter: str, allowed: tuple[str, ...]) -> Setting[str]:
+        """Return a setting that is one of several words; its default is this parameter, or else the first of them."""
+
+        def read(given: Any) -> str:
+            if given not in allowed:
+                raise ValueError(" or ".join(allowed))
+            return str(given)
+
+        return self._setting(parameter, allowed[0], read)
+
+    def number(
+        self, parameter: str, default: float, minimum: float = -math.inf, maximum: float = math.inf
+    ) -> Setting[float]:
+        """Return a setting that is a number within bounds; its default is this parameter, or `default`."""
+
+        def read(given: Any) -> float:
+            try:
+                value = math.nan if isinstance(given, bool) else float(given)
+            except (TypeError, ValueError):
+                value = math.nan
+            if not minimum <= value <= maximum:
+                raise ValueError(f"a number{_range(minimum, maximum)}")
+            return value
+
+        return self._setting(parameter, default, read)
+
+    def switch(self, parameter: str, default: bool) -> Setting[bool]:
+        """Return a setting that is true or false; its default is this parameter, or `default`."""
+
+        def read(given: Any) -> bool:
+            if str(given).lower() not in ("true", "false"):
+                raise ValueError("true or false")
+            return str(given).lower() == "true"
+
+        return self._setting(parameter, default, read)
+
+    def _setting(self, parameter: str, default: T, read: Callable[[Any], T]) -> Setting[T]:
+        if parameter not in self.parameters:
+            return Setting(parameter, default, read)
+        given = self.parameters[parameter]
+        try:
+            return Setting(parameter, read(given), read)
+        except ValueError as error:
+            raise ConfigError(f"{self.name}: parameter {parameter!r}: expected {error}, got {given!r}.") from None
 
     def refuse_parameters_except(self, *known: str, why: str) -> None:
         """Raise ConfigError for the first parameter that is not among `known`."""
@@ -128,3 +186,8 @@ class ModelConfig:
         """Raise ConfigError where the instance is to run on a GPU."""
         if self.kind != "CPU":
             raise ConfigError(f"{self.name}: expected an instance group of KIND_CPU, got KIND_{self.kind}. {why}")
+
+
+def _range(minimum: float, maximum: float) -> str:
+    low = f" from {minimum:g}" if minimum > -math.inf else ""
+    return low + (f" up to {maximum:g}" if maximum < math.inf else "")

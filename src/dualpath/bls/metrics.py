@@ -6,11 +6,12 @@ import threading
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import accumulate
 from typing import Any
 
+from dualpath.bls.run import current_run
 from dualpath.bls.triton import pb_utils
 
 FLUSH_S = 1.0
@@ -44,7 +45,11 @@ class Metrics:
         self._thread.start()
 
     def count(self, name: str, value: float = 1, **labels: str) -> None:
-        """Add to the counter `bls_<name>`."""
+        """Add to the counter `bls_<name>`; from inside a graph, once the graph has answered."""
+        self._note(lambda: self.count_now(name, value, **labels))
+
+    def count_now(self, name: str, value: float = 1, **labels: str) -> None:
+        """Add to the counter `bls_<name>`, whatever becomes of the graph that the caller is part of."""
         with self._lock:
             self._counts[name, tuple(labels.items())] += value  # type: ignore[assignment]
 
@@ -54,12 +59,26 @@ class Metrics:
             self.count(name, n, **{label: value})
 
     def observe(self, name: str, value: float, bounds: tuple[float, ...] = SECONDS, **labels: str) -> None:
-        """Add a value to the histogram `bls_<name>`, whose buckets end at `bounds`."""
+        """Add a value to the histogram `bls_<name>`, whose buckets end at `bounds`; from a graph as `count` does."""
+        self._note(lambda: self.observe_now(name, value, labels, bounds))
+
+    def observe_now(
+        self, name: str, value: float, labels: Mapping[str, str], bounds: tuple[float, ...] = SECONDS, n: int = 1
+    ) -> None:
+        """Add a value `n` times to the histogram `bls_<name>`, whatever becomes of the graph."""
         key = name, tuple(labels.items())
         with self._lock:
             if key not in self._histograms:
                 self._histograms[key] = _Histogram(bounds)
-            self._histograms[key].add(value)
+            self._histograms[key].add(value, n)
+
+    @staticmethod
+    def _note(what: Callable[[], None]) -> None:
+        run = current_run()
+        if run is None:
+            what()
+        else:
+            run.notes.append(what)
 
     def gauge(self, name: str, read: Callable[[], float]) -> None:
         """Show what `read` returns as the gauge `bls_<name>`."""
@@ -119,9 +138,9 @@ class _Histogram:
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
 
-    def add(self, value: float) -> None:
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
+    def add(self, value: float, n: int) -> None:
+        self.counts[bisect_left(self.bounds, value)] += n
+        self.total += n * value
 
 
 _DESCRIPTIONS = {

@@ -6,56 +6,131 @@ import asyncio
 import json
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar
 
-from dualpath.bls.errors import BadParameter, CallerGone, ChildFailed, ChildLate, ChildUnavailable
-from dualpath.bls.tensors import Array, keep, to_array, to_tensor
+import numpy as np
+
+from dualpath.bls import inline
+from dualpath.bls.errors import (
+    BadParameter,
+    CallerGone,
+    ChildError,
+    ChildFailed,
+    ConfigError,
+)
+from dualpath.bls.run import current_run
+from dualpath.bls.tensors import Array, Arrays, concatenate, own, to_array, to_tensors
 from dualpath.bls.triton import pb_utils
 
-Arrays = Mapping[str, Array]
 T = TypeVar("T")
-Faults = tuple[type[Exception], ...]
+CallerErrors = tuple[type[Exception], ...]
 
 
 class Request:
-    """What a caller sent, in arrays that outlive `execute`.
+    """What callers sent, in arrays that outlive `execute`: one request, or the rows of several that arrived together.
 
     Attributes:
-        inputs: arrays by name, each on the device where it arrived.
-        n_rows: rows of the request.
-        parameters: the request's own parameters by name.
-        deadline: when the caller's timeout ends, in seconds of `time.monotonic()`; None where there is none.
-        trace: to be passed on to children; None unless the caller asks for it by the parameter `trace_children`.
+        inputs: arrays by name, each on the device on which it arrived, free to be written to. An optional input that
+            was not sent is missing.
+        n_rows: rows of all requests; 1 for a model without a batch dimension.
+        parameters: the request's own parameters by name. Requests that share a run have the same.
+        deadline: when the caller's timeout ends, in seconds of `time.monotonic()`; None if there is none. The earliest
+            one of several.
+        id: the request's id; those of several are joined by commas.
+        requested_outputs: the outputs that the caller asked for; others need not be computed.
+        trace: what makes calls to children steps of the request; None unless the caller asks for it by the parameter
+            `trace_children`.
     """
 
-    def __init__(self, raw: Any, answer_later: Callable[[], None]) -> None:
-        self.inputs: Arrays = {name: keep(array) for name, array in read_inputs(raw).items()}
-        self.n_rows = len(next(iter(self.inputs.values())))
-        self.parameters: dict[str, Any] = json.loads(raw.parameters() or "{}")
-        self.trace = Trace(raw.trace()) if self.parameters.get("trace_children") is True else None
-        timeout_us = raw.timeout()
-        self.deadline = time.monotonic() + timeout_us / 1e6 if timeout_us else None
-        # Triton frees a request's trace when `execute` returns without its answer.
-        self.answer_later = _do_nothing if self.trace else answer_later
-        self._raw_is_cancelled: Callable[[], bool] = raw.is_cancelled
-        self._asking = asyncio.Lock()
-        self._closed = False
+    def __init__(self, arrivals: Sequence[Arrival], outlives_execute: bool = False) -> None:
+        first = arrivals[0]
+        self.n_rows = sum(arrival.n_rows for arrival in arrivals)
+        if len(arrivals) == 1:
+            self.inputs: Arrays = {name: own(array, outlives_execute) for name, array in first.inputs.items()}
+        else:
+            names = first.inputs
+            self.inputs = {name: concatenate([arrival.inputs[name] for arrival in arrivals]) for name in names}
+        self.parameters: dict[str, Any] = first.parameters
+        self.deadline = min((arrival.deadline for arrival in arrivals if arrival.deadline is not None), default=None)
+        self.requested_outputs: frozenset[str] = first.requested_outputs
+        self.trace = first.trace
+        self._arrivals = arrivals
+
+    @property
+    def id(self) -> str:
+        return ",".join(filter(None, (arrival.id for arrival in self._arrivals)))
+
+    def remaining_s(self) -> float | None:
+        """Return how many seconds are left until the deadline, at least 0; None if there is none."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+    def longest_remaining_s(self) -> float | None:
+        """Return the seconds left to that of the requests which has most; None if one has no deadline."""
+        if len(self._arrivals) == 1:
+            return self.remaining_s()
+        deadlines = [arrival.deadline for arrival in self._arrivals]
+        return max(0.0, max(filter(None, deadlines)) - time.monotonic()) if None not in deadlines else None
 
     async def is_cancelled(self) -> bool:
-        """Ask Triton whether the caller has gone: a round trip to the server, off the event loop."""
-        async with self._asking:
+        """Ask Triton, by a round trip to the server, whether the caller (of a shared run: every caller) has gone."""
+        run = current_run()
+        if run is not None and run.inline:
+            return bool(await inline.call(lambda: all(arrival.raw.is_cancelled() for arrival in self._arrivals)))
+        return all([await arrival.is_cancelled() for arrival in self._arrivals])
+
+
+class Arrival:
+    """One request as it came from Triton."""
+
+    def __init__(self, raw: Any, has_batch: bool) -> None:
+        self.raw = raw
+        self.inputs: dict[str, Array] = read_inputs(raw)
+        self.n_rows = len(next(iter(self.inputs.values()))) if has_batch and self.inputs else 1
+        self.parameters_text: str = raw.parameters()
+        self.parameters: dict[str, Any] = json.loads(self.parameters_text) if self.parameters_text else {}
+        self.requested_outputs = frozenset(raw.requested_output_names())
+        timeout_us = raw.timeout()
+        self.deadline = time.monotonic() + timeout_us / 1e6 if timeout_us else None
+        self.trace = Trace(raw.trace()) if self.parameters.get("trace_children") is True else None
+        self._asking: asyncio.Lock | None = None
+        self._closed = False
+
+    @property
+    def id(self) -> str:
+        """The caller's id of the request, or nothing."""
+        text: str = self.raw.request_id()
+        return text
+
+    def is_larger_than(self, n_rows: int, n_bytes: int) -> bool:
+        """Tell whether the request has more rows, or its strings more bytes."""
+        if self.n_rows > n_rows:
+            return True
+        texts = (array for array in self.inputs.values() if array.dtype == np.object_)
+        return sum(sum(map(len, array.ravel().tolist())) for array in texts) > n_bytes
+
+    def group(self) -> Any:
+        """Return what requests must have in common to share a run."""
+        shapes = [(name, array.dtype.char, array.shape[1:], type(array)) for name, array in self.inputs.items()]
+        return self.parameters_text, self.requested_outputs, tuple(sorted(shapes, key=lambda shape: shape[0]))
+
+    async def is_cancelled(self) -> bool:
+        async with self._lock():
             if self._closed:
                 return True
-            return await asyncio.get_running_loop().run_in_executor(None, self._raw_is_cancelled)
+            return await asyncio.get_running_loop().run_in_executor(None, self.raw.is_cancelled)
 
     async def close(self) -> None:
         """Let no question about this request reach Triton any more: after the answer there is nobody to ask."""
-        async with self._asking:
+        async with self._lock():
             self._closed = True
-        self.answer_later = _do_nothing
         if self.trace:
             await self.trace.wait()
+
+    def _lock(self) -> asyncio.Lock:
+        if self._asking is None:
+            self._asking = asyncio.Lock()
+        return self._asking
 
 
 class Trace:
@@ -85,34 +160,32 @@ class Trace:
             await asyncio.wait(self._calls)
 
 
-def read_inputs(raw: Any) -> Arrays:
-    """Return a request's inputs by name, for use inside `execute`, each on the device where it arrived."""
+def read_inputs(raw: Any) -> dict[str, Array]:
+    """Return a request's inputs by name, each on the device on which it arrived."""
     return {tensor.name(): to_array(tensor) for tensor in raw.inputs()}
 
 
-def respond(outputs: Arrays) -> Any:
-    """Make the response that carries these outputs."""
-    return pb_utils.InferenceResponse([to_tensor(name, array) for name, array in outputs.items()])
+def respond(outputs: Arrays, bf16: Sequence[str] = ()) -> Any:
+    """Make the response that carries these outputs; those that `bf16` names hold the bits of BF16."""
+    return pb_utils.InferenceResponse(to_tensors(outputs, bf16))
 
 
-def respond_error(error: BaseException, faults: Faults = ()) -> Any:
+def respond_error(error: BaseException, caller_errors: CallerErrors = ()) -> Any:
     """Make the response that says what went wrong: one line to the caller, the traceback of a bug to the log.
 
     Args:
-        faults: errors that are the caller's; they become INVALID_ARG.
+        caller_errors: errors that are the caller's; they become INVALID_ARG.
     """
     code, message = pb_utils.TritonError.INTERNAL, str(error)
-    if isinstance(error, (*faults, BadParameter)):
+    if isinstance(error, (*caller_errors, BadParameter)):
         code = pb_utils.TritonError.INVALID_ARG
     elif isinstance(error, CallerGone):
         code = pb_utils.TritonError.CANCELLED
-    elif isinstance(error, (ChildUnavailable, ChildLate)):
+    elif isinstance(error, ChildFailed):
+        code = code if error.code is None else error.code
+    elif isinstance(error, ChildError):
         code = pb_utils.TritonError.UNAVAILABLE
-    elif not isinstance(error, ChildFailed):
+    elif not isinstance(error, ConfigError):
         message = f"{type(error).__name__}: {error}"
         pb_utils.Logger.log_error("".join(traceback.format_exception(error)))
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(message.partition("\n")[0], code))
-
-
-def _do_nothing() -> None:
-    pass

@@ -3,75 +3,197 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from itertools import compress
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from dualpath.bls.errors import ChildFailed, ChildLate
+from dualpath.bls import inline
+from dualpath.bls.errors import ChildError
+from dualpath.bls.run import current_run, owners
+from dualpath.bls.tensors import Array
 
-Scores = npt.NDArray[np.float32]
+T = TypeVar("T")
+
+NAN = np.float32("nan")
 
 
 async def route(
-    rows: Sequence[Any], mask: npt.NDArray[np.bool_], ask: Callable[[list[Any]], Awaitable[Scores]]
-) -> Scores:
-    """Ask for the rows where `mask` is True; the others are NaN. No row, no call.
+    rows: Sequence[Any], mask: npt.NDArray[np.bool_], ask: Callable[[Any], Awaitable[Any]], fill: Any = NAN
+) -> Any:
+    """Ask for the rows where `mask` is True; the others hold `fill`. No row, no call.
 
     ["a", "b", "c"] with [True, False, True], answered with [1., 2.] -> [1., nan, 2.]
 
     Args:
-        rows: the request's rows.
+        rows: the request's rows: an array, or any sequence.
         mask: bool [rows].
-        ask: gets the chosen rows, returns float32 [chosen rows].
+        ask: gets the chosen rows, in the same form; returns an array of as many rows, or several by name.
+        fill: one row's value: a number, a string, or an array of a row's shape; by name if `ask` returns several. Its
+            dtype is the answer's, if it has one; a Python number takes the answer's.
+    Raises:
+        ValueError: the answer has another number of rows, or rows of another shape or dtype than `fill`.
     """
-    answers = np.full(len(rows), np.nan, np.float32)
-    if mask.any():
-        chosen = list(compress(rows, mask))
-        given = await ask(chosen)
-        if len(given) != len(chosen):  # NumPy would spread one answer over all
-            raise ValueError(f"expected {len(chosen)} rows in the answer, got {len(given)}.")
-        answers[mask] = given
-    return answers
+    mask = np.asarray(mask)
+    if mask.dtype != np.bool_ or mask.shape != (len(rows),):
+        raise ValueError(f"mask: expected bool [{len(rows)}], got {mask.dtype} {list(mask.shape)}.")
+    n_chosen = int(np.count_nonzero(mask))
+    if not n_chosen:
+        return _each(fill, lambda value: _filled(len(rows), value))
+    if n_chosen == len(rows):  # the usual case of small requests
+        answers = await ask(rows)
+        return _each(answers, lambda given, value: _checked(given, n_chosen, value), fill)
+    chosen = rows[mask] if hasattr(rows, "dtype") else list(compress(rows, mask))  # type: ignore[call-overload]
+    whose = owners.get()
+    token = owners.set(whose[mask] if whose is not None and len(whose) == len(rows) else whose)
+    try:
+        answers = await ask(chosen)
+    finally:
+        owners.reset(token)
+    return _each(answers, lambda given, value: _scattered(_checked(given, n_chosen, value), mask, value), fill)
+
+
+def _each(values: Any, function: Callable[..., Any], others: Any = None) -> Any:
+    """Apply a function to one value, or to each of several by name."""
+    if not isinstance(values, Mapping):
+        if isinstance(others, Mapping):
+            raise ValueError(f"fill: expected one value, as the answer is one array, got {', '.join(others)}.")
+        return function(values) if others is None else function(values, others)
+    if others is None:
+        return {name: function(value) for name, value in values.items()}
+    if not isinstance(others, Mapping) or others.keys() != values.keys():
+        got = ", ".join(others) if isinstance(others, Mapping) else repr(others)
+        raise ValueError(f"fill: expected a value for each of {', '.join(values)}, got {got}.")
+    return {name: function(value, others[name]) for name, value in values.items()}
+
+
+def _filled(n_rows: int, fill: Any) -> Array:
+    value = _as_value(fill)
+    filled = np.empty((n_rows, *value.shape), np.float32 if isinstance(fill, float) else value.dtype)
+    filled[:] = value
+    return filled
+
+
+def _as_value(fill: Any) -> Array:
+    if isinstance(fill, (bytes, str)):  # else NumPy would make it as wide as it is
+        value = np.empty((), np.object_)
+        value[()] = fill
+        return value
+    return np.asarray(fill)
+
+
+def _checked(given: Array, n_rows: int, fill: Any) -> Array:
+    if len(given) != n_rows:  # NumPy would spread one answer over all
+        raise ValueError(f"expected {n_rows} rows in the answer, got {len(given)}.")
+    value = _as_value(fill)
+    if given.shape[1:] != value.shape:
+        raise ValueError(
+            f"fill: expected the shape of an answer's row, {list(given.shape[1:])}, got {list(value.shape)}. "
+            "Pass fill=, or give the answer that shape."
+        )
+    is_typed = isinstance(fill, (np.ndarray, np.generic))
+    if value.dtype != given.dtype and (is_typed or not _fits(value, given.dtype)):
+        raise ValueError(f"fill: expected {given.dtype}, as the answer, got {fill!r}. Pass fill=.")
+    return given
+
+
+def _fits(value: Array, dtype: np.dtype[Any]) -> bool:
+    if (value.dtype == np.object_) != (dtype == np.object_):
+        return False
+    with np.errstate(all="ignore"):
+        cast = value.astype(dtype)
+    return dtype.kind == "f" or bool((cast == value).all())
+
+
+def _scattered(given: Array, mask: npt.NDArray[np.bool_], fill: Any) -> Array:
+    scattered: Array = np.empty((len(mask), *given.shape[1:]), given.dtype, like=given)
+    scattered[:] = _as_value(fill) if isinstance(given, np.ndarray) else np.asarray(_as_value(fill), like=given)
+    scattered[np.asarray(mask, like=given)] = given
+    return scattered
 
 
 async def together(*awaitables: Awaitable[Any]) -> list[Any]:
-    """Await all at once and return their results; when one fails, cancel the others and raise its error."""
+    """Await all at once and return their results; if one fails, cancel the others, await their end, raise its error."""
+    run = current_run()
+    if run is not None and run.inline:
+        return await inline.fork([_as_coroutine(awaitable) for awaitable in awaitables])
     tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
     try:
         return await asyncio.gather(*tasks)
     finally:
-        for task in tasks:
-            task.cancel()
+        if unfinished := [task for task in tasks if not task.done()]:
+            for task in unfinished:
+                task.cancel()
+            await asyncio.gather(*unfinished, return_exceptions=True)
 
 
-async def excuse(
-    answer: Awaitable[Any], *, failed: bool = False, late: bool = False
+def _as_coroutine(awaitable: Awaitable[T]) -> Coroutine[Any, Any, T]:
+    if isinstance(awaitable, Coroutine):
+        return awaitable
+
+    async def awaiting() -> T:
+        return await awaitable
+
+    return awaiting()
+
+
+async def tolerate(
+    answer: Awaitable[Any], *, unavailable: bool = False, failed: bool = False, late: bool = False
 ) -> tuple[Any, None] | tuple[None, str]:
-    """Await a child's answer, and do without where that is allowed.
+    """Await a child's answer, and do without it if that is allowed.
 
     Args:
-        failed: whether the child may fail or be missing.
+        unavailable: whether the child may be out of reach.
+        failed: whether it may answer with an error.
         late: whether it may miss the request's timeout.
     Returns:
-        The answer and None; or None and what is wrong with the child: "unavailable" or "late".
+        The answer and None; or None and what happened to the child: "unavailable", "failed" or "late".
     """
     try:
         return await answer, None
-    except ChildFailed as error:
-        is_late = isinstance(error, ChildLate)
-        if not (late if is_late else failed):
+    except ChildError as error:
+        if not {"unavailable": unavailable, "failed": failed, "late": late}[error.kind]:
             raise
-        return None, "late" if is_late else "unavailable"
+        return None, error.kind
 
 
-async def in_slices(function: Callable[[Sequence[Any]], Sequence[Any]], rows: Sequence[Any], n_rows: int) -> list[Any]:
-    """Apply `function` to `n_rows` rows at a time, letting other requests in between; return all its rows."""
-    results: list[Any] = []
-    for start in range(0, len(rows), n_rows):
+async def in_slices(
+    function: Callable[[Sequence[Any]], Sequence[Any]],
+    rows: Sequence[Any],
+    max_rows: int,
+    max_bytes: int = 65_536,
+) -> list[Any]:
+    """Apply `function` to a few rows at a time, letting other requests in between; return all its rows.
+
+    Args:
+        function: gets rows, returns as many. It may be any that depends on its rows alone.
+        max_rows, max_bytes: of a slice; a longer row is a slice by itself.
+    """
+    run = current_run()
+    if run is not None and (known := run.memo.recall(function, rows)):
+        return known
+    if run is not None and run.inline:  # few rows, and nobody to let in between
+        results = list(function(rows))
+        run.memo.note(function, rows, results)
+        return results
+    results = []
+    for start, stop in _slices(rows, max_rows, max_bytes):
         if start:
             await asyncio.sleep(0)
-        results.extend(function(rows[start : start + n_rows]))
+        results.extend(function(rows[start:stop]))
     return results
+
+
+def _slices(rows: Sequence[Any], max_rows: int, max_bytes: int) -> list[tuple[int, int]]:
+    slices, start, n_bytes = [], 0, 0
+    for index, row in enumerate(rows):
+        size = getattr(row, "nbytes", None) or (len(row) if isinstance(row, (bytes, str)) else 0)
+        if index > start and (index - start >= max_rows or n_bytes + size > max_bytes):
+            slices.append((start, index))
+            start, n_bytes = index, 0
+        n_bytes += size
+    if len(rows):
+        slices.append((start, len(rows)))
+    return slices

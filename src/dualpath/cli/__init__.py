@@ -17,6 +17,7 @@ from dualpath.cli import (
     graph,
     init,
     models,
+    prune,
     reload,
     scaffold,
     score,
@@ -41,6 +42,7 @@ app.command()(graph.graph)
 app.command()(check.check)
 app.command()(scaffold.scaffold)
 app.command()(reload.reload)
+app.command()(prune.prune)
 app.command()(demo.demo)
 app.command()(compare.compare)
 app.command()(bench.bench)

@@ -10,18 +10,20 @@ from typing import Any
 from dualpath.cli.options import DEFAULT_REPOSITORY, DEFAULT_URL, Json, ModelRepository, Url
 from dualpath.errors import UserError
 from dualpath.readability.contract import BERT, MODELS
+from dualpath.repository.facts import Facts
 
 COLUMNS = ("model", "version", "state", "backend", "device", "artifact")
 
 
 def models(json: Json = False, model_repository: ModelRepository = DEFAULT_REPOSITORY, url: Url = DEFAULT_URL) -> None:
-    """Show what is served: each model's version, state, backend, device and artifact.
+    """Show what is served: each model's version, state, backend, device and artifact; then the releases that are there.
 
-    Artifacts, and what their build and their training said of them, are looked up in the model repository folder, where
-    it is the one that the server loads.
+    A backend is the stand-in that comes with Dualpath, or Triton's own in C++. Artifacts and releases are looked up in
+    the model repository folder, if it is the one that the server loads.
     """
     from tritonclient.utils import InferenceServerException
 
+    from dualpath.repository import folders, releases
     from dualpath.serving import access
     from dualpath.serving.client import connect
     from dualpath.serving.watch.status import status_of
@@ -39,6 +41,11 @@ def models(json: Json = False, model_repository: ModelRepository = DEFAULT_REPOS
         for row in rows:
             row["restarts"] = str(status.restarts.get(row["model"], 0))
             row["last_fault"] = status.faults.get(row["model"], "")
+    loaded = {(row["model"], row["version"]) for row in rows if row["state"] == "ready"}
+    for name in sorted(model.name for model in MODELS if model.artifact):
+        for folder in folders.filled(model_repository / name):
+            if not folder.is_symlink() and (name, folder.name) not in loaded:
+                rows.append(_on_disk(folder))
     if json:
         print(json_module.dumps(rows, indent=2))
         return
@@ -47,43 +54,62 @@ def models(json: Json = False, model_repository: ModelRepository = DEFAULT_REPOS
 
     table = Table(*COLUMNS)
     for row in rows:
-        table.add_row(*(row[column] for column in COLUMNS))
+        cells = row | {"backend": f"{row['backend']} ({row['runtime']})" if row["runtime"] else row["backend"]}
+        table.add_row(*(cells[column] for column in COLUMNS))
     Console().print(table)
+    if there := releases.releases(model_repository) if model_repository.is_dir() else []:
+        members = {model.name for model in releases.members(model_repository)}
+        served = set.intersection(*({int(v) for name, v in loaded if name == member} for member in members))
+        print(f"Releases: {', '.join(f'{each} (served)' if each in served else str(each) for each in there)}.")
     for line in [*([status.line] if status else []), *_cards(rows, model_repository)]:
         print(line)
 
 
 def _cards(rows: list[dict[str, str]], model_repository: Path) -> Iterator[str]:
     """Say in a line what each training of what is served found, and where its model card is."""
-    from dualpath.training.card import CARD_FILE, PAGE_FILE, Card
+    from dualpath.training.card import PAGE_FILE, Card
 
     trained: dict[str, list[Path]] = {}
     for row in rows:
         folder = model_repository / row["model"] / row["version"]
-        if row["state"] == "ready" and (folder / CARD_FILE).is_file():
-            trained.setdefault((folder / CARD_FILE).read_text(encoding="utf-8"), []).append(folder)
-    for folders in trained.values():
+        if row["state"] == "ready" and (facts := Facts.of(folder)).training:
+            trained.setdefault(Card.of(facts).line, []).append(folder)
+    for line, folders in trained.items():
         names = " and ".join(f"{folder.parent.name} {folder.name}" for folder in folders)
-        yield f"{names}: {Card.load(folders[0] / CARD_FILE).line}; {folders[0] / PAGE_FILE}"
+        yield f"{names}: {line}; {folders[0] / PAGE_FILE}"
 
 
 def _row(client: Any, entry: dict[str, str], model_repository: Path) -> dict[str, str]:
     name, version = entry["name"], entry.get("version", "")
     ready = entry.get("state") == "READY"
-    row = dict.fromkeys(COLUMNS, "") | {
-        "model": name,
-        "version": version,
-        "state": "ready" if ready else _reason(entry),
-    }
+    row = _empty(name, version, "ready" if ready else _reason(entry))
     if ready:
         config = client.get_model_config(name, version, as_json=True)["config"]
         groups = config.get("instance_group", [])
         row["backend"] = config.get("backend") or config.get("platform", "")
+        row["runtime"] = _runtime(row["backend"], config)
         row["device"] = ", ".join(
             f"{group.get('count', 1)} x {group['kind'].removeprefix('KIND_')}" for group in groups
         )
         row["artifact"] = _artifact(name, version, config, model_repository)
     return row
+
+
+def _on_disk(folder: Path) -> dict[str, str]:
+    """Return the row of a version that is there to be served."""
+    name, version = folder.parent.name, folder.name
+    return _empty(name, version, "on disk") | {"artifact": _artifact(name, version, {}, folder.parent.parent)}
+
+
+def _empty(name: str, version: str, state: str) -> dict[str, str]:
+    return dict.fromkeys((*COLUMNS, "runtime"), "") | {"model": name, "version": version, "state": state}
+
+
+def _runtime(backend: str, config: dict[str, Any]) -> str:
+    """Say what a backend is written in: Triton's own libraries, or the stand-in that takes the place of one."""
+    if config.get("platform") == "ensemble" or backend == "python":
+        return ""
+    return "stand-in" if config.get("runtime") == "model.py" else "C++"
 
 
 def _is_past(entry: dict[str, str], ready: set[str]) -> bool:
@@ -107,20 +133,19 @@ def _artifact(name: str, version: str, config: dict[str, Any], model_repository:
     if not (folder / filename).is_file():
         return f"{version}/{filename}"
     size = filesize.decimal((folder / filename).stat().st_size)
-    return f"{version}/{filename} ({', '.join([*_facts(name, folder), size])})"
+    return f"{version}/{filename} ({', '.join([*_facts(name, Facts.of(folder)), size])})"
 
 
-def _facts(model: str, folder: Path) -> Iterator[str]:
-    """Give what is known of a version, a few words each: by its build, or by its training's model card."""
-    if (folder / "card.json").is_file():
+def _facts(model: str, facts: Facts) -> Iterator[str]:
+    """Give what is known of a version, a few words each."""
+    yield from filter(None, (facts.encoder, facts.precision))
+    if facts.training:
         from dualpath.training.card import Card
 
-        card = Card.load(folder / "card.json")
+        card = Card.of(facts)
         bert = model == BERT.name
-        yield from filter(None, (card.encoder, card.precision) if bert else (card.engine,))
+        if not bert and card.engine:
+            yield card.engine
         if (error := card.bert_rmse if bert else card.forest_rmse) is not None:
             yield f"RMSE {error:.3f} on {card.data}"
         yield card.date[:10]
-    elif (folder / "build.json").is_file():
-        built = json_module.loads((folder / "build.json").read_text(encoding="utf-8"))
-        yield from (str(built[key]) for key in ("encoder", "precision") if key in built)

@@ -1,7 +1,8 @@
-"""`dualpath reload`: let a running server take the newest release."""
+"""`dualpath reload`: let a running server take the newest release, or an older one."""
 
 from __future__ import annotations
 
+import dataclasses
 import json as json_module
 import sys
 import time
@@ -14,7 +15,11 @@ from dualpath.cli.options import DEFAULT_REPOSITORY, DEFAULT_URL, Json, ModelRep
 
 def reload(
     model: Annotated[
-        str | None, typer.Argument(metavar="[MODEL]", help="Change this model alone, or refuse where it would not fit.")
+        str | None,
+        typer.Argument(metavar="[MODEL]", help="Change this model alone, or load its changed code and config."),
+    ] = None,
+    to: Annotated[
+        int | None, typer.Option(metavar="RELEASE", help="Serve this release, such as an older one; see models.")
     ] = None,
     drain_timeout: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="How long the requests that began before may take to end.")
@@ -26,16 +31,16 @@ def reload(
     """Let a running server change to the newest release, without a request lost or half-answered.
 
     A release is one version number of all models that belong together. While it changes, both releases are in memory.
-    Where the new one does not load, the old one goes on, and the exit code is 1. The folder must be the one that the
+    If the new one does not load, the old one goes on, and the exit code is 1. The folder must be the one that the
     server loads.
     """
     from rich.console import Console
 
-    from dualpath.serving import repository
+    from dualpath.repository import folders, releases
     from dualpath.serving.client import connect
     from dualpath.serving.reload import ReloadFailed, reload_release
 
-    repository.models(model_repository)
+    folders.models(model_repository)
     client = connect(url)
     console = Console(stderr=True)
     started = time.monotonic()
@@ -46,7 +51,9 @@ def reload(
                 console.print(line, highlight=False, markup=False, soft_wrap=True)
                 status.update(line)
 
-            done = reload_release(client, model_repository, model=model, drain_timeout_s=drain_timeout, report=report)
+            done = reload_release(
+                client, model_repository, model=model, to=to, drain_timeout_s=drain_timeout, report=report
+            )
     except ReloadFailed as error:
         print(f"dualpath: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
@@ -54,9 +61,13 @@ def reload(
         client.close()
     elapsed_s = round(time.monotonic() - started, 1)
     if json:
-        said = {"release": done and done.release, "before": done.before if done else (), "elapsed_s": elapsed_s}
-        print(json_module.dumps(said, indent=2))
-    elif done:
+        print(json_module.dumps({**dataclasses.asdict(done), "elapsed_s": elapsed_s}, indent=2))
+    elif done.loaded:
+        print(f"{done.loaded} is served as its code and config are now, after {elapsed_s} s.")
+    elif done.before:
         print(f"Release {done.release} is served, after {elapsed_s} s.")
     else:
-        print("Nothing new: the newest release is served.")
+        print("Nothing new." if done.release is None else f"Nothing new: release {done.release} is served.")
+    newest = releases.chosen(model_repository, None)
+    if not json and done.release != newest:
+        print(f"A restart takes release {newest}, until you remove it: `dualpath prune {newest}`.")

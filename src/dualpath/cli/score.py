@@ -123,9 +123,10 @@ def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
 
 
 def _local(model_repository: Path) -> ScoreRows:
-    from dualpath.serving import preflight, repository
+    from dualpath.repository import folders
+    from dualpath.serving import preflight
 
-    preflight.check_artifacts(repository.models(model_repository))
+    preflight.check_artifacts(folders.models(model_repository))
     from dualpath.readability.reference import Reference
 
     try:

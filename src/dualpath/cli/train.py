@@ -13,7 +13,6 @@ import typer
 
 from dualpath.cli.build import Precision
 from dualpath.cli.options import DEFAULT_REPOSITORY, Json, ModelRepository
-from dualpath.errors import UserError
 
 app = typer.Typer(
     name="train",
@@ -43,9 +42,6 @@ DATA_HELP = (
 Data = Annotated[Path, typer.Option("--data", metavar="FILE", help=DATA_HELP)]
 Folds = Annotated[int, typer.Option(metavar="N", help="Of the cross-validation; excerpts of one source stay together.")]
 Seed = Annotated[int, typer.Option(metavar="N", help="Of the folds and of all that is random.")]
-Version = Annotated[
-    str, typer.Option("--version", metavar="new|N", help="Write a new version folder, or replace version N.")
-]
 Encoder = Annotated[
     str, typer.Option(metavar="NAME|PATH", help="minilm, a folder, or a model of the Hugging Face hub.")
 ]
@@ -105,7 +101,6 @@ def bert(
     gradient_checkpointing: Checkpointing = False,
     precision: ServedIn = Precision.float32,
     seed: Seed = 0,
-    version: Version = "new",
     run_dir: RunDir = None,
     fresh: Fresh = False,
     model_repository: ModelRepository = DEFAULT_REPOSITORY,
@@ -124,7 +119,6 @@ def forest(
     engine: EngineOption = Engine.auto,
     folds: Folds = 5,
     seed: Seed = 0,
-    version: Version = "new",
     model_repository: ModelRepository = DEFAULT_REPOSITORY,
     json_: Json = False,
 ) -> None:
@@ -154,7 +148,6 @@ def all_(
     gradient_checkpointing: Checkpointing = False,
     precision: ServedIn = Precision.float32,
     seed: Seed = 0,
-    version: Version = "new",
     run_dir: RunDir = None,
     fresh: Fresh = False,
     model_repository: ModelRepository = DEFAULT_REPOSITORY,
@@ -164,9 +157,7 @@ def all_(
     _train(["cuml", "bert-large"], **locals())
 
 
-def _train(
-    models: list[str], data: Path, folds: int, version: str, model_repository: Path, json_: bool, **options: Any
-) -> None:
+def _train(models: list[str], data: Path, folds: int, model_repository: Path, json_: bool, **options: Any) -> None:
     from rich.console import Console
 
     from dualpath.cli.train_view import progress, table
@@ -183,7 +174,7 @@ def _train(
     options["mixed_precision"] = not options.pop("no_mixed_precision", False)
     settings = Settings(**{name: value for name, value in options.items() if name in fields})
     others = {name: value for name, value in options.items() if name not in fields - {"seed"}}
-    order = Order(data, models, model_repository, _version(version), n_folds=folds, settings=settings, **others)
+    order = Order(data, models, model_repository, n_folds=folds, settings=settings, **others)
     console = Console(stderr=True, highlight=False)
     try:
         with progress(console) as report:
@@ -204,12 +195,3 @@ def _train(
     Console().print(table(trained.card))
     folders = [str(model_repository / model / str(trained.version)) for model in trained.files]
     print(f"Version {trained.version}: {' and '.join(folders)}. A running server takes it by `dualpath reload`.")
-
-
-def _version(text: str) -> int | None:
-    if text == "new":
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        raise UserError(f"--version: expected new or a number, got {text!r}.") from None

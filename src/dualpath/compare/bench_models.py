@@ -12,7 +12,8 @@ from pathlib import Path
 
 from dualpath.errors import UserError
 from dualpath.readability.contract import BERT, FOREST, MODELS
-from dualpath.readability.releases import newest_release
+from dualpath.repository.folders import newest
+from dualpath.repository.releases import newest_release
 
 
 def default_work_dir() -> Path:
@@ -26,7 +27,7 @@ def build_encoder(work_dir: Path, shape: str, precision: str, report: Callable[[
     In a process of its own: torch keeps the memory of a traced model, gigabytes of it, until the process ends.
 
     Returns:
-        The folder, which holds `bert-large/1` and `cuml/1`.
+        The folder, which holds `bert-large` and `cuml`.
     Raises:
         UserError: the folder cannot be written, or a package is missing.
     """
@@ -84,6 +85,6 @@ def with_artifacts(model_repository: Path, artifacts: Path, target: Path) -> Pat
     version = str(newest_release(model_repository) or 1)
     for name in built:
         (repository / name / version).mkdir()
-        for file in (artifacts / name / "1").iterdir():
+        for file in newest(artifacts / name).iterdir():
             (repository / name / version / file.name).symlink_to(file.absolute())
     return repository

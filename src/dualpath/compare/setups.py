@@ -22,8 +22,8 @@ from dualpath.compare.tensors import infer_input
 from dualpath.readability.combine import Scores, combine
 from dualpath.readability.contract import BERT, EXCERPT, FOREST, SCORE, WEIGHT, Model, Tensor
 from dualpath.readability.features import FeatureCounter, WordLists
-from dualpath.readability.releases import newest_release
 from dualpath.readability.tokens import TokenEncoder, pad
+from dualpath.repository.releases import newest_release
 
 BERT_WEIGHT = 0.5
 """Every row needs both models."""

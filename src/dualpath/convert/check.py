@@ -10,7 +10,7 @@ from dualpath.convert.findings import Finding, at
 from dualpath.convert.models import CONFIG_FILE, Model, Models, TemplateConfig
 from dualpath.convert.wiring import check_wiring
 from dualpath.errors import UserError
-from dualpath.repository.pbtxt import Config, ConfigSyntaxError
+from dualpath.repository.pbtxt import BYTE_ORDER_MARK, Config, ConfigSyntaxError
 
 MODEL_FILES = {"python": "model.py", "pytorch": "model.pt", "onnxruntime": "model.onnx", "tensorrt": "model.plan"}
 """The file that a version needs, by backend, unless `default_model_filename` names another."""
@@ -139,6 +139,9 @@ def _files(model: Model) -> Iterator[Finding]:
 
 
 def _fields(model: Model) -> Iterator[Finding]:
+    if model.config.text.startswith(BYTE_ORDER_MARK):
+        message = "expected a field, got a byte-order mark, which Triton refuses. Save the file without one."
+        yield at(model, message=message)
     for unknown in model.config.unknown:
         yield Finding(
             model.file,

@@ -45,6 +45,27 @@ def texts(values: Sequence[str]) -> Group:
     return Group("(", tuple(("", text(value)) for value in values), ",)" if len(values) == 1 else ")")
 
 
+def names(variables: Sequence[Code]) -> Group:
+    """Return a tuple of variables."""
+    return Group("(", tuple(("", variable) for variable in variables), ")")
+
+
+def assign(targets: Sequence[Code], awaited: Code, indent: int) -> list[str]:
+    """Return the lines that await something and unpack it into variables."""
+    flat = f"{_flat(names(targets))[1:-1]} = await "
+    first, *rest = lay_out(awaited, indent, flat)
+    if len(first) <= WIDTH:
+        return [first, *rest]
+    *lines, _ = lay_out(names(targets), indent, tall=True)
+    return [*lines, *lay_out(awaited, indent, ") = await ")]
+
+
+def give_back(variables: Sequence[str], indent: int) -> list[str]:
+    """Return the lines that return one variable or several."""
+    flat = f"{' ' * indent}return {', '.join(variables)}"
+    return [flat] if len(flat) <= WIDTH else lay_out(names(variables), indent, "return ", tall=True)
+
+
 def lay_out(code: Code, indent: int, before: str = "", after: str = "", tall: bool = False) -> list[str]:
     """Return the lines of a piece of code.
 

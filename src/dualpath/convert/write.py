@@ -18,6 +18,20 @@ CONDITION = (
     "# Its tensors are NumPy arrays.",
 )
 
+HELPERS = {
+    "as_batch": (
+        "def as_batch(tensor: Any) -> Any:",
+        '    """Give a tensor of a model without batches to one with: as a batch of one row."""',
+        "    return None if tensor is None else tensor[None]",
+    ),
+    "one_row": (
+        "def one_row(tensor: Any) -> Any:",
+        '    """Give a lone row to a model without batches; more rows are left for it to refuse."""',
+        "    return tensor[0] if tensor is not None and len(tensor) == 1 else tensor",
+    ),
+}
+"""What an ensemble does by itself between models with and without a batch dimension."""
+
 
 def model_py(graph: Graph) -> str:
     """Return the text of model.py.
@@ -43,7 +57,7 @@ class _Writer:
         steps = steps_of(self.plan)
         tensors = [tensor.tensor for tensor in graph.inputs]
         tensors += [tensor.tensor for step in steps for tensor in step.outputs]
-        self.variables = identifiers(tensors)
+        self.variables = identifiers(tensors, RESERVED | set(HELPERS))
         self.maybe_missing = {
             *(tensor.tensor for tensor in graph.inputs if tensor.optional),
             *(tensor.tensor for step in graph.steps for tensor in step.inputs if tensor.optional),
@@ -57,6 +71,7 @@ class _Writer:
                 used.add(self.children[key])
         self.attributes = used
         self.methods: list[list[str]] = []
+        self.helpers: set[str] = set()
 
     def lines(self) -> list[str]:
         body = [*self._inputs(), "", *self._block(self.plan, 8, self._results, marked=True)]
@@ -71,6 +86,7 @@ class _Writer:
             "from dualpath import bls",
             "",
             "",
+            *(line for name in sorted(self.helpers) for line in (*HELPERS[name], "", "")),
             "class TritonPythonModel:",
             "    def initialize(self, args: dict[str, str]) -> None:",
             "        config = bls.ModelConfig(args)",
@@ -134,7 +150,7 @@ class _Writer:
         yield from unpack
 
     def _together(self, item: Together, indent: int) -> Iterator[str]:
-        results, asked, unpacks = [], [], list[str]()
+        results, asked, unpacks = list[Code](), [], list[str]()
         for branch in item.branches:
             if len(branch) == 1 and isinstance(branch[0], Call):
                 result, unpack = self._result(branch[0].step, indent)
@@ -143,10 +159,9 @@ class _Writer:
                 asked.append(self._asking(branch[0].step))
             else:
                 variables = self._given(branch)
-                names = ", ".join(variables)
-                results.append(names if len(variables) == 1 else f"({names})")
+                results.append(variables[0] if len(variables) == 1 else code.names(variables))
                 asked.append(self._branch(branch, variables))
-        yield from lay_out(code.call("bls.together", *asked), indent, f"{', '.join(results)} = await ")
+        yield from code.assign(results, code.call("bls.together", *asked), indent)
         yield from unpacks
 
     def _stream(self, item: Stream, indent: int, end: _End) -> Iterator[str]:
@@ -173,7 +188,7 @@ class _Writer:
             mine_body = [*self._block(items[:-1], 8, lambda indent: iter(()))]
             mine_body += lay_out(self._asking(last.step), 8, "return await ")
         else:
-            mine_body = [*self._block(items, 8, lambda indent: iter([f"{' ' * indent}return {result}"]))]
+            mine_body = [*self._block(items, 8, lambda indent: iter(code.give_back(variables, indent)))]
         mine += [*method, *mine_body]
         return code.call(f"self.{name}", *arguments)
 
@@ -210,10 +225,9 @@ class _Writer:
             return variable
         if len(made.dims) != len(end.dims):  # the batch dimension is one of the unbatched end's own
             return variable
-        missing = f"{variable} if {variable} is None else " if end.tensor in self.maybe_missing else ""
-        if end.batched:
-            return f"{missing}{variable}[None]"
-        return f"{missing}{variable}[0] if len({variable}) == 1 else {variable}"
+        helper = "as_batch" if end.batched else "one_row"
+        self.helpers.add(helper)
+        return f"{helper}({variable})"
 
     def _results(self, indent: int) -> Iterator[str]:
         items = [(tensor.name, self._passed(tensor)) for tensor in self.graph.outputs]

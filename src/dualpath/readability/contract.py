@@ -61,7 +61,8 @@ EXCERPT = Tensor("excerpt", "TYPE_STRING", (-1,))
 WEIGHT = Tensor("BERT_WEIGHT", "TYPE_FP32", (-1,))
 SCORE = Tensor("SCORE", "TYPE_FP32", (1,))
 ROUTE = Tensor("ROUTE", "TYPE_STRING", (1,))
-"""Which models made the score: `bert+cuml`, `cuml`, `bert`, `cuml (bert unavailable)` or `cuml (bert late)`."""
+"""Which models made the score: `bert+cuml`, `cuml`, `bert`, `cuml (bert unavailable)`, `cuml (bert failed)` or
+`cuml (bert late)`."""
 
 PREPROCESS = Model(
     "preprocess",

@@ -48,6 +48,8 @@ def text_engine(gpu: int | None, tokenizer: Path, word_lists: Path) -> TextEngin
     from dualpath.readability.device import DeviceFeatureCounter, DeviceTokenEncoder, load_rapids
 
     rapids = load_rapids()
+    if gpu:  # the first one is current anyway
+        rapids.xp.cuda.Device(gpu).use()
     on_gpu = DeviceTokenEncoder(tokenizer, rapids)
     counter = DeviceFeatureCounter(lists, rapids)
     return TextEngine(on_gpu.encode, on_gpu.windows, on_gpu.pad, counter.features, MAX_BATCH_SIZE)

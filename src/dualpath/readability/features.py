@@ -19,9 +19,9 @@ from __future__ import annotations
 import json
 import re
 import string
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,9 @@ N_LISTED = 100
 N_BASE = 6
 N_COUNTS = N_BASE + 2 * N_LISTED
 """Counts per excerpt: words, distinct words, punctuation marks, sentences, stop words, letters; 200 listed words."""
+
+PIECE_BYTES = 65_536
+"""A longer text is counted in pieces."""
 
 LOOK_ALIKES = {
     "'": "‘’‚‛′ʼ`´＇",
@@ -116,31 +119,49 @@ def holds_word(excerpt: bytes) -> bool:
     return _ASCII_WORD.search(excerpt) is not None or bool(words(canonical(excerpt)))
 
 
+def _pieces(canonical_text: bytes) -> Iterator[bytes]:
+    """Cut a text after spaces, so that no step on a long one keeps Python's lock for more than a millisecond."""
+    start, text = 0, canonical_text + b" "
+    while len(text) - start > PIECE_BYTES:
+        end = text.rfind(b" ", start, start + PIECE_BYTES) + 1 or text.find(b" ", start + PIECE_BYTES) + 1
+        yield text[start:end]
+        start = end
+    if start < len(text):
+        yield text[start:]
+
+
 class FeatureCounter:
     """Count the features of excerpts, given the word lists that the forest was fitted with."""
 
     def __init__(self, word_lists: WordLists) -> None:
-        listed = (*word_lists.most, *word_lists.least)
-        self._columns: dict[bytes, list[int]] = {}
-        for column, word in enumerate(listed, start=N_BASE):
-            self._columns.setdefault(word.encode(), []).append(column)
+        listed = [word.encode() for word in (*word_lists.most, *word_lists.least)]
+        words_counted = dict.fromkeys([*listed, *_STOP_WORDS])
+        self._slots = {word: slot for slot, word in enumerate(words_counted, start=1)}  # 0 is for all other words
+        self._listed_slots = np.array([self._slots[word] for word in listed])
+        self._stop_slots = np.array([self._slots[word] for word in _STOP_WORDS])
 
     def count(self, excerpts: Sequence[bytes]) -> npt.NDArray[np.int32]:
         """Count UTF-8 excerpts, one row of int32 [N_COUNTS] each."""
-        counts = np.zeros((len(excerpts), N_COUNTS), np.int32)
-        for row, excerpt in zip(counts, excerpts, strict=True):
-            text = canonical(excerpt)
-            occurrences = Counter(words(text))
-            row[:N_BASE] = (
-                occurrences.total(),
-                len(occurrences),
-                len(text) - len(text.translate(None, _MARKS)),
-                max(1, len(_SENTENCE_END.findall(text + b" "))),
-                sum(occurrences[word] for word in _STOP_WORDS & occurrences.keys()),
-                len(text.translate(None, _NO_LETTERS)),
-            )
-            for word in self._columns.keys() & occurrences.keys():
-                row[self._columns[word]] = occurrences[word]
+        all_words: list[bytes] = []
+        basics = np.zeros((len(excerpts), N_BASE), np.int32)
+        for row, excerpt in zip(basics, excerpts, strict=True):
+            distinct: set[bytes] = set()
+            n_words, n_marks, n_sentences, n_letters = len(all_words), 0, 0, 0
+            for text in _pieces(canonical(excerpt)):
+                found = words(text)
+                all_words += found
+                distinct.update(found)
+                n_marks += len(text) - len(text.translate(None, _MARKS))
+                n_sentences += len(_SENTENCE_END.findall(text))
+                n_letters += len(text.translate(None, _NO_LETTERS))
+            row[:] = len(all_words) - n_words, len(distinct), n_marks, max(1, n_sentences), 0, n_letters
+        n_slots = len(self._slots) + 1
+        slots = np.fromiter(map(self._slots.get, all_words, repeat(0)), np.intp, len(all_words))
+        slots += np.repeat(np.arange(len(excerpts)) * n_slots, basics[:, 0])
+        counted = np.bincount(slots, minlength=len(excerpts) * n_slots).reshape(len(excerpts), n_slots)
+        basics[:, 4] = counted[:, self._stop_slots].sum(axis=1)
+        counts = np.empty((len(excerpts), N_COUNTS), np.int32)
+        counts[:, :N_BASE], counts[:, N_BASE:] = basics, counted[:, self._listed_slots]
         return counts
 
     def features(self, excerpts: Sequence[bytes]) -> npt.NDArray[np.float32]:

@@ -13,8 +13,8 @@ from dualpath.extras import needs
 from dualpath.readability.combine import Scores, combine
 from dualpath.readability.contract import BERT, CHUNK_ROWS, FOREST
 from dualpath.readability.features import FeatureCounter, WordLists
-from dualpath.readability.releases import newest
 from dualpath.readability.tokens import TokenEncoder, pad
+from dualpath.repository.folders import newest
 
 with needs("models"):
     import torch

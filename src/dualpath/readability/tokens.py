@@ -19,6 +19,10 @@ with needs("readability"):
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
+PREFIX_BYTES = 8_192
+"""Of a longer excerpt no more is tokenized than BERT reads: 512 tokens of English text are about 2,500 bytes."""
+
+
 class TokenEncoder:
     """Encode excerpts with a Hugging Face `tokenizer.json`, cut at 512 tokens."""
 
@@ -29,11 +33,23 @@ class TokenEncoder:
 
     def encode(self, excerpts: Sequence[bytes]) -> list[npt.NDArray[np.int64]]:
         """Return each UTF-8 excerpt's token ids, int64 [tokens], [CLS] and [SEP] included."""
+        if max(map(len, excerpts), default=0) > PREFIX_BYTES:
+            excerpts = [self._as_far_as_it_is_read(excerpt) for excerpt in excerpts]
         return [_ids(encoding) for encoding in self._encode(excerpts)]
 
     def windows(self, excerpts: Sequence[bytes]) -> list[list[npt.NDArray[np.int64]]]:
         """Return all of each excerpt: one window after the other, each like a row of `encode`, which is the first."""
         return [[_ids(window) for window in (first, *first.overflowing)] for first in self._encode(excerpts)]
+
+    def _as_far_as_it_is_read(self, excerpt: bytes) -> bytes:
+        """Return as much of an excerpt as gives its first 512 tokens: what spaces part is tokenized apart."""
+        n_bytes = PREFIX_BYTES
+        while n_bytes < len(excerpt):
+            end = max(excerpt.rfind(b" ", 0, n_bytes), excerpt.rfind(b"\n", 0, n_bytes))
+            if end > 0 and self._encode([excerpt[:end]])[0].overflowing:
+                return excerpt[:end]
+            n_bytes *= 4
+        return excerpt
 
     def _encode(self, excerpts: Sequence[bytes]) -> list[Encoding]:
         return self._tokenizer.encode_batch_fast([excerpt.decode() for excerpt in excerpts])

@@ -7,10 +7,10 @@ from typing import Any
 
 from dualpath.errors import UserError
 from dualpath.extras import needs
+from dualpath.repository import pbtxt
 from dualpath.repository.folders import versions
 
 with needs("cli"):
-    from google.protobuf import text_format
     from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 BACKENDS = {
@@ -49,14 +49,19 @@ def read_file(path: Path) -> Any:
         UserError: the file cannot be read or is no config.
     """
     try:
-        # A newer server may know more fields than this client.
-        return text_format.Parse(path.read_text(encoding="utf-8"), ModelConfig(), allow_unknown_field=True)
+        return pbtxt.Config.load(path).message
     except FileNotFoundError:
         return ModelConfig()
-    except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
-        raise UserError(
-            f"{path}: expected a model's config in protobuf's text format, got: {error}. Mend it."
-        ) from None
+    except OSError as error:
+        raise UserError(f"{path}: expected a file to read, got: {error.strerror}. Give it rights.") from None
+
+
+def served_versions(model: Path, config_name: str | None = None) -> set[int]:
+    """Return the versions that Triton serves by the model's version policy; by default that is the newest."""
+    policy, found = read(model, config_name).version_policy, [int(path.name) for path in versions(model)]
+    if policy.HasField("specific"):
+        return set(policy.specific.versions)
+    return set(found if policy.HasField("all") else found[: policy.latest.num_versions or 1])
 
 
 def files(model: Path) -> list[Path]:

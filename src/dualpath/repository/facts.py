@@ -13,6 +13,8 @@ from typing import Any
 from dualpath.errors import UserError
 
 FACTS_FILE = "version.json"
+_BEFORE = ("build.json", "card.json")
+"""What held the facts before there was one file."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,7 @@ class Facts:
 
     @classmethod
     def _before(cls, version: Path) -> Facts:
-        """Read what was written before there was one file of facts."""
-        built, card = version / "build.json", version / "card.json"
+        built, card = (version / name for name in _BEFORE)
         if built.is_file():
             return cls(**json.loads(built.read_text(encoding="utf-8")))
         if not card.is_file():
@@ -75,6 +76,11 @@ class Facts:
             for name, digest in self.artifacts.items()
             if not (version / name).is_file() or sha256(version / name) != digest
         ]
+
+
+def is_published(version: Path) -> bool:
+    """Tell if a version folder was published, not written by hand: it has facts."""
+    return any((version / name).is_file() for name in (FACTS_FILE, *_BEFORE))
 
 
 def sha256(path: Path) -> str:

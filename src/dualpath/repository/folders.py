@@ -27,14 +27,15 @@ def models(repository: Path) -> list[Path]:
 
 
 def versions(model: Path) -> list[Path]:
-    """Return the model's version folders that hold something, newest first: 2, 1, 0."""
-    return sorted(filter(is_version, model.glob("[0-9]*")), key=lambda path: int(path.name), reverse=True)
+    """Return the model's version folders as Triton finds them, newest first: 10, 2, 0."""
+    # A number with leading zeros is no version to Triton.
+    found = [path for path in model.glob("[0-9]*") if path.name.isdecimal() and str(int(path.name)) == path.name]
+    return sorted((path for path in found if path.is_dir()), key=lambda path: int(path.name), reverse=True)
 
 
-def is_version(folder: Path) -> bool:
-    """Tell whether a folder is a version with files: its name is a number without leading zeros."""
-    named = folder.name.isdecimal() and str(int(folder.name)) == folder.name
-    return named and folder.is_dir() and any(not file.name.startswith(".") for file in folder.iterdir())
+def filled(model: Path) -> list[Path]:
+    """Return those of the model's version folders that hold something, newest first."""
+    return [path for path in versions(model) if any(not file.name.startswith(".") for file in path.iterdir())]
 
 
 def newest(model: Path) -> Path:

@@ -49,13 +49,13 @@ def publish(model_repository: Path, versions: Mapping[str, Write]) -> int:
         number = _next_number(model_repository, versions)
         releases.complete(model_repository, number, but=tuple(versions))
         for model, folder in new.items():
-            folder.rename(model_repository / model / str(number))
+            os.rename(folder, model_repository / model / str(number))
     return number
 
 
 def _next_number(model_repository: Path, models: Iterable[str]) -> int:
     """One above the newest of all; the newest itself if these models have no version yet."""
-    found = [int(path.name) for model in models for path in folders.versions(model_repository / model)]
+    found = [int(path.name) for model in models for path in folders.filled(model_repository / model)]
     newest = releases.newest_release(model_repository)
     return max([-1 if newest is None else newest, *found]) + 1 if found else newest or 1
 

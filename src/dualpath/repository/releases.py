@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
+from typing import Any
 
 from dualpath.errors import UserError
 from dualpath.repository import configs, folders
@@ -44,15 +45,36 @@ def members(model_repository: Path) -> list[Path]:
 
 def newest_release(model_repository: Path) -> int | None:
     """Return the highest version of any member, None if there is none."""
-    return max(
-        (int(path.name) for model in members(model_repository) for path in folders.versions(model)), default=None
-    )
+    return max((int(path.name) for model in members(model_repository) for path in folders.filled(model)), default=None)
 
 
 def releases(model_repository: Path) -> list[int]:
     """Return the numbers of the releases that are there, newest first: every member has that version."""
-    numbers = [{int(path.name) for path in folders.versions(model)} for model in members(model_repository)]
+    numbers = [{int(path.name) for path in folders.filled(model)} for model in members(model_repository)]
     return sorted(set.intersection(*numbers), reverse=True) if numbers else []
+
+
+def chosen(model_repository: Path, release: int | None) -> int | None:
+    """Return the release of that number, by default the newest; None if there is none at all.
+
+    Raises:
+        UserError: there is no such release.
+    """
+    known = releases(model_repository)
+    if release is not None and release not in known:
+        raise UserError(
+            f"release {release}: expected one of {', '.join(map(str, known)) or 'none'}, which are whole in "
+            f"{model_repository}, got another. Name one of them."
+        )
+    return next(iter(known), None) if release is None else release
+
+
+def steps(model: Path) -> list[Any]:
+    """Return the steps of an ensemble's config as it stands on disk; none for another model.
+
+    A step's `model_version` is -1 if it follows the newest, else the version that its author wants.
+    """
+    return list(configs.read(model).ensemble_scheduling.step)
 
 
 def complete(model_repository: Path, release: int | None = None, but: tuple[str, ...] = ()) -> None:
@@ -66,7 +88,7 @@ def complete(model_repository: Path, release: int | None = None, but: tuple[str,
     release = newest_release(model_repository) if release is None else release
     # Those that read artifacts first: if this is killed, they miss a file rather than read that of another version.
     for model in reversed(members(model_repository)):
-        found, target = folders.versions(model), model / str(release)
+        found, target = folders.filled(model), model / str(release)
         if not found or target in found or model.name in but:
             continue
         with suppress(OSError):

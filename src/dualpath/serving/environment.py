@@ -18,7 +18,8 @@ from itertools import islice
 from pathlib import Path
 
 from dualpath.errors import UserError
-from dualpath.serving import repository
+from dualpath.repository import configs, folders
+from dualpath.repository.pbtxt import Config
 from dualpath.serving.installation import STUB, python_of
 
 ARCHIVE = "environment.tar.gz"
@@ -26,8 +27,6 @@ ARCHIVE = "environment.tar.gz"
 
 _PARAMETER = "EXECUTION_ENV_PATH"
 _HERE = "$$TRITON_MODEL_DIRECTORY"
-_ANY = re.compile(rf'"{_PARAMETER}"\s*,?\s*value\s*:?\s*{{\s*string_value\s*:\s*"([^"]*)"')
-_LINE = re.compile(rf'^parameters {{ key: "{_PARAMETER}" value {{ string_value: (".*") }} }}\n', re.MULTILINE)
 
 
 def python_models(model_repository: Path, names: list[str]) -> list[Path]:
@@ -36,8 +35,8 @@ def python_models(model_repository: Path, names: list[str]) -> list[Path]:
     Raises:
         UserError: a name is no Python model of the repository.
     """
-    models = {model.name: model for model in repository.models(model_repository)}
-    python = {name: model for name, model in models.items() if repository.is_python(model)}
+    models = {model.name: model for model in folders.models(model_repository)}
+    python = {name: model for name, model in models.items() if configs.is_python(configs.read(model))}
     for name in names:
         if name not in python:
             found = "a model of another backend" if name in models else "no such model"
@@ -57,8 +56,8 @@ def check(models: list[Path]) -> None:
         UserError: a config names its environment in words that this module does not write, or cannot be written.
     """
     for model in models:
-        for config in _configs(model):
-            _parse(config)
+        for config in configs.files(model):
+            _without(config)
             check_writable(config.parent)
 
 
@@ -81,10 +80,10 @@ def check_attached(models: list[Path], config_name: str | None, server_stub: Pat
         UserError: the message names the model.
     """
     for model in models:
-        named = _ANY.search(repository.config_text(model, config_name))
-        if named is None or "://" in named[1]:  # an address that only Triton can read
+        named = configs.parameters(configs.read(model, config_name)).get(_PARAMETER)
+        if named is None or "://" in named:  # an address that only Triton can read
             continue
-        archive = Path(named[1].replace(_HERE, str(model)))
+        archive = Path(named.replace(_HERE, str(model)))
         if not archive.exists():
             raise UserError(f"{model.name}: expected its environment at {archive}, found none; run `dualpath env pack`")
         stub = model / STUB
@@ -143,7 +142,11 @@ def detach(models: list[Path]) -> list[Path]:
 
     Removes the parameter, then the stub and the archive in the model's folder. A shared archive stays.
     """
-    attached = [model for model in models if any(_parse(config)[0] is not None for config in _configs(model))]
+    attached = [
+        model
+        for model in models
+        if any(_without(config).text != Config.load(config).text for config in configs.files(model))
+    ]
     for model in attached:
         _write_parameter(model, None)
         (model / STUB).unlink(missing_ok=True)
@@ -151,28 +154,33 @@ def detach(models: list[Path]) -> list[Path]:
     return attached
 
 
-def _configs(model: Path) -> list[Path]:
-    return [model / "config.pbtxt", *sorted(model.glob("configs/*.pbtxt"))]
+def _without(path: Path) -> Config:
+    """Return a config without the parameter that this module writes.
+
+    Raises:
+        UserError: the parameter was written by hand.
+    """
+    config = Config.load(path)
+    place = config.find("parameters", _PARAMETER)
+    if place is None:
+        return config
+    value = config.message.parameters[_PARAMETER].string_value
+    if f"parameters {config.text[place.start : place.end]}" != _written(value):
+        raise UserError(f"{path}: expected no {_PARAMETER}, got one written by hand. Remove it first.")
+    return config.remove("parameters", _PARAMETER)
 
 
-def _parse(config: Path) -> tuple[str | None, str]:
-    """Return what a config says of the environment, and its text without that."""
-    text = config.read_text(encoding="utf-8")
-    values = _LINE.findall(text)
-    rest = _LINE.sub("", text)
-    if _PARAMETER in re.sub(r"#.*", "", rest):
-        raise UserError(f"{config}: expected no {_PARAMETER}, found one written by hand; remove it first")
-    return (json.loads(values[-1]) if values else None), rest
+def _written(value: str) -> str:
+    literal = json.dumps(value, ensure_ascii=False)
+    return f'parameters {{ key: "{_PARAMETER}" value {{ string_value: {literal} }} }}'
 
 
 def _write_parameter(model: Path, value: str | None) -> None:
-    for config in _configs(model):
-        _, text = _parse(config)
+    for path in configs.files(model):
+        config = _without(path)
         if value is not None:
-            literal = json.dumps(value, ensure_ascii=False)
-            text += "" if text.endswith("\n") else "\n"  # the parameter has a line of its own, which detach takes out
-            text += f'parameters {{ key: "{_PARAMETER}" value {{ string_value: {literal} }} }}\n'
-        _put(config, partial(Path.write_text, data=text, encoding="utf-8"), config.stat().st_mode)
+            config = config.add(_written(value))
+        _put(path, config.save, path.stat().st_mode)
 
 
 def _put(place: Path, write: Callable[[Path], object], mode: int = 0o644) -> None:

@@ -9,12 +9,12 @@ import socket
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from dualpath.errors import UserError
-from dualpath.readability import releases
 from dualpath.readability.contract import MODELS
+from dualpath.repository import configs, folders
 from dualpath.repository.facts import Facts
-from dualpath.serving import repository
 from dualpath.serving.installation import Installation
 
 RAPIDS = ("cudf", "cupy")
@@ -28,12 +28,16 @@ def check_artifacts(models: list[Path]) -> None:
         for file in built.get(model.name, ()):
             if not _in_any_version(model, file):
                 raise UserError(f"{model.name}: expected {model / '1' / file}, found none; run `dualpath build`")
-        check_undamaged(releases.newest(model))
-        # Triton 2.51 waits for ever for a Python model whose code is missing.
-        if repository.is_python(model) and "default_model_filename" not in repository.config_text(model):
-            newest = releases.newest(model)
-            if not (newest / "model.py").is_file():
-                raise UserError(f"{model.name}: expected {newest / 'model.py'}, found none; restore it")
+        check_undamaged(folders.newest(model))
+        check_code(model, folders.newest(model).name)
+
+
+def check_code(model: Path, version: int | str) -> None:
+    """Refuse a version of a Python model without its code: Triton 2.51 waits for ever for that."""
+    config = configs.read(model)
+    code = model / str(version) / (config.default_model_filename or "model.py")
+    if configs.is_python(config) and not code.is_file():
+        raise UserError(f"{model.name}: expected its code at {code}, got no such file. Restore it.")
 
 
 def check_undamaged(version: Path) -> None:
@@ -60,14 +64,14 @@ def check_tls(files: tuple[Path, Path] | None) -> None:
 
 
 def _in_any_version(model: Path, file: str) -> bool:
-    return any((version / file).is_file() for version in releases.versions(model))
+    return any((version / file).is_file() for version in folders.versions(model))
 
 
 def check_config_name(models: list[Path], config_name: str | None) -> None:
     """Refuse a config name that a model with instances lacks: Triton would silently take its config.pbtxt."""
     if config_name is None:
         return
-    with_instances = [model for model in models if "instance_group" in repository.config_text(model)]
+    with_instances = [model for model in models if configs.read(model).instance_group]
     lacking = [model for model in with_instances if not (model / "configs" / f"{config_name}.pbtxt").is_file()]
     if lacking:
         known = sorted({path.stem for model in models for path in model.glob("configs/*.pbtxt")})
@@ -79,7 +83,7 @@ def check_config_name(models: list[Path], config_name: str | None) -> None:
 
 def check_devices(models: list[Path], config_name: str | None, installation: Installation) -> None:
     """Refuse a GPU configuration where there is no GPU, a stand-in backend would serve it, or RAPIDS is missing."""
-    wanting = [model.name for model in models if "KIND_GPU" in repository.config_text(model, config_name)]
+    wanting = [model.name for model in models if _asks_for_gpu(configs.read(model, config_name))]
     if not wanting:
         return
     asks = f"{', '.join(wanting)} {'asks' if len(wanting) == 1 else 'ask'} for KIND_GPU"
@@ -98,13 +102,17 @@ def check_devices(models: list[Path], config_name: str | None, installation: Ins
         )
 
 
+def _asks_for_gpu(config: Any) -> bool:
+    return any(group.kind == group.KIND_GPU for group in config.instance_group)
+
+
 def _in_this_python(models: list[Path], wanting: list[str], config_name: str | None) -> list[str]:
     """Name those of Dualpath's Python models that no environment of their own brings a Python for."""
     ours = {model.name for model in MODELS if model.backend == "python"}.intersection(wanting)
     return [
         model.name
         for model in models
-        if model.name in ours and "EXECUTION_ENV_PATH" not in repository.config_text(model, config_name)
+        if model.name in ours and "EXECUTION_ENV_PATH" not in configs.read(model, config_name).parameters
     ]
 
 

@@ -24,11 +24,10 @@ from typing import Any
 
 from dualpath.errors import UserError
 from dualpath.extras import needs
-from dualpath.readability import releases
+from dualpath.repository import folders, releases
 from dualpath.serving import access
 from dualpath.serving.log import one_line
-from dualpath.serving.preflight import check_undamaged
-from dualpath.serving.repository import complete_release
+from dualpath.serving.preflight import check_code, check_undamaged
 
 with needs("cli"):
     import tritonclient.grpc as grpcclient
@@ -50,12 +49,14 @@ class Reloaded:
     """What a reload did.
 
     Attributes:
-        release: the release that is served now.
-        before: those that were.
+        release: the release that is served now; None if the repository has none.
+        before: those that were served, if that has changed.
+        loaded: the model whose code and config were loaded as they are now, if no release has changed.
     """
 
-    release: int
-    before: tuple[int, ...]
+    release: int | None
+    before: tuple[int, ...] = ()
+    loaded: str | None = None
 
 
 def reload_release(
@@ -63,164 +64,227 @@ def reload_release(
     model_repository: Path,
     *,
     model: str | None = None,
+    to: int | None = None,
     drain_timeout_s: float = 120,
     report: Report = lambda line: None,
-) -> Reloaded | None:
-    """Let the server serve the newest release, or return None where it does.
+) -> Reloaded:
+    """Let the server serve a release.
 
     Args:
         client: of a server with explicit model control, which loads from this model repository.
-        model: the only model that may change.
+        model: the only model that may change. If the release is served, its code and config are loaded again.
+        to: the release; None is the newest.
         drain_timeout_s: how long the requests that began before may take to end.
         report: gets a line before each step.
     Raises:
-        UserError: there is no such model, or it alone would not fit to the others, or nothing can be loaded there.
+        UserError: there is no such model or release, or something is missing, or the model alone would not fit to the
+            others. Nothing has changed.
         ReloadFailed: a model did not load, or the requests before did not end.
     """
     with releases.locked(model_repository):
-        complete_release(model_repository)
-        server = _Server(client)
-        members = releases.members(model_repository)
-        switch = _Switch(server, [member.name for member in members], report)
-        release = releases.newest_release(model_repository)
+        releases.complete(model_repository)
+        release = releases.chosen(model_repository, to)
+        server = Loader(client)
         if model is not None and model not in server.ready():
-            raise UserError(f"{model}: expected a model that is served, one of {', '.join(sorted(server.ready()))}.")
-        _check_not_replaced(model_repository, switch)
-        for member in members:
-            if release not in switch.ready[member.name]:
-                check_undamaged(member / str(release))
-        if switch.serves_only(release):
-            if model is not None and model not in releases.CHILDREN:
-                report(f"{model}: loading it, if its files have changed")
-                server.load(model)
-            return None
+            raise UserError(
+                f"{model}: expected a model that is served, got none. Name one of {', '.join(sorted(server.ready()))}."
+            )
+        _check_served_folders(server, model_repository)
+        if release is None:
+            return _load_again(server, model_repository, model, None, report)
+        switch = _Switch(server, model_repository, release, report)
+        if switch.is_done():
+            if revived := switch.revive():
+                return Reloaded(release, loaded=revived)
+            return _load_again(server, model_repository, model, switch, report)
         if model is not None:
-            _check_alone(model, switch, members, release)
-        return switch.to(release, drain_timeout_s)
+            _check_alone(model, switch, model_repository)
+        return switch.run(drain_timeout_s)
 
 
-def _check_not_replaced(model_repository: Path, switch: _Switch) -> None:
-    """Refuse to touch a version whose files are others than the server has loaded: Triton would load them at once."""
-    for name, versions in switch.ready.items():
+def _check_served_folders(server: Loader, model_repository: Path) -> None:
+    """Refuse to begin if a version that is served has lost its folder: Triton would drop it at the first load."""
+    for name, versions in server.ready().items():
         for version in sorted(versions):
-            if (model_repository / name / str(version) / releases.REPLACED).exists():
+            folder = model_repository / name / str(version)
+            if folder.parent.is_dir() and not folder.is_dir():
                 raise UserError(
-                    f"{name}: version {version} was replaced since a server started on it, and would be loaded without "
-                    "what belongs to it. Restart `dualpath serve`; a new version needs no restart."
+                    f"{name}: expected the folder of version {version}, which is served, at {folder}, got none. "
+                    "Restore it, or restart `dualpath serve`."
                 )
 
 
-def _check_alone(model: str, switch: _Switch, members: list[Path], release: int) -> None:
-    """Refuse to change one model where the release changes others, or where they would not fit."""
-    if model not in [*releases.CHILDREN, *switch.readers, *switch.ensembles]:
-        raise UserError(f"{model}: release {release} is not served yet. Run `dualpath reload` first.")
+def _load_again(
+    server: Loader, model_repository: Path, model: str | None, switch: _Switch | None, report: Report
+) -> Reloaded:
+    """Load a model's code and config as they are now, in the version that is served; artifacts stay."""
+    release = switch.release if switch else None
+    if model is None or (switch and model in switch.children):
+        return Reloaded(release)
+    served = server.ready()[model]
+    folder = model_repository / model
+    if folder.is_dir():
+        check_code(folder, max(served))
+    report(f"{model}: loading its code and config")
+    if switch and model in switch.readers and served != {releases.newest_release(model_repository)}:
+        server.load(model, server.config(model, served))  # by the config on disk it would take the newest version
+    else:
+        server.load(model)
+    if switch and model in switch.ensembles:
+        switch.point(switch.release)
+    return Reloaded(release, loaded=model)
+
+
+def _check_alone(model: str, switch: _Switch, model_repository: Path) -> None:
+    """Refuse to change one model if the release changes others, or if they would not fit."""
+    release = switch.release
+    if model not in [*switch.children, *switch.readers, *switch.ensembles]:
+        raise UserError(f"{model}: expected release {release} to be served, got others. Run `dualpath reload` first.")
     changed = [
-        member.name
-        for member in members
-        if member.name in releases.CHILDREN
-        and not all(_same(member / str(version), member / str(release)) for version in switch.ready[member.name])
+        name
+        for name in switch.children
+        if not all(
+            _same(model_repository / name / str(version), model_repository / name / str(release))
+            for version in switch.ready[name]
+        )
     ]
     if changed != [model]:
         raise UserError(
-            f"{model} alone would not fit: release {release} changes {' and '.join(changed)}. "
-            "Run `dualpath reload` without a model."
+            f"{model}: expected a release that changes this model alone, got release {release}, which changes "
+            f"{' and '.join(changed)}. Run `dualpath reload` without a model."
         )
 
 
 def _same(one: Path, other: Path) -> bool:
-    """Tell whether one version is a link to the other, or both are to a third."""
+    """Tell if one version is a link to the other, or both are to a third."""
     return one.exists() and one.samefile(other)
 
 
 class _Switch:
     """The way from what a server serves to a release."""
 
-    def __init__(self, server: _Server, members: list[str], report: Report) -> None:
-        self._server, self._report = server, report
+    def __init__(self, server: Loader, model_repository: Path, release: int, report: Report) -> None:
+        self._server, self._report, self.release = server, report, release
         ready = server.ready()
-        if missing := [name for name in members if name not in ready]:
-            raise UserError(f"{missing[0]}: expected a version that is ready, found none. See `dualpath models`.")
-        self.ready = {name: ready[name] for name in members}
-        self._children = [name for name in members if name in releases.CHILDREN]
-        self.readers = [name for name in members if name not in releases.CHILDREN]
-        self.ensembles = [name for name in ready if self._members_of(name)]
+        members = releases.members(model_repository)
+        for member in members:
+            check_code(member, release)
+            if release not in ready.get(member.name, ()):
+                check_undamaged(member / str(release))
+            if member.name not in ready:
+                raise UserError(
+                    f"{member.name}: expected a version that is ready, got none. See `dualpath models`; "
+                    "restart `dualpath serve`."
+                )
+        self.ready = {member.name: ready[member.name] for member in members}
+        self.readers = list(releases.readers(model_repository))
+        self.children = [name for name in self.ready if name not in self.readers]
+        # What an ensemble's author wrote stands on disk: the server's own config names the release by number.
+        steps = {model.name: releases.steps(model) for model in folders.models(model_repository)}
+        follows = {name: {step.model_name for step in said if step.model_version == -1} for name, said in steps.items()}
+        self._follows = {name: said & self.ready.keys() for name, said in follows.items() if said & self.ready.keys()}
+        self._lost = [name for name in self._follows if name not in ready]
+        self._follows = {name: said for name, said in self._follows.items() if name in ready}
+        self.ensembles = list(self._follows)
+        pinned = [step for name, said in steps.items() if name in ready for step in said if step.model_version != -1]
+        self._stay = {
+            name: {step.model_version for step in pinned if step.model_name == name} & versions
+            for name, versions in self.ready.items()
+        }
 
-    def serves_only(self, release: int) -> bool:
-        """Tell whether all members are served in this version and no other."""
-        return all(versions == {release} for versions in self.ready.values())
+    def is_done(self) -> bool:
+        """Tell if all members are served in this version, and in no other but those that ensembles name."""
+        return all(versions == self._target(name) for name, versions in self.ready.items())
 
-    def to(self, release: int, drain_timeout_s: float) -> Reloaded:
+    def _target(self, name: str) -> Versions:
+        return {self.release} | self._stay[name]
+
+    def run(self, drain_timeout_s: float) -> Reloaded:
         """Serve the release: add it from below, change over, and take away what was before from above."""
-        before = set.union(*self.ready.values()) - {release}
-        if common := set.intersection(*self.ready.values()) - {release}:
-            self._pin(max(common), only_where_open=True)
+        common = set.intersection(*self.ready.values()) - {self.release}
+        before = set.union(*(self.ready[name] - self._target(name) for name in self.ready)) or common
+        if common:
+            self.point(max(common), only_if_open=True)
         try:
-            for name in self._children + self.readers:
-                self._report(f"{name}: loading version {release}")
-                self._allow(name, self.ready[name] | {release})
+            for name in self.children + self.readers:
+                self._report(f"{name}: loading version {self.release}")
+                self._allow(name, self.ready[name] | {self.release})
             self._report(f"{', '.join(self.ensembles) or 'no ensemble'}: changing over")
-            self._pin(release)
+            self.point(self.release)
         except ReloadFailed as error:
             if common:
-                self._pin(max(common))
+                self.point(max(common))
             self._take_back()
             raise ReloadFailed(
-                f"{error} Nothing has changed: {_said(before)} goes on. Replace release {release} before a restart."
+                f"{error} Nothing has changed: {_said(before)} goes on. Publish another release before a restart, or "
+                f"remove it: dualpath prune {self.release}."
             ) from None
         self._report(f"{', '.join(self.readers)}: finishing the requests of {_said(before)}")
         for name in self.readers:
-            self._allow(name, {release})
-        self._drain(release, before, drain_timeout_s)
-        for name in self._children:
-            self._report(f"{name}: leaving only version {release}")
-            self._allow(name, {release})
-        return Reloaded(release, tuple(sorted(before)))
+            self._allow(name, self._target(name))
+        self._drain(before, drain_timeout_s)
+        for name in self.children:
+            self._report(f"{name}: leaving only version {' and '.join(map(str, sorted(self._target(name))))}")
+            self._allow(name, self._target(name))
+        self.revive()
+        return Reloaded(self.release, tuple(sorted(before)))
+
+    def revive(self) -> str | None:
+        """Load the ensembles of members that are not served, and name them; None if all are."""
+        for name in self._lost:
+            self._report(f"{name}: loading it, since it is not served")
+            self._server.load(name)
+        return ", ".join(self._lost) or None
 
     def _take_back(self) -> None:
-        for name in self.readers + self._children:
+        for name in self.readers + self.children:
             self._server.load(name, self._server.config(name, self.ready[name]))
 
     def _allow(self, name: str, versions: Versions) -> None:
         self._server.load(name, self._server.config(name, versions))
         if missing := versions - self._server.ready()[name]:
             raise ReloadFailed(
-                f"{name}: expected version {min(missing)} on the server, found none. Is --model-repository its folder?"
+                f"{name}: expected version {min(missing)} on the server, got none. Is --model-repository its folder?"
             )
 
-    def _pin(self, release: int, only_where_open: bool = False) -> None:
-        """Let the ensembles' steps name this version of every member."""
-        for name in self.ensembles:
+    def point(self, release: int, only_if_open: bool = False) -> None:
+        """Let the ensembles' steps name this version of every member that they follow."""
+        for name, followed in self._follows.items():
             config = self._server.config(name)
-            steps = [step for step in config.ensemble_scheduling.step if step.model_name in self.ready]
-            if only_where_open and all(step.model_version != -1 for step in steps):
+            steps = [step for step in config.ensemble_scheduling.step if step.model_name in followed]
+            if only_if_open and all(step.model_version != -1 for step in steps):
                 continue
             for step in steps:
                 step.model_version = release
-            for member in self._members_of(name):  # as they are, but not as older than their files
+            members = [step.model_name for step in config.ensemble_scheduling.step if step.model_name in self.ready]
+            # As they are, but not as older than their files. Twice: a load of changed code writes Python's bytecode
+            # beside it, and that file is newer than the load.
+            for member in members * 2:
                 self._allow(member, self._server.ready()[member])
             self._server.load(name, config)
 
-    def _members_of(self, name: str) -> list[str]:
-        steps = self._server.config(name).ensemble_scheduling.step
-        return list(dict.fromkeys(step.model_name for step in steps if step.model_name in self.ready))
-
-    def _drain(self, release: int, before: Versions, timeout_s: float) -> None:
+    def _drain(self, before: Versions, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
-        while busy := [name for name, versions in self._server.alive(self.readers) if versions - {release}]:
+        while busy := self._finishing():
             if time.monotonic() > deadline:
                 raise ReloadFailed(
-                    f"{', '.join(busy)}: requests of {_said(before)} have not ended within {timeout_s:g} s; release "
-                    f"{release} serves all others. Run `dualpath reload` again to finish."
+                    f"{', '.join(busy)}: expected the requests of {_said(before)} to end within {timeout_s:g} s, got "
+                    f"some that have not. Release {self.release} serves all others; run `dualpath reload` again to "
+                    "finish."
                 )
             time.sleep(POLL_S)
+
+    def _finishing(self) -> list[str]:
+        present = self._server.present()
+        return [name for name in self.readers if present.get(name, set()) - self._target(name)]
 
 
 def _said(numbers: Iterable[int]) -> str:
     return f"release {' and '.join(map(str, sorted(numbers)))}"
 
 
-class _Server:
-    """What a reload asks of a server."""
+class Loader:
+    """What a reload asks of a server's repository API."""
 
     def __init__(self, client: grpcclient.InferenceServerClient) -> None:
         self._client = client
@@ -229,10 +293,9 @@ class _Server:
         """Return the versions that are ready, of each model that has one."""
         return self._versions("READY")
 
-    def alive(self, names: list[str]) -> Iterator[tuple[str, Versions]]:
-        """Give the versions that are not gone, of each of these models."""
-        versions = self._versions("READY", "LOADING", "UNLOADING")
-        return ((name, versions.get(name, set())) for name in names)
+    def present(self) -> dict[str, Versions]:
+        """Return the versions that are not gone, of each model that has one."""
+        return self._versions("READY", "LOADING", "UNLOADING")
 
     def config(self, name: str, versions: Versions | None = None) -> Any:
         """Return a model's config as protobuf, with `versions` as its policy."""

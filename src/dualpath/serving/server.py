@@ -13,15 +13,17 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from dualpath.readability import releases
-from dualpath.serving import access, environment, installation, known_faults, log, preflight, repository, supervise
-from dualpath.serving.client import TLS
+from dualpath.repository import folders, releases
+from dualpath.serving import access, environment, installation, known_faults, log, preflight, supervise
+from dualpath.serving.client import TLS, connect
 from dualpath.serving.installation import Installation
+from dualpath.serving.pins import Pins
+from dualpath.serving.reload import ReloadFailed
 
 EXIT_TIMEOUT_S = 10
 """How long Triton may finish requests in flight."""
@@ -160,7 +162,7 @@ class TritonServer:
             UserError: it cannot be started as asked.
             StartFailed: a model did not load, or Triton ended.
         """
-        models = repository.models(self.model_repository)
+        models = folders.models(self.model_repository)
         found = installation.find(self._server)
         preflight.check_tls(self._tls)
         preflight.check_artifacts(models)
@@ -176,12 +178,19 @@ class TritonServer:
         try:
             # Nobody publishes a version while Triton looks which there are.
             with releases.locked(self.model_repository):
-                repository.complete_release(self.model_repository)
-                releases.start_anew(self.model_repository)
-                self._spawn(found)
+                releases.complete(self.model_repository)
+                pins = Pins.of(models, self._config_name)
+                at_once = [model.name for model in models if model.name not in pins.ensembles]
+                self._spawn(found, at_once if pins.ensembles else ["*"])
                 self._written = access.OwnFile(access.default_file(self._ports["--grpc-port"]), self.key)
                 self.key_file = self._written.path
-                self._await_ready([model.name for model in models])
+                self._await_ready(at_once)
+                if pins.ensembles:
+                    with closing(connect(self.grpc_url)) as client:
+                        pins.load(client)
+        except ReloadFailed as error:
+            self.stop()
+            raise StartFailed(str(error)) from None
         except BaseException:
             self.stop()
             raise
@@ -239,7 +248,7 @@ class TritonServer:
                 self.log_path.unlink(missing_ok=True)
         self.ready = False
 
-    def _spawn(self, found: Installation) -> None:
+    def _spawn(self, found: Installation, models: Sequence[str]) -> None:
         self._scratch = Path(tempfile.mkdtemp(prefix="dualpath-"))
         backends = found.assemble_backends(self._scratch / "backends")
         if self.log_path is None:
@@ -257,7 +266,7 @@ class TritonServer:
             *(f"{option}={port}" for option, port in self._ports.items()),
             # Explicit, so that a model can be unloaded and loaded again while the server runs.
             "--model-control-mode=explicit",
-            "--load-model=*",
+            *(f"--load-model={model}" for model in models),
             f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
             f"--backend-config=python,shm-region-prefix-name={self.shm_prefix}",
             # Docker gives all of /dev/shm 64 MB: an installed server keeps its own default.

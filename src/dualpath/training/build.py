@@ -1,23 +1,26 @@
 """Build the files that the model repository serves but does not carry.
 
-`bert-large/1` gets model.pt and tokenizer.json, `cuml/1` gets checkpoint.tl and word_lists.json; beside them a
-build.json says what they were made from, so that a second build knows whether there is anything to do.
+`bert-large` gets a version with model.pt and tokenizer.json, `cuml` one with checkpoint.tl and word_lists.json. A
+version's facts say what it was made from, so that a second build knows if there is anything to do.
 """
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from dualpath import __version__
 from dualpath.errors import UserError
 from dualpath.extras import needs
 from dualpath.readability.contract import BERT, FOREST
-from dualpath.training.artifacts import installed, publishing, sha256
+from dualpath.repository.facts import Facts, digests
+from dualpath.repository.folders import newest
+from dualpath.repository.publishing import check_target, publish
+from dualpath.training.artifacts import installed
 from dualpath.training.bert import minilm
 from dualpath.training.bert.head import HEAD_FILE, Head
 
@@ -25,7 +28,6 @@ DATA_FOLDER = Path(__file__).parent / "data"
 HEAD = DATA_FOLDER / HEAD_FILE
 TABLE = DATA_FOLDER / "forest_table.npz"
 
-STAMP = "build.json"
 PRECISIONS = ("float32", "bfloat16")
 """What BERT computes in, anywhere."""
 GPU_PRECISIONS = (*PRECISIONS, "float16")
@@ -33,8 +35,15 @@ GPU_PRECISIONS = (*PRECISIONS, "float16")
 ENCODER_SHAPES = ("minilm", "bert-large")
 """The default encoder, and the architecture of bert-large-uncased with random weights, which is there to be timed."""
 
-Makers = dict[str, Callable[[Path], None]]
-"""File name -> what writes that file to a path, in the order of writing."""
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a version is made from, and by file name what writes each file to a path, in the order of writing."""
+
+    facts: Facts
+    makers: Mapping[str, Callable[[Path], None]]
 
 
 @dataclass(frozen=True)
@@ -52,12 +61,12 @@ def build(
     model_repository: Path,
     precision: str = "float32",
     force: bool = False,
-    report: Callable[[str], None] = lambda line: None,
+    report: Report = lambda line: None,
     encoder_shape: str = "minilm",
 ) -> list[Artifact]:
-    """Build the default models' artifacts, or find them up to date.
+    """Build the default models' artifacts as a new release, or find them up to date.
 
-    The old files stay whole until the new ones are complete and checked.
+    A model that was trained stays as it is, unless `force`.
 
     Args:
         precision: of the encoder, one of GPU_PRECISIONS; its pooling and head are always float32.
@@ -71,27 +80,46 @@ def build(
     choices = (("precision", precision, GPU_PRECISIONS), ("encoder shape", encoder_shape, ENCODER_SHAPES))
     for what, found, known in choices:
         if found not in known:
-            raise UserError(f"{what}: expected {' or '.join(known)}, found {found!r}.")
-    bert_folder, forest_folder = (_version_folder(model_repository, model.name) for model in (BERT, FOREST))
-    return [
-        *_build_bert(bert_folder, encoder_shape, precision, force, report),
-        *_build_forest(forest_folder, force, report),
-    ]
+            raise UserError(f"{what}: expected {' or '.join(known)}, got {found!r}. Choose one of them.")
+    check_target(model_repository, (BERT.name, FOREST.name))
+    recipes = {BERT.name: _bert(encoder_shape, precision), FOREST.name: _forest()}
+    elapsed_s: dict[tuple[str, str], float] = {}
+
+    def write(model: str, folder: Path) -> Facts:
+        for name, make in recipes[model].makers.items():
+            report(f"{model}: building {name}")
+            start = time.perf_counter()
+            make(folder / name)
+            elapsed_s[model, name] = time.perf_counter() - start
+        return recipes[model].facts
+
+    wanted = {}
+    for model, recipe in recipes.items():
+        if not force and (reason := _stays(newest(model_repository / model), recipe)):
+            report(f"{model}: {reason}")
+        else:
+            wanted[model] = partial(write, model)
+    if wanted:
+        publish(model_repository, wanted)
+    artifacts = []
+    for model, recipe in recipes.items():
+        for name in recipe.makers:
+            path, seconds = newest(model_repository / model) / name, elapsed_s.get((model, name))
+            artifacts.append(Artifact(model, path, path.stat().st_size, seconds or 0.0, up_to_date=seconds is None))
+    return artifacts
 
 
-def _version_folder(model_repository: Path, model: str) -> Path:
-    if not (model_repository / model).is_dir():
-        found = "no such folder" if not model_repository.is_dir() else f"no folder {model} in it"
-        raise UserError(
-            f"{model_repository}: expected a model repository with {BERT.name} and {FOREST.name}, found {found}. "
-            "Name it with --model-repository."
-        )
-    return model_repository / model / "1"
+def _stays(version: Path, recipe: Recipe) -> str | None:
+    """Say why a model's newest version needs no successor; None if it needs one."""
+    facts = Facts.of(version)
+    if facts.damaged(version) or not all((version / name).is_file() for name in recipe.makers):
+        return None
+    if facts.training:
+        return f"version {version.name} was trained and stays; --force builds the default model as a new version"
+    return "up to date" if dataclasses.replace(facts, artifacts={}) == recipe.facts else None
 
 
-def _build_bert(
-    folder: Path, encoder_shape: str, precision: str, force: bool, report: Callable[[str], None]
-) -> list[Artifact]:
+def _bert(encoder_shape: str, precision: str) -> Recipe:
     versions = installed(minilm.PACKAGE, "tokenizers", "torch", "transformers")
     encoder = minilm.minilm_folder()  # its vocabulary is bert-large-uncased's too
     trained = encoder_shape == "minilm"
@@ -116,17 +144,16 @@ def _build_bert(
         write_tokenizer(encoder, path)
 
     weights = [encoder / "config.json", encoder / "model.safetensors", HEAD] if trained else []
-    recipe = {
-        "encoder": minilm.NAME if trained else f"{encoder_shape}, random weights",
-        "precision": precision,
-        "inputs": _digests(encoder / "tokenizer.json", *weights),
-        "versions": versions,
-    }
-    makers: Makers = {"model.pt": model, "tokenizer.json": tokenizer}
-    return _build(BERT.name, folder, recipe, makers, force, report)
+    facts = Facts(
+        encoder=minilm.NAME if trained else f"{encoder_shape}, random weights",
+        precision=precision,
+        inputs=digests(encoder / "tokenizer.json", *weights),
+        versions={**versions, "dualpath": __version__},
+    )
+    return Recipe(facts, {"model.pt": model, "tokenizer.json": tokenizer})
 
 
-def _build_forest(folder: Path, force: bool, report: Callable[[str], None]) -> list[Artifact]:
+def _forest() -> Recipe:
     def checkpoint(path: Path) -> None:
         from dualpath.readability.features import features
         from dualpath.training.forest.fit import ForestTable, export_forest, fit_forest
@@ -139,48 +166,7 @@ def _build_forest(folder: Path, force: bool, report: Callable[[str], None]) -> l
 
         path.write_text(ForestTable.load(TABLE).word_lists.to_json(), encoding="utf-8")
 
-    recipe = {"inputs": _digests(TABLE), "versions": installed("scikit-learn", "treelite")}
-    makers: Makers = {"checkpoint.tl": checkpoint, "word_lists.json": word_lists}
-    return _build(FOREST.name, folder, recipe, makers, force, report)
-
-
-def _build(
-    model: str,
-    folder: Path,
-    recipe: dict[str, Any],
-    makers: Makers,
-    force: bool,
-    report: Callable[[str], None],
-) -> list[Artifact]:
-    recipe["versions"]["dualpath"] = __version__
-    if not force and _up_to_date(folder, recipe, makers):
-        report(f"{model}: up to date")
-        return [_artifact(model, folder / name, 0.0, up_to_date=True) for name in makers]
-
-    elapsed_s = {}
-    with publishing(folder.parent.parent, [model], int(folder.name)) as folders:
-        new = folders[model]
-        for name, make in makers.items():
-            report(f"{model}: building {name}")
-            start = time.perf_counter()
-            make(new / name)
-            elapsed_s[name] = time.perf_counter() - start
-        stamp = recipe | {"artifacts": _digests(*(new / name for name in makers))}
-        (new / STAMP).write_text(json.dumps(stamp, indent=2) + "\n", encoding="utf-8")
-    return [_artifact(model, folder / name, elapsed_s[name], up_to_date=False) for name in makers]
-
-
-def _up_to_date(folder: Path, recipe: dict[str, Any], makers: Makers) -> bool:
-    try:
-        stamp = json.loads((folder / STAMP).read_text(encoding="utf-8"))
-        return bool(stamp == recipe | {"artifacts": _digests(*(folder / name for name in makers))})
-    except (FileNotFoundError, ValueError):
-        return False
-
-
-def _digests(*paths: Path) -> dict[str, str]:
-    return {path.name: sha256(path) for path in paths}
-
-
-def _artifact(model: str, path: Path, elapsed_s: float, up_to_date: bool) -> Artifact:
-    return Artifact(model, path, path.stat().st_size, elapsed_s, up_to_date)
+    versions = {**installed("scikit-learn", "treelite"), "dualpath": __version__}
+    return Recipe(
+        Facts(inputs=digests(TABLE), versions=versions), {"checkpoint.tl": checkpoint, "word_lists.json": word_lists}
+    )

@@ -1,18 +1,16 @@
-"""The model card of a training run: its facts as card.json, and as a page that says what they mean."""
+"""The model card of a training run: what it found, and a page that says what that means."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from dualpath.errors import UserError
+from dualpath.repository.facts import Facts
 from dualpath.training.blend import WEIGHTS, Blend
 
-CARD_FILE = "card.json"
 PAGE_FILE = "model-card.md"
 ENGINES = {"sklearn": "scikit-learn", "cuml": "cuML"}
 
@@ -29,7 +27,6 @@ class Card:
         date: when the run ended, ISO 8601 in UTC.
         elapsed_s: of fitting, all interruptions left out.
         encoder: what BERT was fine-tuned from; None where BERT was not trained.
-        precision: what BERT computes in when it is served.
         engine: what fitted the forest; None where it was not trained.
         head_rmse: BERT with a frozen encoder, on the same folds.
         blend: of both models' scores by weight.
@@ -46,7 +43,6 @@ class Card:
     date: str
     elapsed_s: float
     encoder: str | None = None
-    precision: str | None = None
     engine: str | None = None
     head_rmse: float | None = None
     bert_rmse: float | None = None
@@ -64,28 +60,28 @@ class Card:
         return f"{self.data}, {self.n_rows:,} rows, {self.n_folds} folds: RMSE {', '.join(errors) or 'not measured'}"
 
     @classmethod
-    def load(cls, path: Path) -> Card:
-        """Read a card.json that `write` wrote.
+    def of(cls, facts: Facts) -> Card:
+        """Return the card of a version that was trained.
 
         Raises:
-            UserError: the file is missing or holds something else.
+            UserError: it was not, or its facts are no card.
         """
         try:
-            facts = json.loads(path.read_text(encoding="utf-8"))
-            if (blend := facts.pop("blend")) is not None:
+            found = {"versions": facts.versions, **(facts.training or {})}
+            if (blend := found["blend"]) is not None:
                 by_weight = blend["rmse_by_weight"]
-                facts["blend"] = Blend(tuple(by_weight[f"{weight:.2f}"] for weight in WEIGHTS), blend["nested_rmse"])
-            return cls(**facts)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path}: expected the card of a training run, found: {error}.") from error
+                found["blend"] = Blend(tuple(by_weight[f"{weight:.2f}"] for weight in WEIGHTS), blend["nested_rmse"])
+            return cls(**found)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"a version's training: expected a model card, got: {error}. Train again.") from error
 
-    def write(self, folder: Path) -> None:
-        """Write card.json and model-card.md into a folder."""
-        (folder / CARD_FILE).write_text(json.dumps(self.as_json(), indent=2) + "\n", encoding="utf-8")
-        (folder / PAGE_FILE).write_text(self.page(), encoding="utf-8")
+    def facts(self, encoder: str | None, precision: str | None) -> Facts:
+        """Return the facts of a version that this run made: BERT's with its encoder and precision."""
+        training = self.as_json()
+        return Facts(encoder, precision, versions=training.pop("versions"), training=training)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the facts as they stand in card.json."""
+        """Return the facts as JSON."""
         facts = dataclasses.asdict(self)
         if self.blend:
             facts["blend"] = {

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from dualpath import __version__
-from dualpath.readability import releases
 from dualpath.readability.contract import BERT, FOREST
-from dualpath.training.artifacts import check_target, installed, publishing
+from dualpath.repository.facts import Facts
+from dualpath.repository.publishing import check_target, publish
+from dualpath.training.artifacts import installed
 from dualpath.training.bert.settings import Settings
 from dualpath.training.blend import blend, plot, rmse
-from dualpath.training.card import Card
+from dualpath.training.card import PAGE_FILE, Card
 from dualpath.training.corpus.folds import Fold, split
 from dualpath.training.corpus.rated import Corpus, read_corpus
 from dualpath.training.forest.fit import ForestTable, chosen_engine, cross_validate_forest, fit_forest, write_forest
@@ -34,7 +36,6 @@ class Order:
 
     Attributes:
         models: BERT's name, the forest's, or both.
-        version: to write or replace; None is a new one.
         encoder: `minilm`, a folder, or a name of the Hugging Face hub.
         precision: what BERT will be served in.
         engine: what fits the forest: auto, cuml or sklearn.
@@ -45,7 +46,6 @@ class Order:
     data: Path
     models: Sequence[str]
     model_repository: Path
-    version: int | None = None
     n_folds: int = 5
     seed: int = 0
     encoder: str = "minilm"
@@ -78,7 +78,7 @@ def train(order: Order, report: Report) -> Trained:
         UserError: the file, an option or the model repository is not as it must be.
         RuntimeError: an exported model does not score what the original scores.
     """
-    check_target(order.model_repository, order.models, order.version)
+    check_target(order.model_repository, order.models)
     corpus = read_corpus(order.data, order.n_folds)
     training = _Training(order, corpus, split(corpus, order.n_folds, order.seed), report)
     if FOREST.name in order.models:
@@ -86,14 +86,18 @@ def train(order: Order, report: Report) -> Trained:
     if BERT.name in order.models:
         training.bert()
     card = training.card()
-    with publishing(order.model_repository, order.models, order.version) as folders:
-        for model, folder in folders.items():
-            training.write[model](folder)
-            card.write(folder)
-            if card.blend:
-                plot(card.blend, folder / BLEND_FIGURE)
-        names = {model: sorted(path.name for path in folder.iterdir()) for model, folder in folders.items()}
-    version = order.version or releases.newest_release(order.model_repository)
+
+    def write(model: str, folder: Path) -> Facts:
+        training.write[model](folder)
+        (folder / PAGE_FILE).write_text(card.page(), encoding="utf-8")
+        if card.blend:
+            plot(card.blend, folder / BLEND_FIGURE)
+        encoder, precision = (order.encoder, order.precision) if model == BERT.name else (None, None)
+        return card.facts(encoder, precision)
+
+    version = publish(order.model_repository, {model: partial(write, model) for model in order.models})
+    folders = {model: order.model_repository / model / str(version) for model in order.models}
+    names = {model: sorted(path.name for path in folder.iterdir()) for model, folder in folders.items()}
     return Trained(card, version, names, training.run_dir)
 
 
@@ -147,7 +151,6 @@ class _Training:
         self._scores[BERT.name] = scores
         self._facts |= {
             "encoder": order.encoder,
-            "precision": order.precision,
             "bert_rmse": rmse(scores, targets),
             "head_rmse": rmse(frozen, targets),
         }

@@ -1,47 +1,59 @@
-"""Ablation, step 2: pre- and postprocessing in this process, row by row routing; `execute` waits for the children."""
+"""Ablation, step 2: as step 1, but pre- and postprocessing in this process, and only the calls that rows need."""
 
-from functools import partial
+import asyncio
 
-from dualpath import bls
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from dualpath.bls import ModelConfig
 from dualpath.readability.combine import combine
-from dualpath.readability.excerpts import InvalidInput, decode_excerpts, decode_weights
+from dualpath.readability.excerpts import decode_excerpts, decode_weights
 from dualpath.readability.features import FeatureCounter, WordLists
 from dualpath.readability.tokens import TokenEncoder, pad
 
 
 class TritonPythonModel:
-    answers_later = False
-
     def initialize(self, args):
-        config = bls.ModelConfig(args)
+        config = ModelConfig(args)
         self.tokens = TokenEncoder(config.path("tokenizer"))
         self.features = FeatureCounter(WordLists.load(config.path("word_lists")))
-        self.bert = bls.Child("bert-large", ("OUTPUT__0",))
-        self.forest = bls.Child("cuml", ("output__0",))
-        self.loop = bls.Loop(self.score, faults=(InvalidInput,), n_threads=32)
 
-    def execute(self, requests):
-        return self.loop.serve(requests)
-
-    def finalize(self):
-        self.loop.close()
+    async def execute(self, requests):
+        return await asyncio.gather(*map(self.score, requests))
 
     async def score(self, request):
-        if self.answers_later:
-            request.answer_later()
-        excerpts = decode_excerpts(request.inputs["excerpt"])
-        weights = decode_weights(request.inputs["BERT_WEIGHT"])
-        bert, forest = await bls.together(
-            bls.route(excerpts, weights > 0, partial(self.ask_bert, request)),
-            bls.route(excerpts, weights < 1, partial(self.ask_forest, request)),
+        excerpts = decode_excerpts(pb_utils.get_input_tensor_by_name(request, "excerpt").as_numpy())
+        weights = decode_weights(pb_utils.get_input_tensor_by_name(request, "BERT_WEIGHT").as_numpy())
+        bert, forest = await asyncio.gather(
+            self.ask_bert(excerpts, weights > 0), self.ask_forest(excerpts, weights < 1)
         )
-        return {"SCORE": combine(weights, bert, forest)[:, None]}
+        score = combine(weights, bert, forest)
+        return pb_utils.InferenceResponse([pb_utils.Tensor("SCORE", score[:, None])])
 
-    async def ask_bert(self, request, excerpts):
-        input_ids, attention_mask = pad(self.tokens.encode(excerpts))
-        outputs = await self.bert.call({"INPUT__0": input_ids, "INPUT__1": attention_mask}, request.trace)
-        return outputs["OUTPUT__0"][:, 0]
+    async def ask_bert(self, excerpts, mask):
+        scores = np.full(len(excerpts), np.nan, np.float32)
+        if mask.any():
+            input_ids, attention_mask = pad(
+                self.tokens.encode([e for e, chosen in zip(excerpts, mask, strict=True) if chosen])
+            )
+            scores[mask] = await call("bert-large", {"INPUT__0": input_ids, "INPUT__1": attention_mask}, "OUTPUT__0")
+        return scores
 
-    async def ask_forest(self, request, excerpts):
-        outputs = await self.forest.call({"input__0": self.features.features(excerpts)}, request.trace)
-        return outputs["output__0"][:, 0]
+    async def ask_forest(self, excerpts, mask):
+        scores = np.full(len(excerpts), np.nan, np.float32)
+        if mask.any():
+            features = self.features.features([e for e, chosen in zip(excerpts, mask, strict=True) if chosen])
+            scores[mask] = await call("cuml", {"input__0": features}, "output__0")
+        return scores
+
+
+async def call(model, inputs, output):
+    request = pb_utils.InferenceRequest(
+        model_name=model,
+        inputs=[pb_utils.Tensor(name, array) for name, array in inputs.items()],
+        requested_output_names=[output],
+    )
+    response = await request.async_exec()
+    if response.has_error():
+        raise pb_utils.TritonModelException(response.error().message())
+    return response.output_tensors()[0].as_numpy()[:, 0]

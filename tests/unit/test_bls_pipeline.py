@@ -7,7 +7,6 @@ returned None, and no question to Triton after it.
 import asyncio
 import gc
 import threading
-import time
 import weakref
 
 import fake_triton
@@ -42,7 +41,7 @@ def test_what_does_not_wait_for_a_slow_child_goes_back_with_the_return_of_execut
 
 def test_a_fast_child_keeps_execute_until_the_answer(gated):
     request = asking(1, 2)
-    with serving(passing_on(merging(slow=False))) as server:
+    with serving(passing_on(merging(early_return=False))) as server:
         execution = server.execute(request)
         call = gated.next_call()
         assert not execution.done()
@@ -60,28 +59,7 @@ def test_what_waits_for_a_slow_child_is_answered_by_its_sender_after_execute_has
         assert not slow.answered.is_set()
         gated.next_call().let_through()
         assert answered_values(answer_to(slow)) == [1, 2]
-    assert slow.flags == [fake_triton.TRITONSERVER_RESPONSE_COMPLETE_FINAL]
-
-
-def test_a_slow_request_may_be_answered_before_execute_returns(gated):
-    child, last_may_end = merging(), threading.Event()
-
-    async def handle(request):
-        if request.inputs["rows"][0, 0] == 2:
-            await asyncio.to_thread(last_may_end.wait, PATIENCE_S)
-            return await echo(request)
-        return {"y": await child.rows(request, rows_of(request))}
-
-    slow, last = asking(1), asking(2)
-    with serving(handle) as server:
-        execution = server.execute(slow, last)
-        gated.next_call().let_through()
-        answer_to(slow)
-        assert not execution.done()
-        last_may_end.set()
-        execution.result(PATIENCE_S)
-    assert answered_values(slow.answers[0]) == [1]
-    assert answered_values(last.answers[0]) == [2]
+    assert slow.sent_flags == [fake_triton.TRITONSERVER_RESPONSE_COMPLETE_FINAL]
 
 
 def test_requests_of_one_execute_part_ways(gated):
@@ -90,13 +68,13 @@ def test_requests_of_one_execute_part_ways(gated):
     async def handle(request):
         match request.inputs["rows"][0, 0]:
             case 1:
-                return {"y": await child.rows(request, rows_of(request))}
+                return {"y": await child.rows(rows_of(request))}
             case 2:
                 raise ValueError("a bug")
         return await echo(request)
 
     requests = [asking(1), asking(2), asking(3)]
-    with serving(handle) as server:
+    with serving(handle, merge_requests=False) as server:
         server.execute(*requests).result(PATIENCE_S)
         assert [request.has_sender for request in requests] == [True, False, False]
         gated.next_call().let_through()
@@ -136,7 +114,7 @@ def test_a_handler_that_raises_after_it_waited_for_a_slow_child_answers_by_the_s
     child = merging()
 
     async def handle(request):
-        await child.rows(request, rows_of(request))
+        await child.rows(rows_of(request))
         raise ValueError("too late to say")
 
     request = asking(1)
@@ -194,7 +172,7 @@ def test_the_answer_waits_for_every_call_that_carries_the_trace(gated):
     slow, broken = merging(), merging("broken")
 
     async def handle(request):
-        return await together(slow.rows(request, rows_of(request)), broken.rows(request, rows_of(request)))
+        return await together(slow.rows(rows_of(request)), broken.rows(rows_of(request)))
 
     request = asking(1, trace="mine", parameters={"trace_children": True})
     with serving(handle) as server:
@@ -231,7 +209,7 @@ def test_a_send_that_fails_is_logged_and_frees_its_rows(gated):
     gated.open()
     lost = asking(1)
     lost.send_error = "the pipe is broken"
-    with serving(passing_on(merging()), max_rows=1) as server:
+    with serving(passing_on(merging())) as server:
         server.execute(lost)
         assert answered_values(*server.ask(asking(2))) == [2]
         server.requests.remove(lost)
@@ -243,7 +221,7 @@ def test_inputs_outlive_execute(gated):
     child = merging()
 
     async def handle(request):
-        first = await child.rows(request, rows_of(request))
+        first = await child.rows(rows_of(request))
         return {"y": first + request.inputs["rows"][:, :1]}
 
     request = asking(3, 4)
@@ -261,10 +239,11 @@ def test_a_slow_child_asked_for_after_the_answer_disturbs_nobody(gated):
 
     async def ask_too_late(request):
         await asyncio.to_thread(may_ask.wait, PATIENCE_S)
-        await child.rows(request, rows_of(request))
+        await child.rows(rows_of(request))
         has_asked.set()
 
     async def handle(request):
+        await asyncio.sleep(0)  # so that it runs on the event loop
         if request.inputs["rows"][0, 0] == 1:
             leftovers.append(asyncio.ensure_future(ask_too_late(request)))
             return await echo(request)
@@ -285,8 +264,8 @@ OUTCOMES = ("fast", "slow", "slow twice", "both", "raise", "slow then raise", "p
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.lists(st.sampled_from(OUTCOMES), min_size=1, max_size=5), min_size=1, max_size=6), st.integers(1, 8))
-def test_any_mix_of_outcomes_is_answered_once_each(batches, max_rows):
+@given(st.lists(st.lists(st.sampled_from(OUTCOMES), min_size=1, max_size=5), min_size=1, max_size=6))
+def test_any_mix_of_outcomes_is_answered_once_each(batches):
     fake_triton.reset()
 
     def answer(inputs):
@@ -296,29 +275,29 @@ def test_any_mix_of_outcomes_is_answered_once_each(batches, max_rows):
 
     fake_triton.CHILDREN.update(slow=answer, fast=answer)
     slow = merging("slow", in_flight=2, chunk_rows=3)
-    fast = merging("fast", slow=False)
+    fast = merging("fast", early_return=False)
 
     async def handle(request):
         rows = rows_of(request)
         match request.parameters["outcome"]:
             case "fast":
-                return {"y": await fast.rows(request, rows)}
+                return {"y": await fast.rows(rows)}
             case "slow" | "poisoned":
-                return {"y": await slow.rows(request, rows)}
+                return {"y": await slow.rows(rows)}
             case "slow twice":
-                await slow.rows(request, rows)
-                return {"y": await slow.rows(request, rows)}
+                await slow.rows(rows)
+                return {"y": await slow.rows(rows)}
             case "both":
-                first, second = await together(slow.rows(request, rows), fast.rows(request, rows))
+                first, second = await together(slow.rows(rows), fast.rows(rows))
                 return {"y": (first + second) // 2}
             case "slow then raise":
-                await slow.rows(request, rows)
+                await slow.rows(rows)
             case "cancel":
                 raise asyncio.CancelledError
         raise ValueError("a bug")
 
     expected = []
-    with serving(handle, max_rows=max_rows) as server:
+    with serving(handle, merge_requests=False) as server:
         for number, batch in enumerate(batches):
             requests = []
             for place, outcome in enumerate(batch):
@@ -345,25 +324,6 @@ def test_requests_that_come_the_moment_the_last_is_answered_are_served(gated):
             assert answered_values(*server.ask(asking(value))) == [value]
 
 
-def test_a_request_that_comes_just_as_the_last_one_ends_is_served(gated, monkeypatch):
-    first, second, overtaken = asking(1), asking(2), []
-    call_soon_threadsafe = asyncio.BaseEventLoop.call_soon_threadsafe
-
-    def late(loop, callback, *args):
-        if callback.__name__ == "_arrive":
-            gated.open()
-            answer_to(first)
-            time.sleep(PAUSE_S)  # in which the loop finds nothing to do
-            overtaken.append(callback)
-        return call_soon_threadsafe(loop, callback, *args)
-
-    monkeypatch.setattr(asyncio.BaseEventLoop, "call_soon_threadsafe", late)
-    with serving(passing_on(merging())) as server:
-        server.execute(first).result(PATIENCE_S)
-        assert answered_values(*server.ask(second)) == [2]
-    assert len(overtaken) == 1
-
-
 def test_no_requests_are_no_work():
     with serving(echo) as server:
         assert server.execute().result(PATIENCE_S) is None
@@ -378,12 +338,10 @@ def test_sys_exit_in_a_task_of_the_handler_leaves_the_model_alive():
             await together(leave())
         return await echo(request)
 
-    with serving(handle) as server:
-        with pytest.raises(SystemExit):
-            server.execute(asking(1)).result(PATIENCE_S)
-        server.requests.clear()  # Triton answers them: execute raised
-        [response] = server.ask(asking(2))
-    assert answered_values(response) == [2]
+    with serving(handle, merge_requests=False) as server:
+        left, answered = server.ask(asking(1), asking(2))
+    assert error_of(left) == (TritonError.INTERNAL, "SystemExit: 3")
+    assert answered_values(answered) == [2]
 
 
 def test_an_answered_request_keeps_no_memory():

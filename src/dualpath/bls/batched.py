@@ -1,0 +1,277 @@
+"""Send rows of different requests to a child in batches: what arrived together, and what waits while it is busy."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from dualpath.bls import inline
+from dualpath.bls.calls import Calls, Carried, Outputs, Retry, chosen
+from dualpath.bls.child import in_thread, note_failure, with_retries
+from dualpath.bls.errors import ChildError, ChildLate, ChildUnavailable, ConfigError
+from dualpath.bls.metrics import SIZES, Metrics
+from dualpath.bls.pace import SLOW_S, Cutter, Pace
+from dualpath.bls.request import Request
+from dualpath.bls.run import Run, current_run, owners
+from dualpath.bls.tensors import Array, concatenate
+from dualpath.bls.waiting import Group, Row, WaitingRows, groups_of
+
+MAX_WAITING_ROWS = 16_384
+"""Rows that wait at most while nothing tells how long that takes."""
+
+
+class BatchedChild:
+    """A model that this one calls with rows, those of different requests together.
+
+    Rows of requests that arrived together leave together. While the child is busy (as many calls in flight as
+    `in_flight`) rows wait; when a call comes back, the next chunk leaves: the row that has waited longest, and those
+    nearest to it in length among the next in line, so that padding is small. If a merged call fails, each request's
+    rows are tried again by themselves, unless the child is unavailable. Rows of a request that has expired, or that
+    its caller has cancelled, do not leave. A request whose rows would wait too long is refused at once.
+
+    A call carries the ids of its requests, joined by commas; the longest of their remaining times, or none if one has
+    none; the first trace. Rows whose forwarded parameters differ are not merged.
+
+    Args:
+        name, outputs, version, retry, forward, bf16, device, early_return, metrics: as for `Child`. Every output has
+            as many rows as went in.
+        collate: turns a chunk's rows into inputs by name, padding them to one length if they need it. Without it, a row
+            is a dict of arrays by input name, and the arrays are stacked.
+        in_flight: calls at a time; None learns from the calls' times how many pay.
+        chunk_rows: rows in a call while the child is busy; None learns how many pay.
+        max_rows: rows in a call, at most: the child's `max_batch_size`.
+        max_wait_s: how long the rows ahead of a request may take for it to be accepted.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        outputs: str | Sequence[str],
+        collate: Callable[[Sequence[Any]], Mapping[str, Any]] | None = None,
+        *,
+        in_flight: int | None = None,
+        chunk_rows: int | None = None,
+        max_rows: int | None = None,
+        max_wait_s: float = 60.0,
+        version: int = -1,
+        retry: Retry | None = None,
+        forward: Collection[str] = (),
+        bf16: Collection[str] = (),
+        device: int | None = None,
+        early_return: bool | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self.name = name
+        self._calls = Calls(name, outputs, version, bf16, device, metrics)
+        self._collate = collate or stack
+        self._retry = retry
+        self._forward = tuple(forward)
+        self._early_return = early_return
+        self._metrics = metrics
+        self._max_wait_s = max_wait_s
+        self._max_rows = max_rows or chunk_rows or 512
+        self._cutter = Cutter(in_flight, chunk_rows, self._max_rows)
+        self._pace = Pace()
+        self._row_s: float | None = None  # seconds in which the child takes a row, calls side by side
+        self._waiting = WaitingRows()
+        self._callers: set[asyncio.Task[Any]] = set()
+        self._peaks: list[list[int]] = []  # of each call under way: the most that were so with it
+
+    async def rows(self, rows: Sequence[Any]) -> Any:
+        """Have rows answered.
+
+        Args:
+            rows: at least one; what `collate` takes.
+        Returns:
+            As many rows of the child's output, in order; or arrays by name if several outputs were named.
+        Raises:
+            ChildFailed: the child failed with these rows.
+            ChildUnavailable: it cannot be reached, or too many rows wait for it.
+            ChildLate: the request's timeout ended first, or would.
+            CallerGone: the caller cancelled the request.
+            ConfigError: the child has no such input or output, or its answer another number of rows.
+        """
+        run = current_run()
+        if run is None:
+            raise RuntimeError(f"{self.name}.rows: expected code that a Pipeline's graph calls, got other code.")
+        if not len(rows):
+            raise ValueError(f"{self.name}: expected at least one row, got none.")
+        if known := run.memo.recall(self, rows):
+            answers = known
+        elif run.inline:
+            return self._calls.given(await self._inline(run, rows))
+        else:
+            answers = await self._queued(run, rows)
+        if run.inline:
+            run.memo.note(self, rows, answers)
+        outputs = {name: concatenate([answer[name] for answer in answers]) for name in answers[0]}
+        return self._calls.given(outputs)
+
+    async def _inline(self, run: Run, rows: Sequence[Any]) -> Outputs:
+        """Send all rows in one call, if it takes a moment only."""
+        if error := run.memo.unavailable.get(self):
+            raise error
+        if (
+            self._early_return
+            or len(rows) > self._max_rows
+            or (self._early_return is None and self._is_slow(len(rows)))
+        ):
+            whose = owners.get()
+            raise inline.Leave(None if whose is None else whose.tolist())
+        started = time.perf_counter()
+        carried = Carried.by([run.request], self._forward)
+        try:
+            outputs: Outputs = await inline.call(partial(self._ask, self._collate(rows), len(rows), carried, 1))
+        except ChildError as error:
+            raise note_failure(self, run, error, self._retry) from None
+        run.memo.note(self, rows, _Answers(outputs, len(rows)))
+        if self._metrics:
+            self._metrics.observe("stage_seconds", time.perf_counter() - started, stage=self.name)
+        return outputs
+
+    def _is_slow(self, n_rows: int) -> bool:
+        if n_rows > self._max_rows:
+            return True
+        return self._pace.seconds(n_rows) > SLOW_S if self._early_return is None else self._early_return
+
+    def _ask(self, inputs: Mapping[str, Any], n_rows: int, carried: Carried, peak: int | list[int]) -> Outputs:
+        """Call the child and learn from it. Blocks."""
+        started = time.perf_counter()
+        outputs = self._calls.ask(inputs, carried)
+        elapsed_s = time.perf_counter() - started
+        for name, rows in outputs.items():
+            if not rows.ndim or len(rows) != n_rows:
+                got = f"{len(rows)} rows" if rows.ndim else "no batch dimension"
+                raise self._calls.misconfigured(f"expected {n_rows} rows in output {name!r}, got {got}.")
+        n_calling = peak if isinstance(peak, int) else peak[0]
+        self._pace.note(n_rows, elapsed_s)
+        self._cutter.note(n_rows, n_calling, elapsed_s)
+        row_s = elapsed_s / (n_rows * n_calling)
+        self._row_s = row_s if self._row_s is None else 0.9 * self._row_s + 0.1 * row_s
+        if self._metrics:
+            self._metrics.observe_now("chunk_rows", n_rows, {"child": self.name}, SIZES)
+        return outputs
+
+    async def _queued(self, run: Run, rows: Sequence[Any]) -> list[Any]:
+        """Let rows wait for their turn, on the event loop, and return each one's answer."""
+        request = run.request
+        self._refuse_what_would_wait_too_long(request, len(rows))
+        kind = tuple(chosen(request.parameters, self._forward).items())
+        group = Group(request, kind, len(rows), run.attempts.pop(self, 0))
+        self._waiting.add(rows, group)
+        self._start_calls()
+        started = time.perf_counter()
+        try:
+            async with asyncio.timeout_at(request.deadline):  # the loop's clock is time.monotonic
+                return await group.answer
+        except TimeoutError:
+            raise self._late("got none") from None
+        finally:
+            if self._metrics:
+                self._metrics.observe("stage_seconds", time.perf_counter() - started, stage=self.name)
+
+    def _refuse_what_would_wait_too_long(self, request: Request, n_rows: int) -> None:
+        wait_s = len(self._waiting) * (self._row_s or 0.0)
+        remaining_s = request.remaining_s()
+        if remaining_s is not None and wait_s >= remaining_s:
+            raise self._late(f"got a queue of {wait_s:.1f} s" if wait_s else "got none")
+        if wait_s > self._max_wait_s or len(self._waiting) + n_rows > MAX_WAITING_ROWS > n_rows:
+            self._calls.count("unavailable")
+            retry_s = max(1, math.ceil(wait_s - self._max_wait_s))
+            raise ChildUnavailable(
+                self.name,
+                f"expected a queue of at most {self._max_wait_s:g} s, got one of {wait_s:.0f} s. Retry in {retry_s} s.",
+            )
+
+    def _late(self, got: str) -> ChildLate:
+        self._calls.count("late")
+        return ChildLate(self.name, f"expected an answer within the request's timeout, {got}.")
+
+    def _start_calls(self) -> None:
+        """Start callers for the waiting rows. Each takes its first chunk a moment later, when all requests that arrived
+        together have brought their rows."""
+        in_flight = self._cutter.in_flight(len(self._waiting))
+        while len(self._callers) < in_flight and len(self._callers) - len(self._peaks) < len(self._waiting):
+            self._callers.add(asyncio.get_running_loop().create_task(self._call_while_rows_wait()))
+
+    async def _call_while_rows_wait(self) -> None:
+        caller = asyncio.current_task()
+        assert caller
+        try:
+            while chunk := self._waiting.take(self._rows_in_call, self._cutter.chunk_rows):
+                peak = [len(self._peaks) + 1]
+                self._peaks.append(peak)
+                for other in self._peaks:
+                    other[0] = max(other[0], len(self._peaks))
+                try:
+                    await self._run(chunk, peak)
+                finally:
+                    self._peaks = [other for other in self._peaks if other is not peak]
+        finally:
+            self._callers.discard(caller)
+
+    def _rows_in_call(self, n_waiting: int) -> int:
+        return self._cutter.rows_in_call(n_waiting, len(self._peaks))
+
+    async def _run(self, chunk: list[Row], peak: list[int]) -> None:
+        try:
+            if asking := [group for group in groups_of(chunk) if group.has_waited()]:
+                await asyncio.gather(*(group.drop_if_cancelled() for group in asking))
+            if chunk := [row for row in chunk if not row.is_settled()]:
+                await self._answer(chunk, peak)
+        except Exception as error:
+            for group in groups_of(chunk):
+                group.fail(error)
+
+    async def _answer(self, chunk: list[Row], peak: list[int]) -> None:
+        groups = groups_of(chunk)
+        requests = [group.request for group in groups]
+        try:
+            attempt = max(group.attempt for group in groups)
+            outputs = await with_retries(self._retry, partial(self._call, chunk, requests, peak), requests, attempt)
+        except Exception as error:
+            if len(groups) == 1 or isinstance(error, (ChildUnavailable, ConfigError)):
+                for group in groups:
+                    group.fail(error)
+                return
+            for group in groups:
+                if not group.answer.done():
+                    await self._answer([row for row in chunk if row.group is group], peak)
+            return
+        for row, answer in zip(chunk, _Answers(outputs, len(chunk)), strict=True):
+            row.group.fill(row.index, answer)
+
+    async def _call(self, chunk: list[Row], requests: list[Request], peak: list[int]) -> Outputs:
+        inputs = self._collate([row.row for row in chunk])
+        carried = Carried.by(requests, self._forward)
+        trace = next((request.trace for request in requests if request.trace and not request.trace.closed), None)
+        if trace is None:
+            return await in_thread(partial(self._ask, inputs, len(chunk), carried, peak))
+        carried = Carried(carried.request_id, carried.timeout_us, carried.parameters, trace.raw)
+        return await trace.lend(in_thread(partial(self._ask, inputs, len(chunk), carried, peak)))
+
+
+def stack(rows: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    """Stack rows, each a dict of arrays by input name, along a new first dimension."""
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+class _Answers(Sequence[Outputs]):
+    """The rows of several outputs, each a dict of arrays of one row."""
+
+    def __init__(self, outputs: Outputs, n_rows: int) -> None:
+        self._outputs, self._n_rows = outputs, n_rows
+
+    def __len__(self) -> int:
+        return self._n_rows
+
+    def __getitem__(self, index: Any) -> Any:
+        if not 0 <= index < self._n_rows:
+            raise IndexError(index)
+        return {name: rows[index : index + 1] for name, rows in self._outputs.items()}

@@ -1,0 +1,203 @@
+"""Make calls to one model: what a call carries, what it gives, and what its errors mean."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dualpath.bls.errors import ChildError, ChildFailed, ChildLate, ChildUnavailable, ConfigError
+from dualpath.bls.metrics import Metrics
+from dualpath.bls.request import Request
+from dualpath.bls.tensors import Array, to_array, to_tensors
+from dualpath.bls.triton import pb_utils
+
+MAX_ID = 256
+"""Characters of the ids that a merged call carries."""
+
+# Before release 25.04 all of a child's errors arrive as INTERNAL; only Triton's own words tell them apart.
+_BEGIN = (
+    r"^(Model \S+ - Error when running inference: )?(Failed for execute the inference request\. )?"
+    r"(\[request id: .*?\] )?"
+)
+_UNAVAILABLE = re.compile(
+    _BEGIN + r"(Model '[^']*' is not ready|Request for unknown model: |Stub process '[^']*' is not healthy"
+    r"|Exceeds maximum queue size|Server is stopping)"
+)
+_LATE = re.compile(_BEGIN + r"Request timeout expired")
+_INVALID = re.compile(_BEGIN + r"(unexpected shape for input|inference request batch-size must be|input byte size)")
+_MISCONFIGURED = re.compile(
+    _BEGIN + r"(unexpected inference (in|out)put|expected \d+ inputs but got|expected number of inputs"
+    r"|inference input data-type is|input '[^']*' data-type)"
+)
+
+Outputs = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Retry:
+    """How a call that failed is made again, as long as the request's deadline allows.
+
+    Args:
+        times: how often at most, after the first call.
+        on: for which kinds of error: "unavailable", "failed", "late".
+        delay_s: seconds before the first time; each further time waits twice as long.
+    """
+
+    times: int = 1
+    on: Collection[str] = ("unavailable",)
+    delay_s: float = 0.05
+
+    def delay_before(self, attempt: int, error: ChildError, remaining_s: float | None) -> float | None:
+        """Return how many seconds to wait before a further call; None if there is to be none."""
+        delay_s: float = self.delay_s * 2 ** (attempt - 1)
+        if attempt > self.times or error.kind not in self.on or (remaining_s is not None and remaining_s <= delay_s):
+            return None
+        return delay_s
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What a call takes over from the requests that it serves."""
+
+    request_id: str = ""
+    timeout_us: int = 0
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    trace: Any = None
+
+    @classmethod
+    def by(cls, requests: Sequence[Request], forward: Collection[str]) -> Carried:
+        """Take over the ids, the longest remaining time (none if one request has none) and chosen parameters."""
+        remaining = [request.longest_remaining_s() for request in requests]
+        timeout_us = 0 if None in remaining else max(1, round(max(filter(None, remaining), default=0.0) * 1e6))
+        return cls(
+            ",".join(filter(None, (request.id for request in requests)))[:MAX_ID],
+            timeout_us,
+            chosen(requests[0].parameters, forward),
+        )
+
+
+def chosen(parameters: Mapping[str, Any], forward: Collection[str]) -> dict[str, Any]:
+    """Return the parameters that a call takes over: those named, or all by "*"."""
+    return {name: value for name, value in parameters.items() if name in forward or "*" in forward} if forward else {}
+
+
+class Calls:
+    """Makes calls to one model. Every method blocks.
+
+    Args:
+        outputs: one output's name, or several; a name that ends in "?" may be missing in an answer.
+        bf16: inputs whose arrays are the bits of BF16.
+        device: None for outputs on the CPU, a GPU's number for outputs that stay there.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        outputs: str | Sequence[str],
+        version: int,
+        bf16: Collection[str],
+        device: int | None,
+        metrics: Metrics | None,
+    ) -> None:
+        self.name = name
+        self.is_single = isinstance(outputs, str)
+        names = [outputs] if isinstance(outputs, str) else list(outputs)
+        self.outputs = [each.removesuffix("?") for each in names]
+        self._required = [each for each in names if not each.endswith("?")]
+        self._version = version
+        self._bf16 = frozenset(bf16)
+        self._device = device
+        self._metrics = metrics
+        self._memory: Any = None
+        self._reported: set[str] = set()
+
+    def ask(self, inputs: Mapping[str, Any], carried: Carried) -> Outputs:
+        """Call the model once and return its outputs by name.
+
+        Raises:
+            ChildError: it gave none.
+            ConfigError: its inputs or outputs are not those that the call names.
+        """
+        return self._outputs(self._guarded(self._request(inputs, carried).exec))
+
+    def stream(self, inputs: Mapping[str, Any], carried: Carried) -> Iterator[Outputs]:
+        """Call a decoupled model and yield the outputs of each of its responses."""
+        request = self._request(inputs, carried)
+        responses = iter(self._guarded(lambda: request.exec(decoupled=True)))
+        while True:
+            try:
+                response = self._guarded(lambda: next(responses))
+            except StopIteration:
+                return
+            if response.has_error() or response.output_tensors():  # the last one may say no more than that
+                yield self._outputs(response)
+
+    def _request(self, inputs: Mapping[str, Any], carried: Carried) -> Any:
+        if self._memory is None:
+            kind = pb_utils.TRITONSERVER_MEMORY_CPU if self._device is None else pb_utils.TRITONSERVER_MEMORY_GPU
+            self._memory = pb_utils.PreferredMemory(kind, self._device or 0)
+        return pb_utils.InferenceRequest(
+            model_name=self.name,
+            model_version=self._version,
+            inputs=to_tensors(inputs, self._bf16),  # type: ignore[arg-type]
+            requested_output_names=self.outputs,
+            preferred_memory=self._memory,
+            request_id=carried.request_id,
+            timeout=carried.timeout_us,
+            **({"parameters": dict(carried.parameters)} if carried.parameters else {}),
+            **({"trace": carried.trace} if carried.trace else {}),
+        )
+
+    def _guarded(self, make: Callable[[], Any]) -> Any:
+        try:
+            return make()
+        except pb_utils.TritonModelException as error:
+            raise self._failure(str(error)) from error
+
+    def _outputs(self, response: Any) -> Outputs:
+        if response.has_error():
+            error = response.error()
+            raise self._failure(error.message(), error.code())
+        outputs = {tensor.name(): to_array(tensor) for tensor in response.output_tensors()}
+        for name in self._required:
+            if name not in outputs:
+                raise self.misconfigured(f"expected an output {name!r}, got {', '.join(outputs) or 'none'}.")
+        self.count("ok")
+        return outputs
+
+    def misconfigured(self, message: str) -> ConfigError:
+        """Return the error that says how the model differs from what is expected of it; the log says it once."""
+        error = ConfigError(f"{self.name}: {message}")
+        self.count("failed")
+        if message not in self._reported and len(self._reported) < 16:
+            self._reported.add(message)
+            pb_utils.Logger.log_error(f"configuration: {error} Correct this model's config or the child's.")
+        return error
+
+    def _failure(self, message: str, code: int | None = None) -> Exception:
+        if code == pb_utils.TritonError.INTERNAL:
+            code = None  # what releases before 25.04 say of every error
+        if _MISCONFIGURED.search(message):
+            return self.misconfigured(message)
+        error: ChildError
+        if _LATE.search(message):
+            error = ChildLate(self.name, message)
+        elif code == pb_utils.TritonError.UNAVAILABLE or _UNAVAILABLE.search(message):
+            error = ChildUnavailable(self.name, message)
+        else:
+            if code is None and _INVALID.search(message):
+                code = pb_utils.TritonError.INVALID_ARG
+            error = ChildFailed(self.name, message, code)
+        self.count(error.kind)
+        return error
+
+    def count(self, outcome: str) -> None:
+        """Count a call in `bls_calls`."""
+        if self._metrics:
+            self._metrics.count_now("calls", child=self.name, outcome=outcome)
+
+    def given(self, outputs: Outputs) -> Any:
+        """Return one output as an array, several by name."""
+        return outputs.get(self.outputs[0]) if self.is_single else outputs

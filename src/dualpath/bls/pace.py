@@ -1,0 +1,124 @@
+"""How long a child's calls take, learnt from those made."""
+
+from __future__ import annotations
+
+import math
+
+SLOW_S = 0.005
+"""A child whose calls take longer must not keep `execute`."""
+
+MEMORY = 0.95
+"""What each call leaves of the weight of those before it: about twenty count."""
+
+FIRST_ROWS = 4
+"""Rows of a first call; a later one has at most twice as many as the largest before it."""
+
+MOST_IN_FLIGHT = 4
+"""Calls at a time that are tried where nobody says how many."""
+
+ENOUGH_CALLS = 6
+"""Calls that tell how long one takes."""
+
+
+class Pace:
+    """Seconds per call as a line over its rows: a fixed part, and a part for each row."""
+
+    def __init__(self) -> None:
+        self._weight = self._n = self._s = self._nn = self._ns = 0.0
+
+    @property
+    def is_known(self) -> bool:
+        return self._weight > 0
+
+    def note(self, n_rows: int, elapsed_s: float) -> None:
+        """Learn from a call."""
+        self._weight = MEMORY * self._weight + 1
+        self._n = MEMORY * self._n + n_rows
+        self._s = MEMORY * self._s + elapsed_s
+        self._nn = MEMORY * self._nn + n_rows * n_rows
+        self._ns = MEMORY * self._ns + n_rows * elapsed_s
+
+    def seconds(self, n_rows: int) -> float:
+        """Return how long a call of so many rows will take; infinity before the first call."""
+        if not self._weight:
+            return math.inf
+        mean_n, mean_s = self._n / self._weight, self._s / self._weight
+        spread = self._nn / self._weight - mean_n**2
+        if spread < 0.01:  # all calls had as many rows: nothing tells what a row adds
+            return mean_s
+        per_row = max(0.0, (self._ns / self._weight - mean_n * mean_s) / spread)
+        return max(mean_s * 0.1, mean_s + per_row * (n_rows - mean_n))
+
+
+class Cutter:
+    """Decides how many calls are under way at a time and how many rows each has; learns what is not said.
+
+    Args:
+        in_flight: calls at a time; None learns how many pay.
+        chunk_rows: rows in a call, at most; None learns how many pay.
+        max_rows: rows in a call, at most, whatever pays.
+    """
+
+    def __init__(self, in_flight: int | None, chunk_rows: int | None, max_rows: int) -> None:
+        self.chunk_rows = chunk_rows or max_rows
+        self._in_flight = in_flight
+        self._is_chunk_given = chunk_rows is not None
+        self._largest = FIRST_ROWS
+        self._paces = {n: Pace() for n in range(1, (in_flight or MOST_IN_FLIGHT) + 1)}
+        self._n_calls = dict.fromkeys(self._paces, 0)
+
+    def note(self, n_rows: int, n_in_flight: int, elapsed_s: float) -> None:
+        """Learn from a call, beside which others were under way: so many with it, at most."""
+        n_in_flight = min(n_in_flight, len(self._paces))
+        self._paces[n_in_flight].note(n_rows, elapsed_s)
+        self._n_calls[n_in_flight] += 1
+        self._largest = max(self._largest, n_rows)
+
+    def in_flight(self, n_rows: int) -> int:
+        """Return how many calls so many rows are worth."""
+        return self._in_flight or self._plan(n_rows)[0]
+
+    def rows_in_call(self, n_rows: int, n_calling: int) -> int:
+        """Return how many of the waiting rows the next call takes: no more than leaves some for every idle instance."""
+        if self._in_flight and self._is_chunk_given:
+            return min(self.chunk_rows, _shares(n_rows, self._in_flight - n_calling))
+        in_flight, chunk_rows = self._plan(n_rows)
+        return min(chunk_rows, _shares(n_rows, max(1, in_flight - n_calling)))
+
+    def _plan(self, n_rows: int) -> tuple[int, int]:
+        """Return calls at a time and rows in each: the fewest that are within a twentieth of the highest rate."""
+        plans = [
+            (min(n_rows, calls * rows) / self._paces[calls].seconds(rows), calls, rows)
+            for calls in self._worth_trying()
+            for rows in self._sizes(n_rows, calls)
+            if self._paces[calls].is_known
+        ]
+        if unknown := [calls for calls in self._worth_trying() if self._n_calls[calls] < ENOUGH_CALLS]:
+            return unknown[0], self._sizes(n_rows, unknown[0])[-1]
+        best = max(rate for rate, _, _ in plans)
+        return min((calls, rows) for rate, calls, rows in plans if rate >= 0.95 * best)
+
+    def _worth_trying(self) -> list[int]:
+        """Return the numbers of calls at a time that are known, and the next one if the last one paid."""
+        if self._in_flight:
+            return [self._in_flight]
+        worth = [1]
+        for calls in range(2, len(self._paces) + 1):
+            if self._n_calls[calls - 1] < ENOUGH_CALLS or (calls > 2 and not self._pays(calls - 1)):
+                break
+            worth.append(calls)
+        return worth
+
+    def _pays(self, calls: int) -> bool:
+        rows = min(self._largest, self.chunk_rows)
+        return calls / self._paces[calls].seconds(rows) > 1.05 * (calls - 1) / self._paces[calls - 1].seconds(rows)
+
+    def _sizes(self, n_rows: int, calls: int) -> list[int]:
+        if self._is_chunk_given:
+            return [self.chunk_rows]
+        most = min(self.chunk_rows, 2 * self._largest, _shares(n_rows, calls))
+        return sorted({min(most, 1 << power) for power in range(most.bit_length() + 1)})
+
+
+def _shares(n_rows: int, n: int) -> int:
+    return max(1, -(-n_rows // n))

@@ -1,0 +1,325 @@
+"""Serve a model.py in this process, as Triton's Python backend does: one thread initialises, executes and finalizes."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import queue
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dualpath.bls.testing import backend, validation
+from dualpath.bls.testing.backend import InferenceRequest, InferenceResponse, TritonError
+from dualpath.bls.testing.config import read
+from dualpath.bls.testing.received import ReceivedRequest
+
+Arrays = dict[str, npt.NDArray[Any]]
+Children = Mapping[str, backend.Child | Path | str]
+
+PATIENCE_S = 30.0
+"""How long an answer may take unless a test says otherwise: reached only if something hangs."""
+
+
+class RequestFailed(Exception):
+    """A request was answered with an error.
+
+    Attributes:
+        code: Triton's name of it, such as "INVALID_ARG".
+    """
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A request that the model has got."""
+
+    request: ReceivedRequest
+    config: Mapping[str, Any]
+    outputs: Collection[str]
+
+    def result(self, timeout_s: float = PATIENCE_S) -> Arrays:
+        """Wait for the answer and return its outputs by name.
+
+        Raises:
+            RequestFailed: the answer is an error.
+            TimeoutError: it did not come.
+        """
+        response = self.request.answer(0, timeout_s)
+        self.check()
+        return self._arrays(response or InferenceResponse())
+
+    def stream(self, timeout_s: float = PATIENCE_S) -> Iterator[Arrays]:
+        """Yield the outputs of each answer of a decoupled model as it comes; raise as `result` does."""
+        index = 0
+        while (response := self.request.answer(index, timeout_s)) is not None:
+            yield self._arrays(response)
+            index += 1
+        self.check()
+
+    def cancel(self) -> None:
+        """Let the caller go: the model is told so if it asks."""
+        self.request.is_cancelled_by_caller = True
+
+    def check(self) -> None:
+        """Raise AssertionError if the model broke one of Triton's rules with this request."""
+        assert not self.request.violations, "; ".join(self.request.violations)
+
+    def _arrays(self, response: InferenceResponse) -> Arrays:
+        if (error := response.error()) is not None:
+            raise RequestFailed(error.message(), error.code().name)
+        dtypes = {tensor["name"]: validation.dtype_of(tensor) for tensor in self.config["output"]}
+        return {
+            name: validation.to_wire(array, "BYTES" if array.dtype.kind in "OS" else "")
+            for name, array in response.arrays().items()
+            if name in dtypes and name in self.outputs
+        }
+
+
+class Model:
+    """A served model.py.
+
+    Attributes:
+        name: the model's, that of its folder.
+        config: its config, as Triton completes it.
+        instance: the TritonPythonModel object.
+    """
+
+    def __init__(self, folder: Path, version: int, parameters: Mapping[str, str], gpu: int | None) -> None:
+        self.name = folder.name
+        self.config = read(folder)
+        self.config["parameters"] |= {name: {"string_value": value} for name, value in parameters.items()}
+        self.is_decoupled = backend.using_decoupled_model_transaction_policy(self.config)
+        self._args = {
+            "model_config": json.dumps(self.config),
+            "model_instance_kind": "CPU" if gpu is None else "GPU",
+            "model_instance_name": f"{self.config['instance_group'][0]['name']}_0",
+            "model_instance_device_id": str(gpu or 0),
+            "model_repository": str(folder),
+            "model_version": str(version),
+            "model_name": self.name,
+        }
+        self._work: queue.Queue[tuple[Callable[[], Any], Future[Any]] | None] = queue.Queue()
+        self._pending: list[Pending] = []
+        threading.Thread(target=self._run, name=self.name, daemon=True).start()
+        self.instance: Any = self._do(lambda: self._load(folder / str(version) / self.config["default_model_filename"]))
+
+    def infer(self, inputs: Mapping[str, npt.ArrayLike], **options: Any) -> Arrays:
+        """Send a request, wait for its answer and return the outputs by name; options as for `start`.
+
+        Raises:
+            RequestFailed: Triton refused the request, or the model answered with an error.
+        """
+        return self.start(inputs, **options).result()
+
+    def stream(self, inputs: Mapping[str, npt.ArrayLike], **options: Any) -> Iterator[Arrays]:
+        """Send a request to a decoupled model and yield the outputs of each answer."""
+        return self.start(inputs, **options).stream()
+
+    def start(self, inputs: Mapping[str, npt.ArrayLike], **options: Any) -> Pending:
+        """Send a request and return at once.
+
+        Args:
+            inputs: arrays by name, with the batch dimension if the model has one; BF16 as its bits, uint16.
+            options: `parameters` by name, `timeout_s`, `request_id`, `outputs` (names; by default all), `trace`.
+        """
+        return self.start_together([inputs], **options)[0]
+
+    def start_together(self, requests: Sequence[Mapping[str, npt.ArrayLike]], **options: Any) -> list[Pending]:
+        """Send several requests that one `execute` receives, as with dynamic batching; options are for each."""
+        pending = [self._request(inputs, **options) for inputs in requests]
+        self._pending += pending
+        if asked := [each.request for each in pending if not each.request.answered.is_set()]:
+            self._submit(lambda: self._execute(asked))
+        return pending
+
+    def answer(self, call: InferenceRequest) -> Iterator[InferenceResponse]:
+        """Answer a request of another model."""
+        bf16 = {tensor.name() for tensor in call.inputs if tensor.is_bf16()}
+        inputs = {tensor.name(): tensor.array() for tensor in call.inputs}
+        outputs = call.requested_output_names
+        if why := validation.refusal(self.config, inputs, outputs, call.request_id):
+            yield InferenceResponse(error=TritonError(f"Model {self.name} - Error when running inference: {why}"))
+            return
+        request = ReceivedRequest(
+            {name: np.array(array) for name, array in inputs.items()},
+            call.parameters, call.timeout, call.trace, call.request_id, outputs or self._outputs(), bf16,
+        )  # fmt: skip
+        request.is_decoupled = self.is_decoupled
+        self._submit(lambda: self._execute([request]))
+        index = 0
+        while (response := request.answer(index, PATIENCE_S)) is not None:
+            kept = [tensor for tensor in response.output_tensors() if not outputs or tensor.name() in outputs]
+            yield InferenceResponse(kept, response.error())
+            index += 1
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Return the sum of a metric's values that have these labels. `bls.Metrics` passes them on once a second and
+        as the model is finalized: ask after the block of `serve`."""
+        wanted = set(labels.items())
+        return sum(value for given, value in backend.METRICS[name].items() if wanted <= set(given))
+
+    @property
+    def calls(self) -> list[InferenceRequest]:
+        """The calls that children received, in order."""
+        return backend.CALLS
+
+    @property
+    def log(self) -> list[tuple[str, str]]:
+        """What was logged: (level, text)."""
+        return backend.LOGGED
+
+    def close(self) -> None:
+        """Finalize the model, and check that each request was answered exactly once and by Triton's rules."""
+        try:
+            if hasattr(self.instance, "finalize"):
+                self._do(self.instance.finalize)
+        finally:
+            self._work.put(None)
+        for pending in self._pending:
+            assert pending.request.answered.is_set(), f"{self.name}: a request was never answered"
+            pending.check()
+
+    def _outputs(self) -> list[str]:
+        return [tensor["name"] for tensor in self.config["output"]]
+
+    def _request(
+        self,
+        inputs: Mapping[str, npt.ArrayLike],
+        *,
+        parameters: Mapping[str, Any] | None = None,
+        timeout_s: float = 0,
+        request_id: str = "",
+        outputs: Collection[str] | None = None,
+        trace: Any = None,
+    ) -> Pending:
+        dtypes = {tensor["name"]: validation.dtype_of(tensor) for tensor in self.config["input"]}
+        arrays = {name: validation.to_wire(array, dtypes.get(name, "")) for name, array in inputs.items()}
+        bf16 = [name for name in arrays if dtypes.get(name) == "BF16"]
+        asked = list(outputs or self._outputs())
+        request = ReceivedRequest(arrays, parameters, round(timeout_s * 1e6), trace, request_id, asked, bf16)
+        request.is_decoupled = self.is_decoupled
+        if why := validation.refusal(self.config, arrays, outputs or (), request_id):
+            request.take(InferenceResponse(error=TritonError(why, TritonError.INVALID_ARG)))
+        return Pending(request, self.config, asked)
+
+    def _execute(self, requests: list[ReceivedRequest]) -> None:
+        try:
+            answers = self.instance.execute(requests)
+            if self.is_decoupled and answers is None:
+                return
+            if len(answers) != len(requests):
+                raise _Wrong(
+                    "Number of InferenceResponse objects do not match the number of InferenceRequest objects. "
+                    f"InferenceRequest(s) size is:{len(requests)}, and InferenceResponse(s) size is:{len(answers)}\n"
+                )
+            for answer in answers:
+                if answer is not None and not isinstance(answer, InferenceResponse):
+                    raise _Wrong(
+                        "Expected an 'InferenceResponse' object in the execute function return list, found type "
+                        f"'{type(answer)}'."
+                    )
+        except Exception as error:
+            message = f"Failed to process the request(s) for model '{self._args['model_instance_name']}', message: "
+            for request in requests:
+                request.take(InferenceResponse(error=TritonError(message + _as_triton_says(error))))
+            return
+        for request, answer in zip(requests, answers, strict=True):
+            request.end_of_execute(answer)
+
+    def _load(self, path: Path) -> Any:
+        spec = importlib.util.spec_from_file_location(f"dualpath_tested_{self.name}", path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.path.insert(0, str(path.parent))  # a model.py may import what lies beside it
+        try:
+            spec.loader.exec_module(module)
+            instance = module.TritonPythonModel()
+            if hasattr(instance, "initialize"):
+                instance.initialize(self._args)
+        finally:
+            sys.path.remove(str(path.parent))
+        return instance
+
+    def _submit(self, function: Callable[[], Any]) -> Future[Any]:
+        future: Future[Any] = Future()
+        self._work.put((function, future))
+        return future
+
+    def _do(self, function: Callable[[], Any]) -> Any:
+        return self._submit(function).result(PATIENCE_S)
+
+    def _run(self) -> None:
+        while work := self._work.get():
+            function, future = work
+            try:
+                future.set_result(function())
+            except BaseException as error:
+                future.set_exception(error)
+
+
+class _Wrong(Exception):
+    """What Triton itself finds wrong with what `execute` returned."""
+
+
+def _as_triton_says(error: Exception) -> str:
+    if isinstance(error, _Wrong):
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)[1:]
+    lines = "".join(f"  {frame.filename}({frame.lineno}): {frame.name}\n" for frame in reversed(frames))
+    return f"{type(error).__name__}: {error}\n\nAt:\n{lines}"
+
+
+@contextmanager
+def serve(
+    folder: Path | str,
+    *,
+    children: Children | None = None,
+    version: int = 1,
+    parameters: Mapping[str, str] | None = None,
+    gpu: int | None = None,
+    error_codes: bool = True,
+) -> Iterator[Model]:
+    """Serve a model's folder, which holds config.pbtxt and the version's model.py, inside the block.
+
+    Args:
+        folder: the model's, in a model repository or not.
+        children: what other models do, by name: a function from arrays by input name to arrays by output name; a
+            generator function of such, which is a decoupled model; or the folder of another Python model. A function
+            may raise `TritonError`, to choose the code, or any other exception.
+        version: whose model.py is served.
+        parameters: replace those of config.pbtxt.
+        gpu: the number of the GPU that the instance is told to run on.
+        error_codes: whether the code of a child's error reaches the model, as from Triton 25.04 on. In 24.10 each
+            arrives as INTERNAL.
+    Raises:
+        AssertionError: the model broke one of Triton's rules: a request answered twice or never, say.
+    """
+    sys.modules.setdefault("triton_python_backend_utils", backend)
+    backend.reset()
+    backend.KEPT["error codes"] = error_codes
+    with ExitStack() as models:
+
+        def served(path: Path | str, **options: Any) -> Model:
+            model = Model(Path(path).absolute(), **options)
+            models.callback(model.close)
+            return model
+
+        for name, child in (children or {}).items():
+            is_folder = isinstance(child, (Path, str))
+            plain: dict[str, Any] = {"version": 1, "parameters": {}, "gpu": None}
+            backend.CHILDREN[name] = served(child, **plain) if is_folder else child  # type: ignore[arg-type, assignment]
+        yield served(folder, version=version, parameters=parameters or {}, gpu=gpu)

@@ -1,0 +1,111 @@
+"""Ensembles of many shapes, each scaffolded and served beside its BLS model: the same answers, the same failures."""
+
+import re
+
+import numpy as np
+import pytest
+import tritonclient.grpc as grpcclient
+
+from dualpath.convert.ensemble import load
+from dualpath.convert.plan import plan, steps_of
+from dualpath.convert.scaffold import scaffold
+from dualpath.serving import installation
+from dualpath.serving.client import connect
+from dualpath.serving.server import TritonServer
+from foreign import SERVED, build
+from same_answers import Failure, ask, ask_stream, made_up
+
+STREAMED = ("chat",)
+PAIRS = [*((name, f"{name}_bls") for name in SERVED), ("intent", "intent_opened")]
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory):
+    repository = build(tmp_path_factory.mktemp("scaffold") / "models")
+    for name in SERVED:
+        scaffold(repository / name)
+    scaffold(repository / "intent", out="intent_opened", inline=True, vendor=True)
+    return repository
+
+
+@pytest.fixture(scope="module")
+def client(foreign):
+    log = foreign.parent / "triton.log"
+    caches = installation.find("embedded").binary.parent.parent / "caches"
+    extra = [
+        f"--cache-directory={caches}",
+        "--cache-config=local,size=1048576",
+        "--backend-config=python,shm-default-byte-size=1048576",
+    ]
+    with TritonServer(
+        foreign, http_port=0, grpc_port=0, metrics_port=0, server="embedded", log_path=log, extra_args=extra
+    ) as server:
+        client = connect(server.grpc_url)
+        yield client
+        client.close()
+
+
+def config_of(repository, name):
+    return load(repository / name).model.message
+
+
+def steps(repository, name):
+    return sorted({step.model for step in steps_of(plan(load(repository / name).graph.steps))})
+
+
+@pytest.mark.parametrize(("ensemble", "bls"), PAIRS)
+def test_the_answers_are_the_same(client, foreign, ensemble, bls):
+    random = np.random.default_rng(0)
+    config = config_of(foreign, ensemble)
+    ask_one = ask_stream if ensemble in STREAMED else ask
+    seen = set()
+    for turn in range(8):
+        inputs = made_up(config, random, n_rows=1 + turn % 4, leave_out=0.5)
+        parameters = {"currency": "EUR"} if turn % 2 else {}
+        expected = ask_one(client, ensemble, inputs, parameters=parameters, request_id=f"r{turn}")
+        assert not isinstance(expected, Failure), expected
+        assert ask_one(client, bls, inputs, parameters=parameters, request_id=f"r{turn}") == expected
+        seen.add(str(expected))
+    assert len(seen) == 8  # so that equal answers mean something
+
+
+@pytest.mark.parametrize(("ensemble", "bls"), PAIRS)
+def test_the_same_step_fails(client, foreign, ensemble, bls):
+    random = np.random.default_rng(1)
+    config = config_of(foreign, ensemble)
+    for step in steps(foreign, ensemble):
+        inner = "encode" if step == "sentence_encoder" else step
+        inputs = made_up(config, random)
+        if ensemble in STREAMED:
+            [failed] = ask_stream(client, ensemble, inputs, parameters={"fail": inner})[:1]
+            [also] = ask_stream(client, bls, inputs, parameters={"fail": inner})[:1]
+        else:
+            failed, also = (ask(client, model, inputs, parameters={"fail": inner}) for model in (ensemble, bls))
+        assert f"{inner} was asked to fail" in failed.message
+        assert f"{inner} was asked to fail" in also.message
+
+
+def test_labels_are_the_same(client, foreign):
+    inputs = made_up(config_of(foreign, "image_classify"), np.random.default_rng(2))
+    answers = []
+    for model in ("image_classify", "image_classify_bls"):
+        tensor = grpcclient.InferInput("IMAGE", inputs["IMAGE"][1].shape, "UINT8")
+        tensor.set_data_from_numpy(inputs["IMAGE"][1])
+        wanted = [grpcclient.InferRequestedOutput("CLASS", class_count=3)]
+        answers.append(client.infer(model, [tensor], outputs=wanted).as_numpy("CLASS").tolist())
+    assert answers[0] == answers[1]
+    assert re.fullmatch(rb".*:\d:(cat|dog|bird|fish|frog)", answers[0][0][0])
+
+
+def test_a_shape_that_one_step_refuses_is_refused_alike(client, foreign):
+    inputs = {"IMAGE": ("UINT8", np.zeros((2, 2), np.uint8))}
+    assert isinstance(ask(client, "image_classify", inputs), Failure)
+    assert isinstance(ask(client, "image_classify_bls", inputs), Failure)
+
+
+def test_the_response_cache_answers_for_the_scaffold_too(client, foreign):
+    inputs = made_up(config_of(foreign, "price"), np.random.default_rng(3))
+    first = ask(client, "price_bls", inputs)
+    assert ask(client, "price_bls", inputs) == first
+    statistics = client.get_inference_statistics("price_bls").model_stats[0]
+    assert statistics.inference_stats.cache_hit.count == 1
