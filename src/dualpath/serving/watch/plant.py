@@ -15,6 +15,7 @@ from typing import Any
 
 from dualpath.errors import UserError
 from dualpath.extras import needs
+from dualpath.repository import releases
 from dualpath.serving.client import open_client
 from dualpath.serving.server import ServerFailed, TritonServer
 from dualpath.serving.watch import processes
@@ -104,6 +105,12 @@ class ServedPlant:
         Raises:
             MendFailed: requests of the model do not end, or it cannot be loaded.
         """
+        with releases.locked(self._triton.model_repository):
+            self._replace(model)
+        processes.sweep_shm(self._triton.pid, self._triton.shm_prefix)
+        self._triton.close_shared_memory()
+
+    def _replace(self, model: str) -> None:
         before = [stub for stub in self.stubs() if stub.model == model]
         for stub in before:
             if stub.stopped:  # resumed after a second, it would end the server
@@ -121,8 +128,6 @@ class ServedPlant:
             raise MendFailed(" ".join(str(error.message()).split())) from None
         for stub in before:  # Triton forgets the others of a model of which one has ended
             processes.end(stub)
-        processes.sweep_shm(self._triton.pid, self._triton.shm_prefix)
-        self._triton.close_shared_memory()
 
     def restart(self) -> None:
         """Start the server anew.
