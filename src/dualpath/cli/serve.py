@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -53,6 +54,10 @@ def serve(
     ] = None,
     grpc_tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM) for gRPC; HTTP has no TLS.")] = None,
     grpc_tls_key: Annotated[Path | None, typer.Option(help="The certificate's private key (PEM).")] = None,
+    gateway_port: Annotated[
+        int | None,
+        typer.Option(help="Put HAProxy in front of HTTP, on this port: it bounds sizes and takes binary tensors only."),
+    ] = None,
     health_port: Annotated[
         int, typer.Option(help="Port for /live, /ready, /status and /metrics of the watchdog; 0 takes a free one.")
     ] = 8003,
@@ -73,7 +78,11 @@ def serve(
         "http_port": http_port,
         "grpc_port": grpc_port,
         "metrics_port": metrics_port,
-        "health_port": health_port if watchdog else None,
+        "more_ports": {
+            **({"--health-port": health_port} if watchdog else {}),
+            **({"--gateway-port": gateway_port} if gateway_port is not None else {}),
+        },
+        "http_on_loopback": gateway_port is not None,
         "config_name": config_name,
         "server": server,
         "key": access.read_key(key_file) if key_file else None,
@@ -87,10 +96,28 @@ def serve(
         print(f"key      {triton.key_file}")
         for line in _exposure(triton):
             print(line)
-        with _watch(triton, console) if watchdog else nullcontext(lambda: triton.wait(POLL_S)) as look:
+        with (
+            _gateway(triton),
+            _watch(triton, console) if watchdog else nullcontext(partial(triton.wait, POLL_S)) as look,
+        ):
             print("Ctrl-C stops it", flush=True)
             while True:
                 look()
+
+
+@contextmanager
+def _gateway(triton: TritonServer) -> Iterator[None]:
+    """Put the proxy in front of HTTP, if a port for it was asked for."""
+    from dualpath.serving.gateway import gateway
+
+    port = triton.more_ports.get("--gateway-port")
+    if port is None:
+        yield
+        return
+    assert triton.log_path is not None
+    with gateway(triton.address, port, triton.http_url, triton.log_path.with_suffix(".gateway.log")):
+        print(f"gateway  http://{'127.0.0.1' if triton.address == '0.0.0.0' else triton.address}:{port}")
+        yield
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +62,9 @@ class TritonServer:
         model_repository: folder of models; all are served.
         host: name or IPv4 address to listen on.
         http_port: 0 means any free port; so with `grpc_port` and `metrics_port`.
-        health_port: a further port that is kept free, for a watchdog's endpoint.
+        more_ports: by option, such as {"--health-port": 0}: checked and chosen with the server's own ports, for
+            what stands beside it.
+        http_on_loopback: listen for HTTP there alone, whatever `host` is.
         config_name: serve `configs/<config_name>.pbtxt` of each model with instances.
         server: "auto", "embedded", or the path of a tritonserver binary.
         log_path: where Triton's output goes; by default a temporary file, which is kept only if something failed.
@@ -76,6 +78,7 @@ class TritonServer:
     Attributes:
         pid: of the Triton process, once started.
         address: IPv4 address that it listens on, once started.
+        more_ports: those that were chosen, once started.
         shm_prefix: how the names of its regions in /dev/shm begin, once started.
         key_file: where commands on this machine find the key, once started.
         key_shows: whether other users of this machine can read the key among Triton's arguments, once started.
@@ -91,7 +94,8 @@ class TritonServer:
         http_port: int = 8000,
         grpc_port: int = 8001,
         metrics_port: int = 8002,
-        health_port: int | None = None,
+        more_ports: Mapping[str, int] | None = None,
+        http_on_loopback: bool = False,
         config_name: str | None = None,
         server: str = "auto",
         log_path: Path | None = None,
@@ -114,7 +118,8 @@ class TritonServer:
         self._written: access.OwnFile | None = None
         self.log_path = log_path.absolute() if log_path else None
         self._ports = {"--http-port": http_port, "--grpc-port": grpc_port, "--metrics-port": metrics_port}
-        self.health_port = health_port
+        self.more_ports = dict(more_ports or {})
+        self._http_on_loopback = http_on_loopback
         self._config_name = config_name
         self._server = server
         self._keep_log = log_path is not None
@@ -153,7 +158,11 @@ class TritonServer:
 
     def _url(self, option: str) -> str:
         # A server on all addresses is reached through the loopback.
-        return f"{'127.0.0.1' if self.address == '0.0.0.0' else self.address}:{self._ports[option]}"
+        address = self._address_of(option)
+        return f"{'127.0.0.1' if address == '0.0.0.0' else address}:{self._ports[option]}"
+
+    def _address_of(self, option: str) -> str:
+        return "127.0.0.1" if self._http_on_loopback and option == "--http-port" else self.address
 
     def start(self) -> None:
         """Start the server and return when every model is ready.
@@ -171,10 +180,10 @@ class TritonServer:
         preflight.check_devices(models, self._config_name, found)
         known_faults.check_configs(models, self._config_name, known_faults.release_of(found))
         self.address = preflight.resolve(self.host)
-        keep = {} if self.health_port is None or self._restarted else {"--health-port": self.health_port}
-        self._ports = preflight.check_ports(self.address, self._ports | keep)
-        if keep:
-            self.health_port = self._ports.pop("--health-port")
+        more = {} if self._restarted else self.more_ports
+        chosen = preflight.check_ports(self.address, self._ports | more)
+        self._ports = {option: chosen[option] for option in self._ports}
+        self.more_ports = {option: chosen[option] for option in more} or self.more_ports
         try:
             # Nobody publishes a version while Triton looks which there are.
             with releases.locked(self.model_repository):
@@ -262,7 +271,7 @@ class TritonServer:
             str(found.binary),
             f"--model-repository={self.model_repository}",
             f"--backend-directory={backends}",
-            *(f"{option.replace('port', 'address')}={self.address}" for option in self._ports),
+            *(f"{option.replace('port', 'address')}={self._address_of(option)}" for option in self._ports),
             *(f"{option}={port}" for option, port in self._ports.items()),
             # Explicit, so that a model can be unloaded and loaded again while the server runs.
             "--model-control-mode=explicit",
