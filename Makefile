@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo serve test lint bench check-rapids chaos clean
+.PHONY: help setup build demo serve test lint bench prove check-rapids chaos clean
 
 # The first Python on PATH that the embedded server supports; `make PYTHON=/path/to/python3.12 demo` chooses another.
 PYTHON ?= $(shell for python in python3 python3.12 python3.11; do \
@@ -19,7 +19,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 setup: $(INSTALLED)  ## Create .venv with the pinned dependencies
 
-build: setup  ## Build the model artifacts (skipped where they are up to date)
+build: setup  ## Build the model artifacts (skipped if they are up to date)
 	$(BIN)/dualpath build
 
 demo: build  ## Score a handful of excerpts both ways, on a server of its own
@@ -39,6 +39,9 @@ lint: setup  ## Check style and types, and the Dockerfile
 
 bench: build  ## Measure the orchestrator against the ensemble, about 20 minutes on an idle machine
 	$(BIN)/python benchmarks/orchestrator.py $(if $(INPUT),--input $(INPUT))
+
+prove: build  ## Long proofs: hundreds of random ensembles answer like their BLS models
+	$(BIN)/python tests/prove_ensembles.py
 
 # The release that deploy/ names; `make RAPIDS=26.10.* check-rapids` checks another.
 RAPIDS ?= $(shell sed -n 's/^cudf-cu13==//p' deploy/constraints.txt)

@@ -29,6 +29,7 @@ class Part:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     max_batch_size: int = 8
+    is_ensemble: bool = False
 
 
 def write_pool(repository, random, n_models):
@@ -55,11 +56,17 @@ def write_pool(repository, random, n_models):
 def write_ensemble(repository, name, pool, random):
     """Write a random ensemble over the pool and return it as a part."""
     max_batch_size = random.choice([0, 4, 8])
-    parts = [part for part in pool if part.max_batch_size == 0 or part.max_batch_size >= max_batch_size]
     home = BATCHED if max_batch_size else random.choice([WHOLE, SINGLE])
+    parts = [
+        part
+        for part in pool
+        if (part.max_batch_size == 0 or part.max_batch_size >= max_batch_size)
+        and (not part.is_ensemble or fits(part.kind, home))
+    ]
     inputs: dict[str, tuple[str, bool]] = {}
     there: list[tuple[str, str, str, bool]] = []  # tensor, dtype, kind, may be missing
     steps: list[tuple[Part, dict[str, str], dict[str, str]]] = []
+    kinds: dict[str, set[str]] = {}  # what the ends of a tensor are: Triton compares all of them with each other
     for s in range(random.randint(1, MAX_STEPS)):
         part = random.choice(parts)
         taken = {}
@@ -67,9 +74,12 @@ def write_ensemble(repository, name, pool, random):
             if port.optional and random.random() < 0.4:
                 continue
             fitting = [
-                t
-                for t, dtype, kind, maybe in there
-                if dtype == port.dtype and fits(kind, part.kind) and (port.optional or not maybe)
+                tensor
+                for tensor, dtype, kind, maybe in there
+                if dtype == port.dtype
+                and fits(kind, part.kind)
+                and (port.optional or not maybe)
+                and not {WHOLE, SINGLE} <= {kind, part.kind, *kinds.get(tensor, ())}
             ]
             if fitting and random.random() < 0.8:
                 taken[port.name] = random.choice(fitting)
@@ -84,15 +94,19 @@ def write_ensemble(repository, name, pool, random):
         else:
             if not taken:
                 continue
+            for tensor in taken.values():
+                kinds.setdefault(tensor, {home} if tensor in inputs else set()).add(part.kind)
             given = {port.name: f"t{s}{port.name}" for port in part.outputs}
             steps.append((part, taken, given))
+            if part.is_ensemble:
+                kinds.update((tensor, {home}) for tensor in given.values())
             there += [(given[port.name], port.dtype, part.kind, port.left_out) for port in part.outputs]
     if not steps:
         return write_ensemble(repository, name, pool, random)
-    return _finish(repository, name, random, max_batch_size, home, inputs, there, steps)
+    return _finish(repository, name, random, max_batch_size, home, inputs, there, steps, kinds)
 
 
-def _finish(repository, name, random, max_batch_size, home, inputs, there, steps):
+def _finish(repository, name, random, max_batch_size, home, inputs, there, steps, kinds):
     """Publish some tensors, and map no output that nothing takes."""
     left_out = {tensor for tensor, _, _, maybe in there if maybe}
     published = {}
@@ -103,7 +117,14 @@ def _finish(repository, name, random, max_batch_size, home, inputs, there, steps
                 tensor = given.get(port.name)
                 if tensor is None or tensor in needed | set(published):
                     continue
-                if tensor not in left_out and fits(part.kind, home) and (len(published) < 2 or random.random() < 0.5):
+                is_clear = not {WHOLE, SINGLE} <= {part.kind, home, *kinds.get(tensor, ())}
+                # Triton 24.10 fails with "unexpected deadlock" if some outputs of an ensemble are not asked for.
+                if part.is_ensemble or (
+                    is_clear
+                    and tensor not in left_out
+                    and fits(part.kind, home)
+                    and (len(published) < 2 or random.random() < 0.5)
+                ):
                     published[tensor] = port.dtype
                 else:
                     del given[port.name]
@@ -125,7 +146,7 @@ def _finish(repository, name, random, max_batch_size, home, inputs, there, steps
     lines.append("}")
     _write(repository, name, lines)
     ports_in = tuple(Port(tensor, dtype, optional) for tensor, (dtype, optional) in inputs.items())
-    return Part(name, home, ports_in, tuple(Port(t, dtype) for t, dtype in published.items()), max_batch_size)
+    return Part(name, home, ports_in, tuple(Port(t, dtype) for t, dtype in published.items()), max_batch_size, True)
 
 
 def fits(made, taken):
@@ -150,3 +171,15 @@ def _tensor(which, name, dtype, dims, optional=False):
 def _write(repository, name, lines):
     (repository / name / "1").mkdir(parents=True)
     (repository / name / "config.pbtxt").write_text("\n".join(lines) + "\n")
+
+
+def write_graphs(repository, random, n_models, n_graphs):
+    """Write a pool and ensembles over it, of which the later ones may contain the earlier; return their names."""
+    pool = write_pool(repository, random, n_models)
+    graphs = []
+    while len(graphs) < n_graphs:
+        # Small ones only: an ensemble that is contained shows its inputs and outputs in the one around it.
+        small = [graph for graph in graphs if len(graph.inputs) <= 5 and len(graph.outputs) <= 4]
+        if graph := write_ensemble(repository, f"graph{len(graphs)}", [*pool, *small[-4:]], random):
+            graphs.append(graph)
+    return [graph.name for graph in graphs]

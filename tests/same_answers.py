@@ -1,12 +1,13 @@
 """Ask two models the same: made-up requests for any config, and answers that can be compared as they are."""
 
 import queue
+import re
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import tritonclient.grpc as grpcclient
-from tritonclient.utils import InferenceServerException, serialize_byte_tensor, triton_to_np_dtype
+from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
 from dualpath.convert.graph import dtype
 
@@ -42,8 +43,10 @@ def values(kind, shape, random):
         return np.array(texts, np.object_).reshape(shape)
     if kind == "BOOL":
         return random.random(shape) < 0.5
-    if kind in ("BF16", "FP16", "FP32", "FP64"):
-        return random.standard_normal(shape).astype(np.float32 if kind == "BF16" else triton_to_np_dtype(kind))
+    if kind == "BF16":
+        return (random.standard_normal(shape).astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
+    if kind in ("FP16", "FP32", "FP64"):
+        return random.standard_normal(shape).astype(triton_to_np_dtype(kind))
     info = np.iinfo(triton_to_np_dtype(kind))
     return random.integers(info.min, info.max, shape, info.dtype, endpoint=True)
 
@@ -84,15 +87,61 @@ def _tensors(inputs):
     tensors = []
     for name, (kind, array) in inputs.items():
         tensor = grpcclient.InferInput(name, array.shape, "BYTES" if kind == "STRING" else kind)
-        tensor.set_data_from_numpy(array)
+        if kind == "BF16":  # which NumPy does not have: its bits
+            tensor._raw_content = array.tobytes()
+        else:
+            tensor.set_data_from_numpy(array)
         tensors.append(tensor)
     return tensors
 
 
 def _outputs(result):
-    found = {}
-    for output in result.get_response().outputs:
-        array = result.as_numpy(output.name)
-        content = serialize_byte_tensor(array).item() if array.dtype == np.object_ else array.tobytes()
-        found[output.name] = output.datatype, tuple(output.shape), content
-    return found
+    response = result.get_response()
+    return {
+        output.name: (output.datatype, tuple(output.shape), content)
+        for output, content in zip(response.outputs, response.raw_output_contents, strict=True)
+    }
+
+
+def differences(client, config, models, random, n_requests, parts):
+    """Ask two models the same and say where they differ.
+
+    Args:
+        config: of the first model.
+        parts: names of the models that a request may ask to fail.
+    Returns:
+        what differs, and how many requests were answered and how many failed.
+    """
+    found, n_answered, n_failed = [], 0, 0
+    for turn in range(n_requests):
+        inputs = made_up(config, random, n_rows=1 + turn % 4, leave_out=0.5)
+        parameters = {"turn": turn}
+        if turn % 3 == 2:
+            parameters["fail"] = str(random.choice(parts))
+        expected, given = (ask(client, model, inputs, parameters=parameters) for model in models)
+        if not isinstance(expected, Failure):
+            n_answered += 1
+            if expected != given:
+                found.append(f"{models[0]}, request {turn}: expected {expected}, got {given}")
+            continue
+        n_failed += 1
+        # Of several steps that fail at the same time, any may be the one that is named.
+        failing = {step_of(expected, parts)}
+        if "fail" in parameters:
+            failing.add(step_of(ask(client, models[0], inputs, parameters={"turn": turn}), parts))
+        for _ in range(10):
+            if isinstance(given, Failure) and step_of(given, parts) in failing:
+                break
+            failing.add(step_of(ask(client, models[0], inputs, parameters=parameters), parts))
+            given = ask(client, models[1], inputs, parameters=parameters)
+        else:
+            found.append(f"{models[0]}, request {turn}: expected a failure at {failing}, got {given}")
+    return found, n_answered, n_failed
+
+
+def step_of(failure, parts):
+    """Return the name of the model that a failure's message names last; "" if there is none."""
+    if not isinstance(failure, Failure):
+        return ""
+    named = [word for word in re.findall(r"[\w-]+", failure.message) if word in parts or word.startswith("graph")]
+    return named[-1] if named else failure.message

@@ -79,7 +79,7 @@ def noted_calls() -> set[Call]:
     np.stack(list(features))  # as the orchestrator collates rows
 
     with mock.patch.dict(sys.modules, cupy=FakeModule(fake, "cupy", np)):
-        scores = tensors.own(tensors.to_array(fake_triton.Tensor("SCORE", fake.array([[0.5]], np.float32))), True)
+        scores = tensors.own(tensors.to_array(fake_triton.Tensor.of("SCORE", fake.array([[0.5]], np.float32))), True)
         tensors.to_tensor("SCORE", combine(decode_weights(scores), scores[:, 0], scores[:, 0])[:, None])
     return set(fake.calls)
 

@@ -65,7 +65,7 @@ class Record:
     fault: str = ""
 
     def text(self, column: str) -> str:
-        """Return a cell as text, "" where there is none."""
+        """Return a cell as text, "" if there is none."""
         return as_text(self.cells.get(column))
 
 
@@ -103,7 +103,7 @@ def open_tables(path: Path, otherwise: Format | None = None) -> Iterator[list[Ta
     try:
         file = path.open("rb")
     except OSError as error:
-        raise UserError(f"{path}: expected a file to read, got: {error.strerror}.") from None
+        raise UserError(f"{path}: expected a file to read, got: {error.strerror}. Name another.") from None
     with file:
         yield read_tables(file, str(path), otherwise=otherwise)
 
@@ -126,7 +126,7 @@ def read_tables(
     try:
         first = file.readline()
     except OSError as error:
-        raise UserError(f"{name}: expected a file to read, got: {error.strerror}.") from None
+        raise UserError(f"{name}: expected a file to read, got: {error.strerror}. Name another.") from None
     magic = next((found for start, found in MAGIC.items() if first.startswith(start)), None)
     format = magic or format or ENDINGS.get(Path(name).suffix.lower()) or otherwise or _guess(first)
     if format in MAGIC.values():
@@ -282,7 +282,7 @@ def _parquet(file: BinaryIO, name: str) -> list[Table]:
         columns = tuple(table.schema_arrow.names)
     except (ArrowException, OSError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
-        raise UserError(f"{name}: expected a Parquet file, got one that cannot be read: {reason}.") from None
+        raise UserError(f"{name}: expected a Parquet file, got: {reason}. Write it again.") from None
     _check_columns(columns, name)
     rows = chain.from_iterable(batch.to_pylist() for batch in table.iter_batches())
     records = (_record(name, number, cells) for number, cells in enumerate(rows, start=1))
@@ -308,7 +308,7 @@ def _sheets(file: BinaryIO, name: str) -> list[Table]:
         except (zipfile.BadZipFile, KeyError, ValueError, AttributeError, TypeError, SyntaxError) as error:
             reason = str(error) or type(error).__name__
             raise UserError(
-                f"{name}: expected an .xlsx spreadsheet, got one that openpyxl cannot read: {reason}."
+                f"{name}: expected an .xlsx spreadsheet, got one that openpyxl cannot read: {reason}. Save it again."
             ) from error
     return [_sheet(rows, name) for rows in sheets]
 

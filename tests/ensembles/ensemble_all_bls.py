@@ -19,7 +19,7 @@ class TritonPythonModel:
         self.postprocess = bls.Child("postprocess", "OUTPUT0", forward="*")
         self.pipeline = bls.Pipeline(self.graph, config, merge_requests=False)
 
-    def execute(self, requests: list[Any]) -> list[Any]:
+    def execute(self, requests: list[Any]) -> list[Any] | None:
         return self.pipeline.execute(requests)
 
     def finalize(self) -> None:

@@ -24,11 +24,23 @@ OURS = {
     "weight is NaN": (
         excerpts(b"a", b"b"),
         weights(0.5, np.nan),
-        "BERT_WEIGHT[1]: expected a number from 0 to 1, got nan.",
+        "BERT_WEIGHT[1]: expected a number from 0 to 1, got nan. Correct it.",
     ),
-    "weight is infinite": (excerpts(b"a"), weights(np.inf), "BERT_WEIGHT[0]: expected a number from 0 to 1, got inf."),
-    "weight below 0": (excerpts(b"a"), weights(-0.5), "BERT_WEIGHT[0]: expected a number from 0 to 1, got -0.5."),
-    "weight above 1": (excerpts(b"a"), weights(1.5), "BERT_WEIGHT[0]: expected a number from 0 to 1, got 1.5."),
+    "weight is infinite": (
+        excerpts(b"a"),
+        weights(np.inf),
+        "BERT_WEIGHT[0]: expected a number from 0 to 1, got inf. Correct it.",
+    ),
+    "weight below 0": (
+        excerpts(b"a"),
+        weights(-0.5),
+        "BERT_WEIGHT[0]: expected a number from 0 to 1, got -0.5. Correct it.",
+    ),
+    "weight above 1": (
+        excerpts(b"a"),
+        weights(1.5),
+        "BERT_WEIGHT[0]: expected a number from 0 to 1, got 1.5. Correct it.",
+    ),
     "excerpt is not UTF-8": (
         excerpts(b"a", b"b", b"caf\xe9"),
         weights(0, 0, 0),

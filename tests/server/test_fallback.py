@@ -169,7 +169,10 @@ def test_killed_processes_of_bert_large_fail_by_name_until_it_is_loaded_again(
 
 
 def test_a_request_whose_timeout_ends_before_a_busy_bert_large_could_begin_is_refused_at_once(client, forest):
-    late = re.compile(r"bert-large: expected an answer within the request's timeout, got (none|a queue of [\d.]+ s)\.")
+    late = re.compile(
+        r"bert-large: (overloaded: )?expected an answer within the request's timeout, "
+        r"got (none|a queue of [\d.]+ s; retry in \d+ s)\."
+    )
     with busy_bert(client):
         status, message = refusal(client, TEXTS, WEIGHTS, timeout=100_000)
         assert (status, bool(late.fullmatch(message))) == ("UNAVAILABLE", True), message

@@ -1,4 +1,4 @@
-"""The README keeps its word: its examples are run, its other commands are checked, and it names what exists."""
+"""The README and docs/serving.md: their examples are run, other commands are checked, and what they name exists."""
 
 import json
 import re
@@ -16,12 +16,13 @@ from dualpath.readability.contract import MODELS, ORCHESTRATOR, SCORERS
 from paths import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+SERVING = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 def blocks(language):
     """Return the fenced blocks of a language; "" where it has none."""
-    fences = re.finditer(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    fences = re.finditer(r"^```(\w*)\n(.*?)^```$", README + SERVING, re.DOTALL | re.MULTILINE)
     return [fence[2] for fence in fences if fence[1] == language]
 
 
@@ -157,7 +158,7 @@ def parse(shown):
 
 
 def test_make_targets_and_options_in_the_text_exist():
-    prose = re.sub(r"^```.*?^```", "", README, flags=re.DOTALL | re.MULTILINE)
+    prose = re.sub(r"^```.*?^```", "", README + SERVING, flags=re.DOTALL | re.MULTILINE)
     inline = re.findall(r"`([^`\n]+)`", prose)
     targets = [match[1] for code in inline if (match := re.search(r"\bmake (\w+)$", code))]
     assert {"demo", "help", "lint"} <= set(targets)
@@ -186,6 +187,13 @@ def test_the_tree_names_what_is_there():
         assert (ROOT / parent / name if indent else ROOT / name).is_dir(), line
 
 
-def test_links_lead_somewhere():
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))])
+def test_links_lead_somewhere(page):
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", page.read_text(encoding="utf-8")):
+        linked = page.parent / target if target else page
+        assert linked.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", linked.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}, (
+                anchor
+            )

@@ -155,7 +155,7 @@ class Served:
         """How many rows the orchestrator's own metrics say that it has answered."""
         with urllib.request.urlopen(self.server.metrics_url, timeout=10) as page:
             lines = page.read().decode().splitlines()
-        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("bls_rows{"))
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("bls_rows_total{"))
 
     def versions(self):
         rows = json.loads(self.dualpath("models", "--json").stdout)

@@ -118,7 +118,7 @@ class Metrics:
 
     def rows(self, model, route, n):
         """Let rows have taken a route."""
-        self._values[f'bls_rows{{model="{model}",route="{route}"}}'] += n
+        self._values[f'bls_rows_total{{model="{model}",route="{route}"}}'] += n
 
     def text(self):
         families = defaultdict(list)

@@ -21,7 +21,7 @@ def test_no_gpu_is_said_in_two_words(monkeypatch):
 def test_a_gpu_that_the_server_cannot_use_is_explained(monkeypatch):
     monkeypatch.setattr(preflight, "gpu_visible", lambda: True)
     monkeypatch.setattr(bench_servers.installation, "find", partial(bench_servers.installation.find, "embedded"))
-    assert "has no C++ backend fil and pytorch" in bench_servers.why_no_gpu(REPOSITORY)
+    assert "expected the C++ backend fil and pytorch for KIND_GPU" in bench_servers.why_no_gpu(REPOSITORY)
 
 
 def test_a_gpu_with_the_backends_it_needs_is_used(monkeypatch):
@@ -35,7 +35,10 @@ def test_a_repository_without_the_model_is_refused(tmp_path):
     (tmp_path / "cuml").mkdir()
     (tmp_path / "cuml" / "config.pbtxt").write_text("")
     refused = bench_servers.served(tmp_path, "orchestrator", "minilm", [], tmp_path, None, print)
-    with pytest.raises(UserError, match=r"bert-large: expected a model of .*, which has cuml\."), refused:
+    with (
+        pytest.raises(UserError, match=r"bert-large: expected a model of .*, got one that it lacks\. It has cuml\."),
+        refused,
+    ):
         pass
 
 

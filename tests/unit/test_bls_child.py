@@ -126,7 +126,7 @@ def test_calls_are_counted_by_child_and_outcome():
         else:
             call(child, x=np.ones(1))
     metrics.close()
-    counted = {dict(labels)["outcome"]: value for labels, value in fake_triton.METRICS["bls_calls"].items()}
+    counted = {dict(labels)["outcome"]: value for labels, value in fake_triton.METRICS["bls_calls_total"].items()}
     assert counted == {"ok": 2, "failed": 1, "unavailable": 1}
 
 

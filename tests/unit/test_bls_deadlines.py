@@ -137,7 +137,7 @@ def test_late_children_are_counted(gated):
     with serving(passing_on(merging(metrics=metrics)), metrics=metrics) as server:
         execute(server, request)
         answer_to(request)
-    counted = {dict(labels)["outcome"]: value for labels, value in fake_triton.METRICS["bls_calls"].items()}
+    counted = {dict(labels)["outcome"]: value for labels, value in fake_triton.METRICS["bls_calls_total"].items()}
     assert counted["late"] == 1
 
 
@@ -265,3 +265,38 @@ def test_a_late_answer_is_no_answer_to_the_next_question(gated):
         assert values(second) == [101]
         second.let_through()
         assert answered_values(answer_to(request)) == [101]
+
+
+@pytest.fixture
+def slow_rows(gated):
+    """A child that is known to take a second for a row, with 7 rows that wait for it."""
+    child = merging(chunk_rows=1, max_wait_s=10)
+    child._row_s = 1.0
+    with serving(passing_on(child)) as server:
+        execute(server, asking(*range(8)))
+        yield server
+        gated.open()
+
+
+@pytest.mark.usefixtures("slow_rows")
+def test_a_request_whose_timeout_ends_while_others_are_ahead_is_refused_at_once(slow_rows, gated):
+    hopeless, hopeful = asking(1, timeout_us=3_000_000), asking(9, timeout_us=60_000_000)
+    execute(slow_rows, hopeless, hopeful)
+    assert error_of(answer_to(hopeless)) == (
+        TritonError.UNAVAILABLE,
+        "child: overloaded: expected an answer within the request's timeout, got a queue of 7.0 s; retry in 5 s.",
+    )
+    assert not hopeful.answered.is_set()
+    gated.open()
+    assert answered_values(answer_to(hopeful)) == [9]
+
+
+def test_beyond_the_longest_wait_requests_are_refused_at_once_and_told_when_to_retry(slow_rows):
+    fits, too_many = asking(*range(5)), asking(1)
+    execute(slow_rows, fits)
+    execute(slow_rows, too_many)
+    assert error_of(answer_to(too_many)) == (
+        TritonError.UNAVAILABLE,
+        "child: overloaded: expected a queue of at most 10 s, got one of 12.0 s; retry in 2 s.",
+    )
+    assert not fits.answered.is_set()

@@ -1,7 +1,10 @@
 """The toolkit outside Triton."""
 
+import ast
 import subprocess
 import sys
+
+from paths import ROOT
 
 
 def run(code):
@@ -19,3 +22,13 @@ def test_calling_a_child_outside_triton_says_where_it_works():
         "RuntimeError: triton_python_backend_utils: expected a process of Triton's Python backend, got another one. "
         "Serve the model with Triton, or test it with dualpath.bls.testing."
     )
+
+
+def test_the_toolkit_imports_numpy_and_itself_alone():
+    for path in sorted((ROOT / "src" / "dualpath" / "bls").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [name.name for name in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) else []
+            for name in names:
+                allowed = name.partition(".")[0] in {*sys.stdlib_module_names, "numpy", "cupy"}
+                assert allowed or f"{name}.".startswith("dualpath.bls."), f"{path.name} imports {name}"

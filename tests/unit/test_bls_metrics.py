@@ -29,25 +29,25 @@ def test_counts_are_added_up_by_labels(metrics):
     metrics.count("calls", child="b", outcome="ok")
     metrics.count("calls", 2, child="a", outcome="ok")
     metrics.close()
-    assert metric("calls", child="a", outcome="ok") == 3
-    assert metric("calls", child="b", outcome="ok") == 1
+    assert metric("calls_total", child="a", outcome="ok") == 3
+    assert metric("calls_total", child="b", outcome="ok") == 1
 
 
 def test_counts_go_on_from_one_flush_to_the_next(metrics):
     metrics.count("calls")
     metrics._flush()
-    assert metric("calls") == 1
+    assert metric("calls_total") == 1
     metrics._flush()
-    assert metric("calls") == 1
+    assert metric("calls_total") == 1
     metrics.count("calls")
     metrics.close()
-    assert metric("calls") == 2
+    assert metric("calls_total") == 2
 
 
 def test_values_of_a_label_are_counted_each(metrics):
     metrics.count_each("rows", "route", np.array(["a", "b", "a"], object))
     metrics.close()
-    assert (metric("rows", route="a"), metric("rows", route="b")) == (2, 1)
+    assert (metric("rows_total", route="a"), metric("rows_total", route="b")) == (2, 1)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_counters_and_gauges_are_declared_as_such(metrics, monkeypatch):
         metrics.count("calls", child="b")
         metrics.gauge("level", lambda: 1)
         metrics._flush()
-    assert kinds == {("bls_calls", Family.COUNTER): 1, ("bls_level", Family.GAUGE): 1}
+    assert kinds == {("bls_calls_total", Family.COUNTER): 1, ("bls_level", Family.GAUGE): 1}
 
 
 def test_a_failing_metric_costs_no_answer(monkeypatch):

@@ -128,7 +128,7 @@ def test_a_run_that_starts_again_asks_nothing_twice(gated, fast):
         gated.next_call().let_through()
         assert answered_values(answer_to(request)) == [10, 12]
     assert (len(worked), fast.n_calls, gated.n_calls) == (2, 1, 1)
-    assert sum(fake_triton.METRICS["bls_rows"].values()) == 2
+    assert sum(fake_triton.METRICS["bls_rows_total"].values()) == 2
 
 
 def test_an_unavailable_child_is_asked_once_for_requests_that_arrived_together():

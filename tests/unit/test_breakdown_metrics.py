@@ -28,7 +28,7 @@ def test_counters_of_bls_models_are_read_and_others_are_not():
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\r")), st.integers(0, 2**53))
 def test_any_label_and_number_comes_through(route, n):
     escaped = route.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
-    text = f'# TYPE bls_rows counter\nbls_rows{{model="m",route="{escaped}"}} {n}\n'
+    text = f'# TYPE bls_rows_total counter\nbls_rows_total{{model="m",route="{escaped}"}} {n}\n'
     assert metrics.parse(text) == {Series("m", "rows", route): n}
 
 
@@ -56,7 +56,7 @@ def test_an_address_that_speaks_no_http_is_an_error():
 
 @pytest.mark.parametrize("labels", ["", '{model="m"}', '{route="cuml"}'])
 def test_a_family_of_the_same_name_without_its_labels_is_somebody_elses(labels):
-    assert metrics.parse(f"# TYPE bls_rows counter\nbls_rows{labels} 3\n") == {}
+    assert metrics.parse(f"# TYPE bls_rows_total counter\nbls_rows_total{labels} 3\n") == {}
 
 
 def test_a_proxy_of_the_environment_is_not_asked(monkeypatch):

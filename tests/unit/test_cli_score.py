@@ -108,9 +108,9 @@ def test_bad_rows_are_named_by_line_and_the_others_scored(dualpath, write):
     code, out, err = dualpath("score", "--local", "--file", path)
     assert code == 1
     assert err.splitlines() == [
-        f"dualpath: {path}:4: bert_weight: expected a number from 0 to 1, got nan.",
-        f"dualpath: {path}:5: bert_weight: expected a number from 0 to 1, got 'half'.",
-        f"dualpath: {path}:7: bert_weight: expected a number from 0 to 1, got 1.5.",
+        f"dualpath: {path}:4: bert_weight: expected a number from 0 to 1, got nan. Correct it.",
+        f"dualpath: {path}:5: bert_weight: expected a number from 0 to 1, got 'half'. Correct it.",
+        f"dualpath: {path}:7: bert_weight: expected a number from 0 to 1, got 1.5. Correct it.",
         f"dualpath: {path}:8: excerpt: expected UTF-8 text, got byte 0xe9 at offset 3. Encode the text as UTF-8.",
         f"dualpath: {path}:9: excerpt: expected text with at least one word, got '...'. Leave the row out.",
         f"dualpath: {path}:10: excerpt: expected text with at least one word, got an empty text. Leave the row out.",
@@ -201,11 +201,11 @@ def test_rows_beyond_a_batch_come_back_in_order(dualpath, write, batches):
     ("arguments", "sentence"),
     [
         ([], "stdin: expected at least one excerpt, got none. Add one."),
-        (["hi", "--file", "in.csv"], "expected either TEXT arguments or --file, got both. Leave one out."),
-        (["hi", "--bert-weight", "2"], "--bert-weight: expected a number from 0 to 1, got 2."),
-        (["hi", "--bert-weight", "nan"], "--bert-weight: expected a number from 0 to 1, got nan."),
-        (["--file", "none.csv"], "--file: expected a file, got 'none.csv': No such file or directory."),
-        (["--file", "."], "--file: expected a file, got '.': Is a directory."),
+        (["hi", "--file", "in.csv"], "TEXT: expected either arguments or --file, got both. Leave one out."),
+        (["hi", "--bert-weight", "2"], "--bert-weight: expected a number from 0 to 1, got 2. Correct it."),
+        (["hi", "--bert-weight", "nan"], "--bert-weight: expected a number from 0 to 1, got nan. Correct it."),
+        (["--file", "none.csv"], "--file: expected a file, got 'none.csv': No such file or directory. Name another."),
+        (["--file", "."], "--file: expected a file, got '.': Is a directory. Name another."),
     ],
 )
 def test_wrong_use_is_one_sentence(dualpath, arguments, sentence):
@@ -268,6 +268,5 @@ def test_no_server_is_one_sentence(dualpath):
 def test_an_address_that_is_none_is_named(dualpath, url):
     code, _, err = dualpath("score", "--url", url, "hi")
     assert code == 2
-    assert (
-        err == f"dualpath: --url: expected HOST:PORT of a Triton server's gRPC, such as localhost:8001, got {url!r}.\n"
-    )
+    form = f"--url: expected HOST:PORT of a Triton server's gRPC, got {url!r}. Write it like localhost:8001."
+    assert err == f"dualpath: {form}\n"

@@ -93,29 +93,35 @@ def refused(dualpath, url, tmp_path):
     ("arguments", "message"),
     [
         (["nope"], "nope: expected a model that is ready, got one that is not. It serves ensemble_all, "),
-        (["orchestrator:x"], "expected a model as NAME or NAME:VERSION, such as orchestrator:1, got 'orchestrator:x'."),
+        (["orchestrator:x"], "model: expected NAME or NAME:VERSION, got 'orchestrator:x'."),
         (["ensemble_all", "wide"], "BERT_WEIGHT: expected an input of the same type and shape in both, got TYPE_FP32 "),
         (
             ["ensemble_all", "unweighted"],
-            "expected models with the same inputs, got excerpt, BERT_WEIGHT of ensemble_all ",
+            "expected the same inputs, got excerpt, BERT_WEIGHT of ensemble_all ",
         ),
         (
             ["ensemble_all", "other_output"],
-            "expected at least one output that both have, got SCORE of ensemble_all and",
+            "expected an output in common, got SCORE of ensemble_all and",
         ),
-        (["unweighted", "unweighted"], "expected --input for X; the built-in excerpts have excerpt only."),
+        (
+            ["unweighted", "unweighted"],
+            "--input: expected a file with X, got the built-in excerpts, which have excerpt only.",
+        ),
         (["unweighted", "unweighted", "--mix", "0:1"], "--mix: expected models with an input BERT_WEIGHT, got X."),
         (["--mix", "0:0.5,1:0.6"], "--mix: expected shares that add up to 1, got 1.1."),
-        (["--mix", "7"], "--mix: expected WEIGHT:SHARE,…, such as 0:0.5,0.7:0.5, got '7' in it."),
-        (["--rate", "-1"], "--rate: expected numbers above 0, such as 1,4,16, got '-1'."),
-        (["--rate", "5,fast"], "--rate: expected numbers above 0, such as 1,4,16, got 'fast'."),
-        (["--rate", "inf"], "--rate: expected numbers above 0, such as 1,4,16, got 'inf'."),
-        (["--rate", ""], "--rate: expected numbers above 0, such as 1,4,16, got ''."),
-        (["--concurrency", "0"], "--concurrency: expected whole numbers above 0, such as 1,4,16, got '0'."),
-        (["--concurrency", "1,2.5"], "--concurrency: expected whole numbers above 0, such as 1,4,16, got '2.5'."),
-        (["--batch", "1,-8"], "--batch: expected whole numbers above 0, such as 1,4,16, got '-8'."),
-        (["--batch", ""], "--batch: expected whole numbers above 0, such as 1,4,16, got ''."),
-        (["--batch", "1024"], "--batch 1024: the models take at most 512 rows a request. Give less."),
+        (["--mix", "7"], "--mix: expected WEIGHT:SHARE,…, got '7' in it. Write it like 0:0.5,0.7:0.5."),
+        (["--rate", "-1"], "--rate: expected numbers above 0, got '-1'. Give some such as 1,4,16."),
+        (["--rate", "5,fast"], "--rate: expected numbers above 0, got 'fast'. Give some such as 1,4,16."),
+        (["--rate", "inf"], "--rate: expected numbers above 0, got 'inf'. Give some such as 1,4,16."),
+        (["--rate", ""], "--rate: expected numbers above 0, got ''. Give some such as 1,4,16."),
+        (["--concurrency", "0"], "--concurrency: expected whole numbers above 0, got '0'. Give some such as 1,4,16."),
+        (
+            ["--concurrency", "1,2.5"],
+            "--concurrency: expected whole numbers above 0, got '2.5'. Give some such as 1,4,16.",
+        ),
+        (["--batch", "1,-8"], "--batch: expected whole numbers above 0, got '-8'. Give some such as 1,4,16."),
+        (["--batch", ""], "--batch: expected whole numbers above 0, got ''. Give some such as 1,4,16."),
+        (["--batch", "1024"], "--batch: expected at most the models' 512 rows, got 1024. Give less."),
         (["--duration", "0"], "--duration: expected a number of seconds above 0, got 0."),
         (["--duration", "nan"], "--duration: expected a number of seconds above 0, got nan."),
         (["--timeout", "-1"], "--timeout: expected a number of seconds above 0, got -1."),
@@ -136,7 +142,11 @@ def test_wrong_use_is_refused_in_a_sentence(refused, arguments, message):
         ("in.csv", "", "in.csv: expected a CSV with a header and rows, got an empty file."),
         ("in.csv", "excerpt\n", "in.csv: expected at least one row, got none."),
         ("in.csv", "text\na\n", "in.csv:2: expected a value for excerpt, got values for 'text'. Add it."),
-        ("in.csv", "excerpt,BERT_WEIGHT\na,3\n", "in.csv:2: BERT_WEIGHT: expected a number from 0 to 1, got 3."),
+        (
+            "in.csv",
+            "excerpt,BERT_WEIGHT\na,3\n",
+            "in.csv:2: BERT_WEIGHT: expected a number from 0 to 1, got 3. Correct it.",
+        ),
         ("in.json", "", "in.json:1: expected JSON, got: Expecting value at column 1."),
         ("in.json", '{"data": [{"excerpt": 1}]}', "in.json: data[0]: excerpt: expected a list of values, got 1."),
     ],
@@ -149,7 +159,7 @@ def test_bad_files_are_refused_in_a_sentence(refused, tmp_path, name, content, m
 def test_a_row_that_both_models_refuse_is_refused_with_its_line(refused, tmp_path):
     (tmp_path / "in.csv").write_text("excerpt\ngood\nbad luck\n")
     message = refused("picky", "picky", "--input", tmp_path / "in.csv")
-    assert message == "in.csv:3: both models refuse this row: excerpt[0]: expected good luck."
+    assert message == "in.csv:3: expected a valid row, got: excerpt[0]: expected good luck. Leave it out."
 
 
 def test_an_unreachable_server_is_refused(refused):
@@ -175,7 +185,7 @@ def test_without_a_server_the_model_has_to_be_in_the_repository(dualpath, tmp_pa
     (tmp_path / "ensemble_all" / "config.pbtxt").touch()
     code, _, err = dualpath("ensemble_all", "nope", "--model-repository", tmp_path)
     assert code == 2
-    assert err == f"dualpath: nope: expected a model of {tmp_path}, which has ensemble_all.\n"
+    assert err == f"dualpath: nope: expected a model of {tmp_path}, got one that it lacks. It has ensemble_all.\n"
 
 
 def test_two_models_are_compared(dualpath, url):
@@ -300,7 +310,7 @@ def test_any_models_are_compared_and_take_batches_as_far_as_they_allow(dualpath,
     result = json.loads(out)
     assert [cell["load"]["batch"] for cell in result["cells"]] == [1]  # of 1, 8 and 64
     code, _, err = dualpath(*arguments, "--batch", "8")
-    assert (code, err) == (2, "dualpath: --batch 8: the models take at most 4 rows a request. Give less.\n")
+    assert (code, err) == (2, "dualpath: --batch: expected at most the models' 4 rows, got 8. Give less.\n")
 
 
 def test_what_takes_too_long_is_counted_as_timed_out(dualpath, url):

@@ -161,8 +161,8 @@ def test_built_in_excerpts_need_no_file():
             "excerpt,Bert_Weight,bert_weight\na,0,1\n",
             "--input: expected one column for BERT_WEIGHT, got 'Bert_Weight' and 'bert_weight'. Rename one.",
         ),
-        ("excerpt,BERT_WEIGHT\na,2\n", "in.csv:2: BERT_WEIGHT: expected a number from 0 to 1, got 2."),
-        ("excerpt,BERT_WEIGHT\na,nan\n", "in.csv:2: BERT_WEIGHT: expected a number from 0 to 1, got nan."),
+        ("excerpt,BERT_WEIGHT\na,2\n", "in.csv:2: BERT_WEIGHT: expected a number from 0 to 1, got 2. Correct it."),
+        ("excerpt,BERT_WEIGHT\na,nan\n", "in.csv:2: BERT_WEIGHT: expected a number from 0 to 1, got nan. Correct it."),
         ("excerpt,BERT_WEIGHT\na,x\n", "in.csv:2: BERT_WEIGHT: expected a number of type float32, got 'x'."),
     ],
 )
@@ -224,7 +224,7 @@ def test_a_cell_that_is_no_list_is_refused(refused, cell):
 
 def test_a_cell_of_lists_without_end_is_refused(refused):
     message = refused("in.csv", f'X\n"{DEEP}"\n', (INT8,))
-    assert message == f"in.csv:2: X: expected a list of values, got {TOO_MUCH}."
+    assert message == f"in.csv:2: X: expected a list of values, got {TOO_MUCH}. Give less."
 
 
 @pytest.mark.parametrize("depth", [500, 2000])

@@ -266,7 +266,7 @@ def test_a_row_that_both_refuse_is_the_users_fault():
         return lengths(inputs)
 
     with pytest.raises(
-        UserError, match=r"in\.csv:4: both models refuse this row: excerpt\[0\]: three letters are bad luck\."
+        UserError, match=r"in\.csv:4: expected a valid row, got: excerpt\[0\]: three letters are bad luck\."
     ):
         served_pair({"one": Model(picky), "other": Model(picky)})
 

@@ -87,16 +87,16 @@ def test_a_mix_is_read():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("0:0.5,0.7:0.4", "--mix: expected shares that add up to 1, got 0.9."),
-        ("0:1,0.5:1", "--mix: expected shares that add up to 1, got 2."),
-        ("2:1", "--mix: expected weights from 0 to 1, got 2."),
-        ("nan:1", "--mix: expected weights from 0 to 1, got nan."),
-        ("0:-1,1:2", "--mix: expected shares above 0 and up to 1, got -1 for weight 0."),
+        ("0:0.5,0.7:0.4", "--mix: expected shares that add up to 1, got 0.9. Change them."),
+        ("0:1,0.5:1", "--mix: expected shares that add up to 1, got 2. Change them."),
+        ("2:1", "--mix: expected weights from 0 to 1, got 2. Change it."),
+        ("nan:1", "--mix: expected weights from 0 to 1, got nan. Change it."),
+        ("0:-1,1:2", "--mix: expected shares above 0 and up to 1, got -1 for weight 0. Change it."),
         ("0:0.5,0:0.5", "--mix: expected each weight once, got 0 twice. Add up its shares."),
-        ("0:0.9999,1:0.0001", "--mix: expected shares of 0.001 or more, got 0.0001 for weight 1."),
-        ("half", "--mix: expected WEIGHT:SHARE,…, such as 0:0.5,0.7:0.5, got 'half' in it."),
-        ("0:0.5,", "--mix: expected WEIGHT:SHARE,…, such as 0:0.5,0.7:0.5, got '' in it."),
-        ("0:0.5:1", "--mix: expected WEIGHT:SHARE,…, such as 0:0.5,0.7:0.5, got '0:0.5:1' in it."),
+        ("0:0.9999,1:0.0001", "--mix: expected shares of 0.001 or more, got 0.0001 for weight 1. Raise it."),
+        ("half", "--mix: expected WEIGHT:SHARE,…, got 'half' in it. Write it like 0:0.5,0.7:0.5."),
+        ("0:0.5,", "--mix: expected WEIGHT:SHARE,…, got '' in it. Write it like 0:0.5,0.7:0.5."),
+        ("0:0.5:1", "--mix: expected WEIGHT:SHARE,…, got '0:0.5:1' in it. Write it like 0:0.5,0.7:0.5."),
     ],
 )
 def test_a_bad_mix_is_refused(text, message):
@@ -116,7 +116,7 @@ def test_any_text_is_a_mix_or_is_refused(text):
 
 def test_a_batch_beyond_the_models_is_refused(rows):
     check_batch(rows, PAIR, 512)
-    with pytest.raises(UserError, match="--batch 513: the models take at most 512 rows a request"):
+    with pytest.raises(UserError, match="--batch: expected at most the models' 512 rows, got 513"):
         check_batch(rows, PAIR, 513)
 
 

@@ -64,7 +64,7 @@ def test_names_are_split():
     assert split("orchestrator") == ("orchestrator", "")
     assert split("orchestrator:12") == ("orchestrator", "12")
     for name in ("", "a:", "a:b", "a:0", "a:1:2", ":1"):
-        assert refused(split, name).startswith("expected a model as NAME or NAME:VERSION")
+        assert refused(split, name).startswith("model: expected NAME or NAME:VERSION")
 
 
 def test_outputs_of_one_model_alone_are_left_out_and_named():
@@ -82,12 +82,12 @@ def test_outputs_of_different_type_are_left_out_and_named():
 
 def test_models_without_an_output_in_common_are_refused():
     message = refused(pair, model(), model("b", outputs=(ROUTE,)))
-    assert message.startswith("expected at least one output that both have, got SCORE of a and ROUTE of b.")
+    assert message.startswith("a, b: expected an output in common, got SCORE of a and ROUTE of b.")
 
 
 def test_models_with_different_inputs_are_refused():
     message = refused(pair, model(), model("b", inputs=(EXCERPT,)))
-    assert message.startswith("expected models with the same inputs, got excerpt, BERT_WEIGHT of a and excerpt of b.")
+    assert message.startswith("a, b: expected the same inputs, got excerpt, BERT_WEIGHT of a and excerpt of b.")
     other = Tensor("BERT_WEIGHT", "TYPE_FP64", (-1,))
     message = refused(pair, model(), model("b", inputs=(EXCERPT, other)))
     assert message.startswith(

@@ -99,9 +99,9 @@ def test_file_that_only_begins_like_a_spreadsheet_is_refused(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("header", "found"),
     [
-        ("text,target", "expected a column 'excerpt' or 'Excerpt', found 'text', 'target'"),
-        ("id,Author", "'Excerpt' and a column 'target' or 'BT Easiness' or 'BT_easiness', found 'id', 'Author'"),
-        ("excerpt,target,BT Easiness", "expected one column with the target, found target and BT Easiness"),
+        ("text,target", "expected a column 'excerpt' or 'Excerpt', got 'text', 'target'"),
+        ("id,Author", "'Excerpt' and a column 'target' or 'BT Easiness' or 'BT_easiness', got 'id', 'Author'"),
+        ("excerpt,target,BT Easiness", "expected one column with the target, got target and BT Easiness"),
         ("", "expected a CSV with a header and rows, got an empty file"),
     ],
 )
@@ -158,7 +158,7 @@ def test_second_rating_of_a_text_with_other_spaces_joins_its_group(tmp_path: Pat
         (["One two.,1", "Two.,2", "One  two. ,1"], "line 4: expected a text of its own, found a duplicate of line 2"),
         (["One.,1", "Two, three.,2", "Four.,4"], "line 3: expected 2 columns, got 3"),
         (["One.,1", "Two.,2", '"open,3'], "line 4: expected a row of a CSV, got: unexpected end of data"),
-        (["One.,1"], "expected excerpts of at least 2 sources, one for each fold, found 1 row of 1."),
+        (["One.,1"], "expected excerpts of at least 2 sources, one for each fold, got 1 row of 1."),
     ],
 )
 def test_row_that_cannot_be_used_is_named_with_its_line(tmp_path: Path, lines: list[str], found: str) -> None:

@@ -58,9 +58,9 @@ def texts(models):
 def test_models_are_the_python_ones_by_name_or_all(models, tmp_path):
     assert [model.name for model in models] == ["postprocess", "preprocess"]
     assert environment.python_models(tmp_path, ["preprocess", "preprocess"]) == [tmp_path / "preprocess"]
-    with pytest.raises(UserError, match=r"--models cuml: .* a model of another backend; it has: postprocess, pre"):
+    with pytest.raises(UserError, match=r"--models cuml: .* a model of another backend\. It has: postprocess, pre"):
         environment.python_models(tmp_path, ["preprocess", "cuml"])
-    with pytest.raises(UserError, match=r"--models nowhere: .* found no such model"):
+    with pytest.raises(UserError, match=r"--models nowhere: .* got no such model"):
         environment.python_models(tmp_path, ["nowhere"])
 
 
@@ -118,13 +118,13 @@ def test_an_environment_that_someone_wrote_by_hand_is_refused_before_anything_is
 
 
 def test_a_folder_that_is_none_is_refused(models, tmp_path):
-    with pytest.raises(UserError, match=r"expected a folder to write to at .*nowhere, got: No such file"):
+    with pytest.raises(UserError, match=r"nowhere: expected a folder to write to, got: No such file"):
         environment.check_writable(tmp_path / "nowhere")
 
 
 def test_a_failure_leaves_configs_and_folders_as_they_were(models, tmp_path):
     before = texts(models)
-    with pytest.raises(UserError, match=rf"postprocess/{STUB} could not be written: No such file"):
+    with pytest.raises(UserError, match=rf"postprocess/{STUB}: expected a file to write, got: No such file"):
         environment.attach(models, archive(tmp_path / "packed.tar.gz"), tmp_path / "no_stub")
     assert texts(models) == before
     assert not [path for model in models for path in model.glob(".*")]
@@ -134,7 +134,7 @@ def test_serving_refuses_an_environment_that_is_missing(models, stub, tmp_path):
     environment.attach(models, archive(tmp_path / "packed.tar.gz"), None)
     environment.check_attached(models, None, stub)
     (models[1] / "environment.tar.gz").unlink()
-    with pytest.raises(UserError, match=r"preprocess: expected its environment at .*/environment\.tar\.gz, found"):
+    with pytest.raises(UserError, match=r"preprocess: expected its environment at .*/environment\.tar\.gz, got"):
         environment.check_attached(models, "gpu", stub)
 
 
@@ -142,7 +142,9 @@ def test_serving_refuses_an_environment_of_another_python_than_the_stub(models, 
     other = tmp_path / "other"
     other.write_bytes(b"\0libpython3.11.so.1.0\0")
     environment.attach(models, archive(tmp_path / "packed.tar.gz"), None)
-    with pytest.raises(UserError, match=r"postprocess: its environment holds Python 3\.12, its stub runs Python 3\.11"):
+    with pytest.raises(
+        UserError, match=r"postprocess: expected an environment with its stub's Python 3\.11, got Python 3\.12"
+    ):
         environment.check_attached(models, None, other)
     environment.attach(models, archive(tmp_path / "again.tar.gz"), stub)
     environment.check_attached(models, None, other)
@@ -153,7 +155,7 @@ def test_serving_reads_what_others_wrote(models, stub, tmp_path):
     text = config.read_text()
     (tmp_path / "unpacked" / "lib" / "python3.11").mkdir(parents=True)
     config.write_text(text + by_hand(tmp_path / "unpacked"))
-    with pytest.raises(UserError, match=r"holds Python 3\.11, its stub runs Python 3\.12"):
+    with pytest.raises(UserError, match=r"with its stub's Python 3\.12, got Python 3\.11"):
         environment.check_attached(models, None, stub)
     config.write_text(text + by_hand("s3://bucket/env.tar.gz"))
     environment.check_attached(models, None, stub)

@@ -38,10 +38,10 @@ def test_bad_excerpts_are_named_by_row_and_reason(rows, message):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([[0.5], [float("nan")]], "BERT_WEIGHT[1]: expected a number from 0 to 1, got nan."),
-        ([[float("inf")]], "BERT_WEIGHT[0]: expected a number from 0 to 1, got inf."),
-        ([[0], [0], [-0.25]], "BERT_WEIGHT[2]: expected a number from 0 to 1, got -0.25."),
-        ([[1.5]], "BERT_WEIGHT[0]: expected a number from 0 to 1, got 1.5."),
+        ([[0.5], [float("nan")]], "BERT_WEIGHT[1]: expected a number from 0 to 1, got nan. Correct it."),
+        ([[float("inf")]], "BERT_WEIGHT[0]: expected a number from 0 to 1, got inf. Correct it."),
+        ([[0], [0], [-0.25]], "BERT_WEIGHT[2]: expected a number from 0 to 1, got -0.25. Correct it."),
+        ([[1.5]], "BERT_WEIGHT[0]: expected a number from 0 to 1, got 1.5. Correct it."),
         ([[0.5, 0.5]], "BERT_WEIGHT[0]: expected one weight in each row, got 2. Send shape [rows, 1]."),
     ],
 )

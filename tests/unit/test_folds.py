@@ -46,9 +46,7 @@ def test_sizes_are_equal_where_one_group_is_large() -> None:
     assert [len(fold.test) for fold in folds] == [40] * 5
 
 
-@pytest.mark.parametrize(
-    ("n_folds", "found"), [(1, "expected 2 or more, found 1"), (4, "sources of excerpts, found 3")]
-)
+@pytest.mark.parametrize(("n_folds", "found"), [(1, "expected 2 or more, got 1"), (4, "sources of excerpts, got 3")])
 def test_folds_that_cannot_be_are_refused(n_folds: int, found: str) -> None:
     with pytest.raises(UserError, match=found):
         split(corpus([0, 1, 2, 2]), n_folds)

@@ -64,7 +64,7 @@ def test_equal_words_are_listed_by_the_alphabet_and_the_same_each_time() -> None
 
 
 def test_too_few_words_are_refused() -> None:
-    with pytest.raises(UserError, match="at least 200 distinct words to fit on, found 2"):
+    with pytest.raises(UserError, match="at least 200 distinct words to fit on, got 2"):
         telling_words([b"two words"], np.zeros(1, np.float32))
 
 
@@ -82,7 +82,7 @@ def test_engine_is_cuml_where_there_is_a_gpu_unless_told(cuml: FakeCuml, engine:
 
 def test_cuml_is_refused_in_one_sentence_where_there_is_no_gpu(cuml: FakeCuml) -> None:
     cuml.n_gpus = 0
-    with pytest.raises(UserError, match="engine cuml: expected cuML and a GPU, found no GPU"):
+    with pytest.raises(UserError, match="engine cuml: expected cuML and a GPU, got no GPU"):
         forest.chosen_engine("cuml")
 
 
@@ -92,12 +92,12 @@ def test_missing_package_is_named_when_cuml_is_asked_for(
 ) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
     assert forest.chosen_engine("auto") == "sklearn"
-    with pytest.raises(UserError, match=f"found that {missing} is not installed"):
+    with pytest.raises(UserError, match=f"got that {missing} is not installed"):
         forest.chosen_engine("cuml")
 
 
 def test_unknown_engine_is_refused() -> None:
-    with pytest.raises(UserError, match="engine: expected auto, cuml or sklearn, found 'xgboost'"):
+    with pytest.raises(UserError, match="engine: expected auto, cuml or sklearn, got 'xgboost'"):
         forest.chosen_engine("xgboost")
 
 

@@ -82,7 +82,10 @@ def test_postprocess_combines_scores_where_they_lie(device, served):
 def test_postprocess_refuses_weights_on_the_gpu_by_row(device, served):
     rows = device.array([[0.5], [2.0]], np.float32)
     answer = served("postprocess")(BERT_WEIGHT_INPUT=rows, BERT_LARGE_SCORE=rows, CUML_SCORE=rows)
-    assert error_of(answer) == (TritonError.INVALID_ARG, "BERT_WEIGHT[1]: expected a number from 0 to 1, got 2.")
+    assert error_of(answer) == (
+        TritonError.INVALID_ARG,
+        "BERT_WEIGHT[1]: expected a number from 0 to 1, got 2. Correct it.",
+    )
 
 
 def test_orchestrator_hands_gpu_tensors_to_its_children_as_they_are(device, served):

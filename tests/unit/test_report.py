@@ -170,27 +170,27 @@ def test_folder_with_other_files_is_refused_and_left_alone(tmp_path, name):
 def test_file_of_the_readers_own_in_an_earlier_report_is_kept(tmp_path):
     write(sample_results.empty(), tmp_path / "report")
     (tmp_path / "report" / "slides.png").write_text("mine")
-    with pytest.raises(UserError, match="found other files"):
+    with pytest.raises(UserError, match="got other files"):
         write(sample_results.empty(), tmp_path / "report")
 
 
 def test_file_in_the_way_is_refused(tmp_path):
     (tmp_path / "report").write_text("mine")
-    with pytest.raises(UserError, match="expected a folder for the report, found a file"):
+    with pytest.raises(UserError, match="expected a folder for the report, got a file"):
         check(tmp_path / "report")
 
 
 def test_link_to_nothing_is_refused(tmp_path):
     (tmp_path / "report").symlink_to(tmp_path / "gone")
-    with pytest.raises(UserError, match="expected a folder for the report, found a link to nothing"):
+    with pytest.raises(UserError, match="expected a folder for the report, got a link to nothing"):
         check(tmp_path / "report")
-    with pytest.raises(UserError, match="cannot write the report there: no such file or directory"):
+    with pytest.raises(UserError, match="expected a folder to write the report to, got: no such file or directory"):
         check(tmp_path / "report" / "below")
 
 
 @pytest.mark.parametrize("where", ["/proc/report", "/proc/deep/er", "/tmp/" + "n" * 300])
 def test_place_that_cannot_be_written_to_is_refused(where):
-    with pytest.raises(UserError, match=f"{where}: cannot write the report there"):
+    with pytest.raises(UserError, match=f"{where}: expected a folder to write the report to, got"):
         check(folder.Path(where))
 
 

@@ -244,8 +244,13 @@ def test_a_version_that_the_policy_does_not_serve_is_found(repository):
     assert "expected the version that b serves (2), got 1. Write -1, or add `version_policy" in message
 
 
-def test_a_step_without_model_version_is_sound(repository):
+def test_a_step_without_model_version_means_version_0(repository):
     plant(repository, "e", "      model_version: 1\n", "")
+    [(_, line, message)] = found(repository)
+    assert line == 16
+    assert "model_version: expected a version or -1, got none, which Triton takes for version 0. Write -1" in message
+    shutil.copytree(repository / "b" / "1", repository / "b" / "0")
+    plant(repository, "b", "max_batch_size", "version_policy { all { } }\nmax_batch_size")
     assert found(repository) == []
 
 
@@ -309,6 +314,51 @@ def test_a_decoupled_step_joined_with_what_came_before_it_is_found(repository):
     [(_, line, message)] = found(repository)
     assert line == 19
     assert "some from before a decoupled step and some from after it." in message
+
+
+def test_two_steps_that_take_one_tensor_in_ways_that_exclude_each_other_are_found(repository):
+    """Triton compares with the end that it reads first, which need not be the one that makes the tensor."""
+    for name, dims in (("whole", "-1, 2"), ("single", "2")):
+        (repository / name / "1").mkdir(parents=True)
+        (repository / name / "1" / "model.py").write_text("")
+        (repository / name / "config.pbtxt").write_text(
+            f'backend: "python" input {{ name: "y" data_type: TYPE_FP32 dims: [ {dims} ] }} '
+            f'output {{ name: "{name}" data_type: TYPE_FP32 dims: [ {dims} ] }}'
+        )
+    steps = "".join(
+        f'step {{ model_name: "{name}" model_version: -1 input_map {{ key: "y" value: "mid" }} '
+        f'output_map {{ key: "{name}" value: "{name}" }} }}\n'
+        for name in ("whole", "single")
+    )
+    plant(repository, "e", "ensemble_scheduling {\n", f"ensemble_scheduling {{\n{steps}")
+    plant(
+        repository,
+        "e",
+        "output [\n",
+        "".join(f'output {{ name: "{n}" data_type: TYPE_FP32 dims: [ 2 ] }}\n' for n in ("whole", "single"))
+        + "output [\n",
+    )
+    [(_, line, message)] = found(repository)
+    assert line == 12
+    assert "step 1 (single): input 'y': dims: expected [-1, 2], as step 0 (whole) takes 'mid', got [2]." in message
+
+
+def test_an_ensemble_that_contains_itself_is_found(repository):
+    plant(repository, "e", 'model_name: "a"', 'model_name: "outer"')
+    (repository / "outer" / "1").mkdir(parents=True)
+    text = (
+        ENSEMBLE.replace('"e"', '"outer"')
+        .replace('"a"', '"e"')
+        .replace('"x"', '"X"')
+        .replace('"y" value: "mid"', '"Z" value: "mid"', 1)
+    )
+    (repository / "outer" / "config.pbtxt").write_text(text)
+    findings = found(repository)
+    for file in ("e/config.pbtxt", "outer/config.pbtxt"):
+        assert any(
+            (at, line) == (file, 11) and "got an ensemble that contains it." in message
+            for at, line, message in findings
+        )
 
 
 def test_the_command_prints_findings_and_exits_with_1(repository):

@@ -45,7 +45,7 @@ def test_artifacts_may_lie_in_any_version(a_repository):
     (a_repository / "cuml" / "1" / "checkpoint.tl").rename(a_repository / "cuml" / "10" / "checkpoint.tl")
     preflight.check_artifacts(models)
     (a_repository / "cuml" / "10" / "checkpoint.tl").rename(a_repository / "cuml" / "checkpoint.tl")
-    with pytest.raises(UserError, match=r"cuml: expected .*1/checkpoint\.tl, found none; run `dualpath build`"):
+    with pytest.raises(UserError, match=r"cuml: expected .*1/checkpoint\.tl, got none\. Run `dualpath build`"):
         preflight.check_artifacts(models)
 
 
@@ -73,7 +73,7 @@ def test_a_certificate_and_key_that_triton_could_not_use_are_refused(tmp_path):
 
 def test_the_file_beside_an_artifact_is_needed_too(a_repository):
     (a_repository / "cuml" / "1" / "word_lists.json").unlink()
-    with pytest.raises(UserError, match=r"cuml: expected .*word_lists\.json, found none; run `dualpath build`"):
+    with pytest.raises(UserError, match=r"cuml: expected .*word_lists\.json, got none\. Run `dualpath build`"):
         preflight.check_artifacts(folders.models(a_repository))
 
 
@@ -89,7 +89,7 @@ def test_config_name_must_be_known_to_every_model_with_instances(a_repository):
     configs = a_repository / "cuml" / "configs"
     configs.mkdir()
     (configs / "gpu.pbtxt").write_text(CONFIG)
-    with pytest.raises(UserError, match=r"found none in postprocess; the repository has: gpu$"):
+    with pytest.raises(UserError, match=r"got none in postprocess\. The repository has: gpu\.$"):
         preflight.check_config_name(models, "gpu")
     (a_repository / "postprocess" / "configs").mkdir()
     (a_repository / "postprocess" / "configs" / "gpu.pbtxt").write_text(CONFIG)
@@ -98,15 +98,17 @@ def test_config_name_must_be_known_to_every_model_with_instances(a_repository):
 
 def test_gpu_config_is_refused_without_a_gpu_and_on_stand_ins(a_repository, tmp_path, monkeypatch):
     (a_repository / "cuml" / "configs").mkdir()
-    (a_repository / "cuml" / "configs" / "gpu.pbtxt").write_text("instance_group [{kind: KIND_GPU}]")
+    (a_repository / "cuml" / "configs" / "gpu.pbtxt").write_text('backend: "fil"\ninstance_group [{kind: KIND_GPU}]')
     models = folders.models(a_repository)
     cpu_only = installation.Installation(tmp_path / "tritonserver", tmp_path / "backends", tmp_path / "stub")
     preflight.check_devices(models, None, cpu_only)
     monkeypatch.setattr(preflight, "gpu_visible", lambda: False)
-    with pytest.raises(UserError, match=r"cuml asks for KIND_GPU, but this machine shows no GPU"):
+    with pytest.raises(UserError, match=r"cuml: expected a GPU for KIND_GPU, got no /dev/nvidia0"):
         preflight.check_devices(models, "gpu", cpu_only)
     monkeypatch.setattr(preflight, "gpu_visible", lambda: True)
-    with pytest.raises(UserError, match=r"has no C\+\+ backend fil and pytorch .* use NVIDIA's Triton container"):
+    with pytest.raises(
+        UserError, match=r"expected the C\+\+ backend fil for KIND_GPU of cuml, got .* Use NVIDIA's Triton container"
+    ):
         preflight.check_devices(models, "gpu", cpu_only)
 
 
@@ -127,7 +129,7 @@ def test_gpu_config_is_refused_where_the_python_models_would_lack_rapids(gpu_rep
     complete = installation.find(str(install(tmp_path / "triton", "python", "pytorch", "fil")))
     models = folders.models(gpu_repository)
     preflight.check_devices(models, None, complete)
-    with pytest.raises(UserError, match=r"^postprocess: expected RAPIDS .* found no cudf; run `pip install 'dualpath"):
+    with pytest.raises(UserError, match=r"^postprocess: expected RAPIDS .* got no cudf\. Run `pip install 'dualpath"):
         preflight.check_devices(models, "gpu", complete)
     monkeypatch.setattr(preflight.importlib.util, "find_spec", lambda name: name)
     preflight.check_devices(models, "gpu", complete)
@@ -136,9 +138,9 @@ def test_gpu_config_is_refused_where_the_python_models_would_lack_rapids(gpu_rep
 @pytest.mark.parametrize(
     ("gpu_visible", "backends", "message"),
     [
-        (False, (), "cuml, postprocess ask for KIND_GPU, but this machine shows no GPU"),
-        (True, (), "no C++ backend fil and pytorch and the stand-ins run on the CPU only"),
-        (True, ("pytorch", "fil"), "found no cudf; run `pip install 'dualpath[gpu]'`"),
+        (False, (), "cuml, postprocess: expected a GPU for KIND_GPU, got no /dev/nvidia0"),
+        (True, (), "expected the C++ backend fil for KIND_GPU of cuml, postprocess, got stand-ins"),
+        (True, ("pytorch", "fil"), "got no cudf. Run `pip install 'dualpath[gpu]'`"),
     ],
 )
 def test_a_gpu_that_cannot_be_had_is_one_sentence_and_exit_code_2(
@@ -177,8 +179,8 @@ def test_a_gpu_repository_is_refused_by_the_embedded_server_with_what_to_do(
     said = capsys.readouterr()
     assert (ended.value.code, said.out) == (2, "")
     [line] = said.err.splitlines()
-    assert line.startswith("dualpath: cuml, postprocess ask for KIND_GPU, but /")
-    assert line.endswith(f"stand-ins run on the CPU only; use NVIDIA's Triton container, or {instead}")
+    assert "tritonserver: expected the C++ backend fil for KIND_GPU of cuml, postprocess, got stand-ins" in line
+    assert line.endswith(f"which run on the CPU. Use NVIDIA's Triton container, or {instead}.")
 
 
 def test_rapids_may_be_in_an_environment_of_the_models_own(gpu_repository, tmp_path):
@@ -193,15 +195,20 @@ def test_rapids_may_be_in_an_environment_of_the_models_own(gpu_repository, tmp_p
 def test_ports_that_are_taken_doubled_or_impossible_are_refused_by_option():
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(UserError, match=f"port {port} on 127.0.0.1 is already in use; .* --grpc-port"):
+        with pytest.raises(
+            UserError,
+            match=rf"--grpc-port: expected a free port on 127\.0\.0\.1, got {port}, which is already in use\. Choose",
+        ):
             preflight.check_ports("127.0.0.1", {"--http-port": 0, "--grpc-port": port})
         with pytest.raises(UserError, match="is already in use"):
             preflight.check_ports("0.0.0.0", {"--http-port": port})
-    with pytest.raises(UserError, match="--grpc-port and --http-port are both 18321; give each its own port"):
+    with pytest.raises(UserError, match="--grpc-port, --http-port: expected two ports, got 18321 for both"):
         preflight.check_ports("127.0.0.1", {"--http-port": 18321, "--grpc-port": 18321})
     with pytest.raises(UserError, match=r"--http-port: expected a port from 0 .* got 65536"):
         preflight.check_ports("127.0.0.1", {"--http-port": 65536})
-    with pytest.raises(UserError, match=r"192\.0\.2\.1 is not an address of this machine; choose another --host"):
+    with pytest.raises(
+        UserError, match=r"--host: expected an address of this machine, got 192\.0\.2\.1\. Choose another"
+    ):
         preflight.check_ports("192.0.2.1", {"--http-port": 18321})
 
 
@@ -213,7 +220,7 @@ def test_port_0_becomes_a_free_port_each():
 
 def test_host_is_resolved_to_an_address():
     assert preflight.resolve("localhost") == "127.0.0.1"
-    with pytest.raises(UserError, match=r"--host x+: expected a name or IPv4 address"):
+    with pytest.raises(UserError, match=r"--host: expected a name or IPv4 address of this machine, got 'x+'"):
         preflight.resolve("x" * 64)
 
 

@@ -132,7 +132,7 @@ def test_parquet_keeps_types_and_a_damaged_file_is_refused(tmp_path):
     with open_tables(path) as [found]:
         assert (found.columns, found.unit) == (("excerpt", "weight", "ids"), "row")
         assert [dict(row.cells) for row in found.records] == rows
-    assert refused(path.read_bytes()[:-20], "in").startswith("in: expected a Parquet file, got one that cannot be read")
+    assert refused(path.read_bytes()[:-20], "in").startswith("in: expected a Parquet file, got: ")
 
 
 def test_every_value_has_a_text():

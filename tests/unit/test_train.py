@@ -13,12 +13,15 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from tiny_bert import save_encoder, served_repository, write_corpus
 
 from dualpath.errors import UserError
+from dualpath.readability.reference import Reference
 from dualpath.repository import releases
 from dualpath.repository.facts import Facts
 from dualpath.training import train
 from dualpath.training.bert import training as bert
 from dualpath.training.bert.settings import Settings
+from dualpath.training.blend import rmse
 from dualpath.training.card import Card
+from dualpath.training.corpus.rated import read_corpus
 from dualpath.training.train import Order
 
 SETTINGS = Settings(soup=2, epochs=2, batch_rows=4, learning_rate=1e-3, mixed_precision=False)
@@ -35,6 +38,7 @@ def order(tmp_path) -> Order:
         n_folds=2,
         encoder=str(save_encoder(tmp_path / "encoder")),
         settings=SETTINGS,
+        keep=train.FINE_TUNED,
         engine="sklearn",
         run_dir=tmp_path / "run",
     )
@@ -93,6 +97,51 @@ def test_an_interruption_changes_nothing_served_and_the_same_order_goes_on(order
     assert trained.card.blend == whole.card.blend
 
 
+@pytest.mark.parametrize("kept", [train.FINE_TUNED, train.FROZEN])
+def test_the_better_of_fine_tuned_and_frozen_is_published_and_named(order, monkeypatch, kept):
+    measure = bert.BertTraining.cross_validate
+
+    def swapped(training, folds):  # with so few rows the frozen encoder always wins
+        return [replace(it, scores=it.frozen, frozen=it.scores) for it in measure(training, folds)]
+
+    if kept == train.FINE_TUNED:
+        monkeypatch.setattr(bert.BertTraining, "cross_validate", swapped)
+    trained = train.train(replace(order, keep=train.BETTER), silent)
+    card = trained.card
+    assert card.kept == kept
+    assert (card.tuned_rmse < card.head_rmse) is (kept == train.FINE_TUNED)
+    assert card.bert_rmse == min(card.head_rmse, card.tuned_rmse) == pytest.approx(card.blend.rmse[-1])
+    assert f"bert-large: published {kept}, RMSE {card.bert_rmse:.3f}" in trained.notes[0]
+    assert ("frozen, with a linear layer on top." in card.page()) is (kept == train.FROZEN)
+    corpus = read_corpus(order.data)
+    error = rmse(Reference(order.model_repository).bert(corpus.excerpts), corpus.targets)
+    assert error < card.target_deviation
+
+
+def test_a_version_that_is_worse_than_the_one_before_is_published_with_a_warning(order, tmp_path):
+    first = train.train(replace(order, models=["bert-large"]), silent)
+    assert not any("warning" in note for note in first.notes)  # what was served before cannot be scored
+    worse = replace(SETTINGS, learning_rate=0.3, head_learning_rate=0.3, soup=1)
+    again = replace(order, models=["bert-large"], settings=worse, run_dir=tmp_path / "again")
+    second = train.train(again, silent)
+    assert second.card.bert_rmse > first.card.bert_rmse
+    assert (
+        f"version 2 has {first.card.bert_rmse:.3f} on the same rows, out of fold. `dualpath reload --to 2`"
+        in second.notes[1]
+    )
+
+
+def test_other_rows_are_scored_by_the_version_before(order, tmp_path):
+    train.train(order, silent)
+    other = read_corpus(write_corpus(tmp_path / "other.csv", n_rows=24))  # it was fitted on these and more
+    before = rmse(Reference(order.model_repository).forest(other.excerpts), other.targets)
+    trained = train.train(replace(order, models=["cuml"], data=tmp_path / "other.csv"), silent)
+    assert before < trained.card.forest_rmse
+    [note] = trained.notes
+    assert note.startswith("warning: cuml: the new version has RMSE")
+    assert f"version 2 has {before:.3f} on the same rows, which flatters it if it was fitted on them" in note
+
+
 def test_a_traced_model_that_scores_something_else_is_not_published(order, monkeypatch):
     before = snapshot(order.model_repository)
 
@@ -127,16 +176,16 @@ def test_no_row_is_scored_by_a_model_that_was_fitted_or_stopped_on_it(order, mon
 
 def test_an_encoder_that_reads_too_few_tokens_is_refused(order, tmp_path):
     short = save_encoder(tmp_path / "short", max_position_embeddings=128)
-    with pytest.raises(UserError, match=r"expected 512 positions, found 128\."):
+    with pytest.raises(UserError, match=r"expected 512 positions, got 128\."):
         train.train(replace(order, encoder=str(short)), silent)
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("./nowhere", r"--encoder \./nowhere: expected a folder in Hugging Face's layout, found none\."),
-        ("{empty}", r"expected an encoder's weights \(\*\.safetensors\), found none\."),
-        ("{bare}", r"expected the config\.json of a BERT model, found: .*No such file"),
+        ("./nowhere", r"--encoder \./nowhere: expected a folder in Hugging Face's layout, got none\."),
+        ("{empty}", r"expected an encoder's weights \(\*\.safetensors\), got none\."),
+        ("{bare}", r"expected the config\.json of a BERT model, got: .*No such file"),
     ],
 )
 def test_an_encoder_that_is_not_there_is_named(order, tmp_path, name, message):
@@ -155,7 +204,7 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(order, monkeypatch, error)
         raise error
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
-    with pytest.raises(UserError, match=rf"hub, found: {error} Without network, name a folder that holds the model\."):
+    with pytest.raises(UserError, match=rf"hub, got: {error} Without network, name a folder that holds the model\."):
         train.train(replace(order, models=["bert-large"], encoder="bert-large-uncased"), silent)
 
 
@@ -208,5 +257,5 @@ def test_the_runs_settings_say_what_was_asked(order):
     train.train(order, silent)
     settings = json.loads((order.run_dir / "settings.json").read_text())
     assert settings["epochs"] == 2
-    with pytest.raises(UserError, match="expected a run with epochs 3, found one with 2"):
+    with pytest.raises(UserError, match="expected a run with epochs 3, got one with 2"):
         train.train(replace(order, settings=replace(SETTINGS, epochs=3)), silent)

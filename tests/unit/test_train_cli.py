@@ -23,7 +23,9 @@ from dualpath.training import artifacts, train
 from dualpath.training.bert.settings import Settings
 from dualpath.training.card import Card
 
-TINY = shlex.split("--folds 2 --soup 2 --epochs 2 --batch-rows 4 --learning-rate 1e-3 --no-mixed-precision")
+TINY = shlex.split(
+    "--folds 2 --soup 2 --epochs 2 --batch-rows 4 --learning-rate 1e-3 --no-mixed-precision --keep fine-tuned"
+)
 
 MOMENTS = {
     "embedding": ("dualpath.training.bert.batches", "tensors", 1, "SIGKILL"),
@@ -73,6 +75,7 @@ def test_all_prints_the_errors_and_where_the_version_is(dualpath, repository):
     for found in (card.bert_rmse, card.head_rmse, card.forest_rmse, card.blend.best_rmse):
         assert f"{found:.3f}" in out
     assert "Version 2: model_repository/cuml/2 and model_repository/bert-large/2." in out
+    assert f"bert-large: published fine-tuned, RMSE {card.tuned_rmse:.3f}; frozen has {card.head_rmse:.3f}." in out
     [run] = Path("runs").iterdir()
     assert run.name.startswith("encoder-")
     assert "fold-2: " in err
@@ -109,8 +112,8 @@ def test_rows_that_cannot_be_used_are_named_and_nothing_is_published(dualpath, r
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--folds", "1"], "folds: expected 2 or more, found 1."),
-        (["--folds", "21"], "expected excerpts of at least 21 sources, one for each fold, found 40 rows of 20."),
+        (["--folds", "1"], "folds: expected 2 or more, got 1."),
+        (["--folds", "21"], "expected excerpts of at least 21 sources, one for each fold, got 40 rows of 20."),
         (["--model-repository", "none"], "none: expected a model repository with bert-large, got none in it."),
         (["--data", "none.csv"], "none.csv: expected a file to read, got: No such file"),
         (["--encoder", "./none"], "--encoder ./none: expected a folder in Hugging Face's layout, found none."),

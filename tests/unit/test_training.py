@@ -172,7 +172,7 @@ def test_load_encoder_refuses_missing_weights(encoder: BertModel, tmp_path: Path
     assert pooled_size(load_encoder(tmp_path)) == 24
     encoder.config.num_hidden_layers = 3
     encoder.config.save_pretrained(tmp_path)
-    with pytest.raises(UserError, match=r"found one without encoder\.layer\.2"):
+    with pytest.raises(UserError, match=r"got one without encoder\.layer\.2"):
         load_encoder(tmp_path)
 
 
@@ -187,7 +187,7 @@ def test_load_encoder_refuses_a_folder_without_a_model(tmp_path: Path) -> None:
 def test_weights_with_another_digest_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"other weights")
-    with pytest.raises(UserError, match=f"expected SHA-256 {minilm.WEIGHTS_SHA256}, found [0-9a-f]{{64}}"):
+    with pytest.raises(UserError, match=f"expected SHA-256 {minilm.WEIGHTS_SHA256}, got [0-9a-f]{{64}}"):
         minilm.check_weights(path)
 
 

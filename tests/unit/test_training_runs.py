@@ -32,7 +32,7 @@ def test_a_folder_of_another_run_is_refused_and_left_as_it_is(tmp_path):
     with opened(tmp_path, SETTINGS) as run:
         run.finish("fold-1", stop=0.5)
     with (
-        pytest.raises(UserError, match=r"expected a run with epochs 4, found one with 3\..*--fresh"),
+        pytest.raises(UserError, match=r"expected a run with epochs 4, got one with 3\..*--fresh"),
         opened(tmp_path, SETTINGS | {"epochs": 4}),
     ):
         pass
@@ -52,7 +52,7 @@ def test_fresh_forgets_what_the_folder_holds_but_no_foreign_file(tmp_path):
 
 
 def test_two_processes_do_not_work_in_one_folder(tmp_path):
-    refused = pytest.raises(UserError, match="another training run works in it")
+    refused = pytest.raises(UserError, match="expected a folder of its own, got another run's")
     with opened(tmp_path, SETTINGS), refused, opened(tmp_path, SETTINGS):
         pass
     with opened(tmp_path, SETTINGS):

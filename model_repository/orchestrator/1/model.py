@@ -26,6 +26,7 @@ class TritonPythonModel:
             in_flight=config.integer("bert_in_flight"),
             chunk_rows=config.integer("bert_chunk_rows"),
             max_rows=config.max_batch_size,
+            max_wait_s=config.integer("max_wait_seconds", 60),
             version=config.version,
             metrics=self.metrics,
         )

@@ -23,8 +23,11 @@ from dualpath.bls.pipeline import Pipeline
 from dualpath.bls.request import Request, Trace
 from dualpath.bls.rows import in_slices, route, together, tolerate
 from dualpath.bls.run import current_request
+from dualpath.bls.tensors import Array, Arrays
 
 __all__ = [
+    "Array",
+    "Arrays",
     "BadParameter",
     "BatchedChild",
     "CallerGone",

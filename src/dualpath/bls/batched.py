@@ -142,6 +142,7 @@ class BatchedChild:
 
     def _ask(self, inputs: Mapping[str, Any], n_rows: int, carried: Carried, peak: int | list[int]) -> Outputs:
         """Call the child and learn from it. Blocks."""
+        n_at_start = peak if isinstance(peak, int) else peak[0]
         started = time.perf_counter()
         outputs = self._calls.ask(inputs, carried)
         elapsed_s = time.perf_counter() - started
@@ -151,7 +152,8 @@ class BatchedChild:
                 raise self._calls.misconfigured(f"expected {n_rows} rows in output {name!r}, got {got}.")
         n_calling = peak if isinstance(peak, int) else peak[0]
         self._pace.note(n_rows, elapsed_s)
-        self._cutter.note(n_rows, n_calling, elapsed_s)
+        if n_calling == n_at_start:  # none came later: it took as long as all of them together
+            self._cutter.note(n_rows, n_calling, elapsed_s)
         row_s = elapsed_s / (n_rows * n_calling)
         self._row_s = row_s if self._row_s is None else 0.9 * self._row_s + 0.1 * row_s
         if self._metrics:
@@ -171,7 +173,7 @@ class BatchedChild:
             async with asyncio.timeout_at(request.deadline):  # the loop's clock is time.monotonic
                 return await group.answer
         except TimeoutError:
-            raise self._late("got none") from None
+            raise self._late("expected an answer within the request's timeout, got none.") from None
         finally:
             if self._metrics:
                 self._metrics.observe("stage_seconds", time.perf_counter() - started, stage=self.name)
@@ -179,19 +181,24 @@ class BatchedChild:
     def _refuse_what_would_wait_too_long(self, request: Request, n_rows: int) -> None:
         wait_s = len(self._waiting) * (self._row_s or 0.0)
         remaining_s = request.remaining_s()
+        if remaining_s == 0:
+            raise self._late("expected an answer within the request's timeout, got none.")
         if remaining_s is not None and wait_s >= remaining_s:
-            raise self._late(f"got a queue of {wait_s:.1f} s" if wait_s else "got none")
+            raise self._late(
+                f"overloaded: expected an answer within the request's timeout, got a queue of {wait_s:.1f} s; "
+                f"retry in {max(1, math.ceil(wait_s - remaining_s))} s."
+            )
         if wait_s > self._max_wait_s or len(self._waiting) + n_rows > MAX_WAITING_ROWS > n_rows:
             self._calls.count("unavailable")
-            retry_s = max(1, math.ceil(wait_s - self._max_wait_s))
             raise ChildUnavailable(
                 self.name,
-                f"expected a queue of at most {self._max_wait_s:g} s, got one of {wait_s:.0f} s. Retry in {retry_s} s.",
+                f"overloaded: expected a queue of at most {self._max_wait_s:g} s, got one of {wait_s:.1f} s; "
+                f"retry in {max(1, math.ceil(wait_s - self._max_wait_s))} s.",
             )
 
-    def _late(self, got: str) -> ChildLate:
+    def _late(self, message: str) -> ChildLate:
         self._calls.count("late")
-        return ChildLate(self.name, f"expected an answer within the request's timeout, {got}.")
+        return ChildLate(self.name, message)
 
     def _start_calls(self) -> None:
         """Start callers for the waiting rows. Each takes its first chunk a moment later, when all requests that arrived

@@ -194,7 +194,7 @@ class Calls:
         return error
 
     def count(self, outcome: str) -> None:
-        """Count a call in `bls_calls`."""
+        """Count a call in `bls_calls_total`."""
         if self._metrics:
             self._metrics.count_now("calls", child=self.name, outcome=outcome)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 from collections.abc import Callable
@@ -75,6 +76,19 @@ class ModelConfig:
                 "Name the kind in its instance_group."
             )
         return int(self._args["model_instance_device_id"])
+
+    def gpu_to_use(self) -> int | None:
+        """Return the GPU that threads have to choose; None on the CPU and for the first GPU, CUDA's default.
+
+        Raises:
+            ConfigError: CuPy, which chooses it, is missing.
+        """
+        if self.gpu and importlib.util.find_spec("cupy") is None:
+            raise ConfigError(
+                f"{self.name}: expected CuPy for an instance on GPU {self.gpu}, got none. Install CuPy, or choose the "
+                "server's GPU with CUDA_VISIBLE_DEVICES."
+            )
+        return self.gpu or None
 
     def refuse_what_a_pipeline_cannot_do(self, streams: bool) -> None:
         """Raise ConfigError for sequences, and if a graph that yields several answers meets a model that gives one.

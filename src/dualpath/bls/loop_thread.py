@@ -52,7 +52,7 @@ class LoopThread:
         while True:
             try:
                 self._loop.run_forever()
-            except SystemExit:  # of a graph, which its caller was told of
+            except (SystemExit, KeyboardInterrupt):  # of a graph, which its caller was told of
                 continue
             return
 

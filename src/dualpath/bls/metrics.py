@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import accumulate
@@ -40,21 +40,22 @@ class Metrics:
         self._gauges: dict[str, Callable[[], float]] = {}
         self._families: dict[str, Any] = {}
         self._metrics: dict[tuple[str, _Labels], Any] = {}
+        self._later: deque[Callable[[], None]] = deque()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
         self._thread.start()
 
     def count(self, name: str, value: float = 1, **labels: str) -> None:
-        """Add to the counter `bls_<name>`; from inside a graph, once the graph has answered."""
+        """Add to the counter `bls_<name>_total`; from inside a graph, once the graph has answered."""
         self._note(lambda: self.count_now(name, value, **labels))
 
     def count_now(self, name: str, value: float = 1, **labels: str) -> None:
-        """Add to the counter `bls_<name>`, whatever becomes of the graph that the caller is part of."""
+        """Add to the counter `bls_<name>_total`, whatever becomes of the graph that the caller is part of."""
         with self._lock:
-            self._counts[name, tuple(labels.items())] += value  # type: ignore[assignment]
+            self._counts[f"{name}_total", tuple(labels.items())] += value  # type: ignore[assignment]
 
     def count_each(self, name: str, label: str, values: Iterable[str]) -> None:
-        """Add one to the counter `bls_<name>` for each value of the label."""
+        """Add one to the counter `bls_<name>_total` for each value of the label."""
         for value, n in Counter(values).items():
             self.count(name, n, **{label: value})
 
@@ -80,6 +81,10 @@ class Metrics:
         else:
             run.notes.append(what)
 
+    def do_later(self, notes: Iterable[Callable[[], None]]) -> None:
+        """Do before the next flush what runs of a graph have noted: requests need not wait for it."""
+        self._later.extend(notes)
+
     def gauge(self, name: str, read: Callable[[], float]) -> None:
         """Show what `read` returns as the gauge `bls_<name>`."""
         self._gauges[name] = read
@@ -104,6 +109,8 @@ class Metrics:
         self._flush()
 
     def _flush(self) -> None:
+        while self._later:
+            self._later.popleft()()
         with self._lock:
             counts, self._counts = self._counts, Counter()
             histograms, self._histograms = self._histograms, {}
@@ -144,8 +151,8 @@ class _Histogram:
 
 
 _DESCRIPTIONS = {
-    "rows": "Rows answered, by route",
+    "rows_total": "Rows answered, by route",
     "rows_in_flight": "Rows taken from Triton's queue and not yet answered",
-    "calls": "Calls to children, by child and outcome",
-    "fallbacks": "Rows answered without a child that failed or was late, by child and reason",
+    "calls_total": "Calls to children, by child and outcome",
+    "fallbacks_total": "Rows answered without a child that failed or was late, by child and reason",
 }

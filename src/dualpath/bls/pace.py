@@ -68,7 +68,7 @@ class Cutter:
         self._n_calls = dict.fromkeys(self._paces, 0)
 
     def note(self, n_rows: int, n_in_flight: int, elapsed_s: float) -> None:
-        """Learn from a call, beside which others were under way: so many with it, at most."""
+        """Learn from a call that was the last to begin of so many under way: it took as long as all of them."""
         n_in_flight = min(n_in_flight, len(self._paces))
         self._paces[n_in_flight].note(n_rows, elapsed_s)
         self._n_calls[n_in_flight] += 1

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 from dualpath.bls.config import ModelConfig
@@ -82,7 +83,7 @@ class Pipeline:
         self._rows = 0
         self._rows_changed = threading.Condition()
         self._inline = Inline()
-        self._loop = LoopThread(n_threads, config.gpu)
+        self._loop = LoopThread(n_threads, config.gpu_to_use())
         if metrics:
             metrics.gauge("rows_in_flight", lambda: self._rows)
 
@@ -164,8 +165,7 @@ class Pipeline:
                     self._run(replies[start : start + n], memo)
                 return
             responses = [self._failed(error)]
-        run.commit()
-        self._observe(started, len(replies))
+        self._commit(run, started, len(replies))
         for reply, response in zip(replies, responses, strict=True):
             reply.response = response
 
@@ -215,8 +215,7 @@ class Pipeline:
         await self._end(reply, run, started, response)
 
     async def _end(self, reply: Reply, run: Run, started: float, response: Any) -> None:
-        run.commit()
-        self._observe(started, 1)
+        self._commit(run, started, 1)
         try:
             await reply.end(response)
         except Exception as error:
@@ -227,10 +226,13 @@ class Pipeline:
     def _failed(self, error: BaseException) -> Any:
         return respond_error(error, self._caller_errors)
 
-    def _observe(self, started: float, n_requests: int) -> None:
+    def _commit(self, run: Run, started: float, n_requests: int) -> None:
         if self._metrics:
             elapsed_s = time.perf_counter() - started
-            self._metrics.observe_now("stage_seconds", elapsed_s, {"stage": "request"}, n=n_requests)
+            observe = partial(self._metrics.observe_now, "stage_seconds", elapsed_s, {"stage": "request"}, n=n_requests)
+            self._metrics.do_later([*run.notes, observe])
+        else:
+            run.commit()
 
     def _checked(self, outputs: Arrays, request: Request) -> Arrays:
         """Return those of a graph's outputs that are wanted, if they have the request's rows."""

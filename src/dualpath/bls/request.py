@@ -9,8 +9,6 @@ import traceback
 from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar
 
-import numpy as np
-
 from dualpath.bls import inline
 from dualpath.bls.errors import (
     BadParameter,
@@ -88,7 +86,7 @@ class Arrival:
         self.inputs: dict[str, Array] = read_inputs(raw)
         self.n_rows = len(next(iter(self.inputs.values()))) if has_batch and self.inputs else 1
         self.parameters_text: str = raw.parameters()
-        self.parameters: dict[str, Any] = json.loads(self.parameters_text) if self.parameters_text else {}
+        self.parameters: dict[str, Any] = {} if self.parameters_text in ("", "{}") else json.loads(self.parameters_text)
         self.requested_outputs = frozenset(raw.requested_output_names())
         timeout_us = raw.timeout()
         self.deadline = time.monotonic() + timeout_us / 1e6 if timeout_us else None
@@ -106,13 +104,13 @@ class Arrival:
         """Tell whether the request has more rows, or its strings more bytes."""
         if self.n_rows > n_rows:
             return True
-        texts = (array for array in self.inputs.values() if array.dtype == np.object_)
-        return sum(sum(map(len, array.ravel().tolist())) for array in texts) > n_bytes
+        texts = [array for array in self.inputs.values() if array.dtype.hasobject]
+        return sum([sum(map(len, array.ravel().tolist())) for array in texts]) > n_bytes
 
     def group(self) -> Any:
         """Return what requests must have in common to share a run."""
-        shapes = [(name, array.dtype.char, array.shape[1:], type(array)) for name, array in self.inputs.items()]
-        return self.parameters_text, self.requested_outputs, tuple(sorted(shapes, key=lambda shape: shape[0]))
+        shapes = tuple([(name, array.dtype, array.shape[1:], type(array)) for name, array in self.inputs.items()])
+        return self.parameters_text, self.requested_outputs, shapes
 
     async def is_cancelled(self) -> bool:
         async with self._lock():

@@ -15,6 +15,7 @@ Array = npt.NDArray[Any]
 """A NumPy array, or a CuPy array, which NumPy's functions hand to CuPy's."""
 
 Arrays = Mapping[str, Array]
+"""Arrays by the names of inputs or outputs."""
 
 
 def to_array(tensor: Any) -> Array:

@@ -61,7 +61,7 @@ def bench(
     """Measure the pipeline's set-ups: throughput by batch size, and the latency of one excerpt.
 
     Three set-ups take turns: everything in Triton on the CPU; pre- and postprocessing in the client's process, with the
-    models in Triton; everything in Triton on the GPU, where there is one. Requests that would take over 30 s are not
+    models in Triton; everything in Triton on the GPU, if there is one. Requests that would take over 30 s are not
     sent. Ctrl-C ends with what was measured until then. Exit code 1: the set-ups' scores differ, or a server went away.
     """
     from dualpath.cli.bench_view import show
@@ -93,5 +93,7 @@ def _precisions(text: str | None, shape: EncoderShape) -> list[str]:
     chosen = list(dict.fromkeys(part.strip() for part in text.split(",")))
     for part in chosen:
         if part not in PRECISIONS:
-            raise UserError(f"--precision: expected {' or '.join(PRECISIONS)}, or both after a comma, got {part!r}.")
+            raise UserError(
+                f"--precision: expected {' or '.join(PRECISIONS)}, or both, got {part!r}. Name one of these."
+            )
     return chosen

@@ -55,7 +55,7 @@ def _ratio(ratio: Ratio) -> str:
 
 
 def _not_measured(result: Result) -> list[str]:
-    """Say what was left out: in one line where the reason is the same under all loads."""
+    """Say what was left out: in one line if the reason is the same under all loads."""
     said: list[str] = []
     for name in result.contenders:
         reasons = [(cell.load, cell.not_measured[name]) for cell in result.cells if name in cell.not_measured]

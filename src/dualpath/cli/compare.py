@@ -19,7 +19,7 @@ def compare(
     a: Annotated[
         str, typer.Argument(metavar="A", help="The baseline: a model, or one version as NAME:VERSION.")
     ] = "ensemble_all",
-    b: Annotated[str, typer.Argument(metavar="B", help="The model that is held against it.")] = "orchestrator",
+    b: Annotated[str, typer.Argument(metavar="B", help="The model that A is compared with.")] = "orchestrator",
     url: Annotated[
         str | None, typer.Option(help="Triton's gRPC address; without it, a server of its own is started.")
     ] = None,
@@ -95,7 +95,9 @@ def numbers(option: str, text: str, kind: type[int] | type[float], most: float =
             number = kind(0)
         if not 0 < number < float("inf"):
             what = "whole numbers" if kind is int else "numbers"
-            raise UserError(f"{option}: expected {what} above 0, such as {CONCURRENCY}, got {part.strip()!r}.")
+            raise UserError(
+                f"{option}: expected {what} above 0, got {part.strip()!r}. Give some such as {CONCURRENCY}."
+            )
         if number > most:
             raise UserError(f"{option}: expected at most {most:,}, got {part.strip()}. Give less.")
         found.append(number)

@@ -29,7 +29,7 @@ def show(result: Result, console: Console) -> None:
 
 
 def show_parity(result: Result, console: Console) -> None:
-    """Print whose answers were held against whose, how far they agree, and the rows that differ most."""
+    """Print whose answers were compared with whose, how far they agree, and the rows that differ most."""
     if result.parity:
         console.print(_parity(result))
         for line in _worst(result):
@@ -38,7 +38,7 @@ def show_parity(result: Result, console: Console) -> None:
 
 def _parity(result: Result) -> Table:
     table = Table(title="Do they agree?", title_justify="left", padding=0)
-    for header in ("contender", "held against", "output"):
+    for header in ("contender", "compared with", "output"):
         table.add_column(header, overflow="fold")
     for header in ("rows", "bitwise\nequal", "largest\ndifference", "mean", "tolerance"):
         table.add_column(header, justify="right", overflow="fold")
@@ -110,7 +110,7 @@ def _ratios(cell: Cell, name: str, baseline: str) -> list[str]:
 
 
 def in_doubt(cell: Cell, name: str, baseline: str) -> str:
-    """Return what stands under the ratio that a verdict goes by where it is not to be taken as it stands, as markup."""
+    """Return what stands under the ratio that a verdict goes by if it is not to be taken as it stands, as markup."""
     why = doubt(cell, name, baseline)
     return f"\n[yellow]{escape(why)}[/]" if why else ""
 

@@ -53,7 +53,7 @@ def pack(
     if environment is None and python is None and (Path(sys.prefix) / "conda-meta").is_dir():
         environment = Path(sys.prefix)
     if environment is not None and (python or with_):
-        raise UserError("--environment is packed as it is; leave out --python and --with, or --environment")
+        raise UserError("--environment: expected no --python and no --with beside it, got one. Leave out either.")
     progress = Console(stderr=True)
     with progress.status("Packing") as status:
         packed = packing.pack(

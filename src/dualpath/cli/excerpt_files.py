@@ -36,7 +36,7 @@ class Excerpts:
     weight: str = WEIGHT_COLUMN
 
     def check(self, row: Record, default: float) -> tuple[bytes, float]:
-        """Return a row's excerpt, UTF-8, and its weight, which is the default where it has none.
+        """Return a row's excerpt, UTF-8, and its weight, which is the default if it has none.
 
         Raises:
             InvalidInput: one of them cannot be scored; the message begins with where the row stands.
@@ -54,14 +54,14 @@ class Excerpts:
         try:
             weight = float(text or default)
         except ValueError:
-            raise InvalidInput(f"{where}: expected a number from 0 to 1, got {text!r}.") from None
+            raise InvalidInput(f"{where}: expected a number from 0 to 1, got {text!r}. Correct it.") from None
         check_weight(weight, where)
         return excerpt, weight
 
 
 @contextmanager
 def open_excerpts(texts: list[str] | None, file: str | None, file_format: Format | None) -> Iterator[Excerpts]:
-    """Open the excerpts of a command, with a progress bar on stderr where they come from a file.
+    """Open the excerpts of a command, with a progress bar on stderr if they come from a file.
 
     Raises:
         UserError: the file cannot be read, holds no excerpt, or has no column `excerpt`.
@@ -140,6 +140,6 @@ def _tracked(path: Path) -> Iterator[BinaryIO]:
         try:
             file = progress.open(path, "rb", description=escape(path.name))
         except OSError as error:
-            raise UserError(f"--file: expected a file, got {str(path)!r}: {error.strerror}.") from None
+            raise UserError(f"--file: expected a file, got {str(path)!r}: {error.strerror}. Name another.") from None
         with file, io.BufferedReader(cast(io.RawIOBase, file)) as buffered:
             yield buffered

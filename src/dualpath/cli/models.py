@@ -33,7 +33,11 @@ def models(json: Json = False, model_repository: ModelRepository = DEFAULT_REPOS
         index = client.get_model_repository_index(as_json=True)["models"]
     except InferenceServerException as error:
         reason = str(error.message())
-        raise UserError(access.NO_KEY if access.REFUSED in reason else f"--url: {reason}.") from None
+        raise UserError(
+            access.NO_KEY
+            if access.REFUSED in reason
+            else f"--url: expected the models, got: {reason}. Look at its log."
+        ) from None
     ready = {entry["name"] for entry in index if entry.get("state") == "READY"}
     rows = [_row(client, entry, model_repository) for entry in index if not _is_past(entry, ready)]
     status = status_of(url)

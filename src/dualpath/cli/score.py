@@ -82,9 +82,9 @@ def score(
     from dualpath.readability.excerpts import InvalidInput, check_weight
 
     if texts and file is not None:
-        raise UserError("expected either TEXT arguments or --file, got both. Leave one out.")
+        raise UserError("TEXT: expected either arguments or --file, got both. Leave one out.")
     if not texts and file is None and sys.stdin.isatty():
-        raise UserError("expected TEXT arguments, --file or texts on standard input, got none. Give one.")
+        raise UserError("TEXT: expected arguments, --file or texts on standard input, got none. Give one.")
     try:
         check_weight(bert_weight, "--bert-weight")
     except InvalidInput as error:
@@ -160,7 +160,9 @@ def _local(model_repository: Path) -> ScoreRows:
         return Reference(model_repository, threads=len(os.sched_getaffinity(0))).score
     except Exception as error:  # torch, treelite and tokenizers each have their own for a file they cannot read
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"--local: an artifact cannot be loaded: {reason}. Run `dualpath build --force`.") from None
+        raise UserError(
+            f"--local: expected artifacts that can be loaded, got: {reason}. Run `dualpath build --force`."
+        ) from None
 
 
 def _served(url: str, model: str, retry_for_s: float) -> ScoreRows:
@@ -172,7 +174,7 @@ def _served(url: str, model: str, retry_for_s: float) -> ScoreRows:
     client = connect(url)
     scorer = Scorer(client, model)
     if not client.is_model_ready(model):
-        raise UserError(f"{model} is not ready on the server at {url}. See `dualpath models`.")
+        raise UserError(f"{model}: expected it to be ready at {url}, got another state. See `dualpath models`.")
 
     def report(line: str) -> None:
         _complain(f"{model}: {line}")

@@ -72,7 +72,7 @@ def serve(
     from dualpath.serving import access
 
     if (grpc_tls_cert is None) != (grpc_tls_key is None):
-        raise UserError("expected both --grpc-tls-cert and --grpc-tls-key or neither, got one.")
+        raise UserError("--grpc-tls-cert, --grpc-tls-key: expected both or neither, got one. Give the other too.")
     options = {
         "host": host,
         "http_port": http_port,
@@ -141,7 +141,7 @@ def _exposure(triton: TritonServer) -> Iterator[str]:
     """Say what others can do, if they can do anything."""
     if not ipaddress.ip_address(triton.address).is_loopback:
         yield (
-            f"open to whoever reaches {triton.host}: scoring, models' configs and statistics, metrics; closed without "
+            f"open to all who reach {triton.host}: scoring, models' configs and statistics, metrics; closed without "
             "the key: loading, tracing, logging, shared memory"
         )
     if triton.key_shows:

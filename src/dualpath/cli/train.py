@@ -29,6 +29,14 @@ class Engine(enum.StrEnum):
     sklearn = "sklearn"
 
 
+class Keep(enum.StrEnum):
+    """Which BERT is published."""
+
+    better = "better"
+    fine_tuned = "fine-tuned"
+    frozen = "frozen"
+
+
 class HiddenState(enum.StrEnum):
     """What the linear layer reads."""
 
@@ -62,10 +70,13 @@ Patience = Annotated[int, typer.Option(min=1, metavar="N", help="Evaluations wit
 Evaluations = Annotated[int, typer.Option(min=1, metavar="N", help="Per epoch.")]
 Freeze = Annotated[int, typer.Option(min=0, metavar="N", help="Lowest layers that stay as they are, as embeddings do.")]
 FullPrecision = Annotated[
-    bool, typer.Option("--no-mixed-precision", help="Fit in float32 even where half precision is faster.")
+    bool, typer.Option("--no-mixed-precision", help="Fit in float32 even if half precision is faster.")
 ]
 Checkpointing = Annotated[
     bool, typer.Option("--gradient-checkpointing", help="Compute activations twice: slower, much less memory.")
+]
+KeepOption = Annotated[
+    Keep, typer.Option(metavar="NAME", help="BERT to publish: fine-tuned, frozen, or of these the better out of fold.")
 ]
 EngineOption = Annotated[
     Engine, typer.Option(metavar="NAME", help="auto, cuml or sklearn; auto is cuML on a GPU, scikit-learn elsewhere.")
@@ -99,6 +110,7 @@ def bert(
     freeze_layers: Freeze = 0,
     no_mixed_precision: FullPrecision = False,
     gradient_checkpointing: Checkpointing = False,
+    keep: KeepOption = Keep.better,
     precision: ServedIn = Precision.float32,
     seed: Seed = 0,
     run_dir: RunDir = None,
@@ -146,6 +158,7 @@ def all_(
     freeze_layers: Freeze = 0,
     no_mixed_precision: FullPrecision = False,
     gradient_checkpointing: Checkpointing = False,
+    keep: KeepOption = Keep.better,
     precision: ServedIn = Precision.float32,
     seed: Seed = 0,
     run_dir: RunDir = None,
@@ -189,9 +202,11 @@ def _train(models: list[str], data: Path, folds: int, model_repository: Path, js
         print(f"dualpath: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
     if json_:
-        said = {"version": trained.version, "files": trained.files, "run_dir": trained.run_dir}
+        said = {"version": trained.version, "files": trained.files, "run_dir": trained.run_dir, "notes": trained.notes}
         print(json.dumps(said | {"card": trained.card.as_json()}, indent=2, default=str))
         return
     Console().print(table(trained.card))
+    for note in trained.notes:
+        print(note)
     folders = [str(model_repository / model / str(trained.version)) for model in trained.files]
     print(f"Version {trained.version}: {' and '.join(folders)}. A running server takes it by `dualpath reload`.")

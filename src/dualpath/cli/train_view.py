@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def progress(console: Console) -> Iterator[Report]:
-    """Show bars while the block runs; where nobody watches, a line whenever a part has something new to say."""
+    """Show bars while the block runs; if nobody watches, a line whenever a part has something new to say."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
     from rich.progress import TimeRemainingColumn as Remaining
 

@@ -36,7 +36,9 @@ def build_encoder(work_dir: Path, shape: str, precision: str, report: Callable[[
         for model in (BERT, FOREST):
             (folder / model.name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--work-dir: expected a folder to write to, got {str(folder)!r}: {error.strerror}.") from None
+        raise UserError(
+            f"--work-dir: expected a folder to write to, got {str(folder)!r}: {error.strerror}. Name another."
+        ) from None
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_build, args=(folder, shape, precision, theirs))
@@ -47,7 +49,7 @@ def build_encoder(work_dir: Path, shape: str, precision: str, report: Callable[[
             report(said)
         process.join()  # terminated while it ends by itself, it would print what it was doing
     except EOFError:
-        said = UserError(f"{folder}: the build ended by itself, most likely for want of memory.")
+        said = UserError(f"{folder}: expected a finished build, got one that was killed. Make room in memory.")
     finally:
         process.terminate()
         process.join()

@@ -73,7 +73,7 @@ def bench(
         ServerFailed: a server did not start.
     """
     if max(batch) > MAX_BATCH_SIZE:
-        raise UserError(f"--batch: expected at most {MAX_BATCH_SIZE} rows a request, got {max(batch)}.")
+        raise UserError(f"--batch: expected at most {MAX_BATCH_SIZE} rows a request, got {max(batch)}. Give less.")
     loads = {Load(rows, clients) for rows in batch for clients in concurrency}
     loads.add(Load(1, 1))  # the latency of one
     found = inputs.read(input_file)

@@ -1,4 +1,4 @@
-"""The servers that `dualpath bench` needs: for each encoder one on the CPU, and one on the GPU where there is one."""
+"""The servers that `dualpath bench` needs: for each encoder one on the CPU, and one on the GPU if there is one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Place:
 
     Attributes:
         repository: what is served.
-        gpu: None where set-up 3 cannot be.
+        gpu: None if set-up 3 cannot be.
         why_no_gpu: then the reason, such as "no GPU".
     """
 
@@ -49,7 +49,7 @@ def served(
     start: Start,
     on_progress: OnProgress,
 ) -> Iterator[list[Place]]:
-    """Serve each encoder on the CPU, and on the GPU where there is one.
+    """Serve each encoder on the CPU, and on the GPU if there is one.
 
     Args:
         model: the one that will be asked where everything is in Triton.
@@ -85,7 +85,7 @@ def _serve(model_repository: Path, stack: ExitStack, start: Start) -> Place:
 
 
 def why_no_gpu(model_repository: Path) -> str | None:
-    """Say why the model repository cannot be served on a GPU here; None where it can."""
+    """Say why the model repository cannot be served on a GPU here; None if it can."""
     if not preflight.gpu_visible():
         return "no GPU"
     models = folders.models(model_repository)

@@ -85,7 +85,7 @@ def compare(
     for name in (a, b):
         target.split(name)
     if atol is not None and not atol >= 0:
-        raise UserError(f"--atol: expected a number of 0 or more, got {atol:g}.")
+        raise UserError(f"--atol: expected a number of 0 or more, got {atol:g}. Give one.")
     batches = BATCHES if batch is None else batch
     loads = [Load(rows, n) for rows in batches for n in concurrency] + [
         Load(rows, rate=n) for rows in batches for n in rate
@@ -211,7 +211,10 @@ class _Comparison:
                 f"--mix: expected models with an input {WEIGHT.name}, got {', '.join(names)}. Leave it out."
             )
         if self._question.rows.is_built_in and not {*names} <= {EXCERPT.name, WEIGHT.name}:
-            raise UserError(f"expected --input for {', '.join(names)}; the built-in excerpts have {EXCERPT.name} only.")
+            raise UserError(
+                f"--input: expected a file with {', '.join(names)}, got the built-in excerpts, which have "
+                f"{EXCERPT.name} only. Give one."
+            )
 
     def _environment(self) -> dict[str, str]:
         question, server = self._question, self._server

@@ -1,4 +1,4 @@
-"""A client's connection to a server: what goes over it, and what comes back where it fails."""
+"""A client's connection to a server: what goes over it, and what comes back if it fails."""
 
 from __future__ import annotations
 

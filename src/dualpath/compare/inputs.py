@@ -88,9 +88,11 @@ class InputRows:
                     is_element = self.is_table and not isinstance(value, list | dict)
                     tensors[tensor.name] = _from_json([value] if is_element else value, tensor)
             except BadValue as error:
-                raise UserError(f"{where}: {tensor.name}: {error}.") from None
+                raise UserError(f"{where}: {tensor.name}: {error}. Correct it.") from None
             except RecursionError:
-                raise UserError(f"{where}: {tensor.name}: expected a list of values, got {TOO_MUCH}.") from None
+                raise UserError(
+                    f"{where}: {tensor.name}: expected a list of values, got {TOO_MUCH}. Give less."
+                ) from None
         if not self.is_table and (more := values.keys() - tensors.keys()):
             names = ", ".join(tensor.name for tensor in inputs)
             raise UserError(f"{where}: expected values for {names} only, got one for {min(more)!r} too. Leave it out.")
@@ -111,7 +113,7 @@ def read(path: Path | None) -> InputRows:
     try:
         source = _read_json(path) if path.suffix.lower() == ".json" else _read_table(path)
     except OSError as error:
-        raise UserError(f"--input: expected a file, got {str(path)!r}: {error.strerror}.") from None
+        raise UserError(f"--input: expected a file, got {str(path)!r}: {error.strerror}. Name another.") from None
     if not source.records:
         raise UserError(f"{path}: expected at least one row, got none. Add one.")
     return source
@@ -136,28 +138,30 @@ def _read_json(path: Path) -> InputRows:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
-        raise UserError(f"{path}: expected UTF-8, got byte 0x{byte:02x} at offset {error.start}.") from None
+        raise UserError(f"{path}: expected UTF-8, got byte 0x{byte:02x} at offset {error.start}. Save it so.") from None
     except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: expected JSON, got: {error.msg} at column {error.colno}.") from None
+        raise UserError(
+            f"{path}:{error.lineno}: expected JSON, got: {error.msg} at column {error.colno}. Correct it."
+        ) from None
     except (ValueError, RecursionError):
-        raise UserError(f"{path}: expected JSON, got {TOO_MUCH}.") from None
+        raise UserError(f"{path}: expected JSON, got {TOO_MUCH}. Give less.") from None
     data = content.get("data") if isinstance(content, dict) else None
     if not isinstance(data, list):
         raise UserError(
             f'{path}: expected {{"data": [{{"INPUT": [values], …}}, …]}} as perf_analyzer\'s --input-data, got '
-            f"{shown(content)}."
+            f"{shown(content)}. Write it so."
         )
     # A list in the list is a stream for sequence models; other models take its steps one after the other.
     steps = chain.from_iterable(step if isinstance(step, list) else [step] for step in data)
     records = [(f"{path}: data[{number}]", step) for number, step in enumerate(steps)]
     for where, step in records:
         if not isinstance(step, dict):
-            raise UserError(f'{where}: expected {{"INPUT": [values], …}}, got {shown(step)}.')
+            raise UserError(f'{where}: expected {{"INPUT": [values], …}}, got {shown(step)}. Write it so.')
     return InputRows(str(path), records)
 
 
 def _value(values: Mapping[str, Any], name: str, is_table: bool) -> Any:
-    """Return the value for an input, None where there is none; a table's column may be written in other case."""
+    """Return the value for an input, None if there is none; a table's column may be written in other case."""
     if name in values or not is_table:
         return values.get(name)
     columns = [column for column in values if column.strip().lower() == name.lower()]

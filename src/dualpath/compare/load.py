@@ -1,4 +1,4 @@
-"""Load on a server: closed loop, where each client sends on its last answer, or open loop, at a rate come what may."""
+"""Load on a server: closed loop, in which a client waits for its answer, or open loop, at a fixed rate."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ async def run_turn(
 
 
 def answers_per_s(answers: Iterable[tuple[float, float]], begin: float, end: float) -> float:
-    """Return the rate of answers in a window in which all clients were at work; 0 where there is no such window.
+    """Return the rate of answers in a window in which all clients were at work; 0 if there is no such window.
 
     Outside it the server has less to do, and whoever it serves then looks fast: rates of clients that begin and end
     apart add up to more than it can do, the more so the less it keeps to the order of requests. An answer counts by the
@@ -215,7 +215,7 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
         pass
     else:  # a notebook's loop, within which no other can run
         return _run_beside(coroutine)
-    # asyncio cancels a coroutine cleanly on Ctrl-C only where nobody else has taken the signal.
+    # asyncio cancels a coroutine cleanly on Ctrl-C only if nobody else has taken the signal.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return asyncio.run(coroutine)

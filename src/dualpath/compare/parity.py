@@ -165,7 +165,7 @@ def _refuse_invalid(row: Row, errors: Mapping[str, BaseException]) -> None:
     """Tell a bad row, which no model takes, from a model that fails."""
     codes = Counter(error.code() if isinstance(error, grpc.aio.AioRpcError) else None for error in errors.values())
     if codes[grpc.StatusCode.INVALID_ARGUMENT] == 2:
-        raise UserError(f"{row.where}: both models refuse this row: {reason(next(iter(errors.values())))}")
+        raise UserError(f"{row.where}: expected a valid row, got: {reason(next(iter(errors.values())))} Leave it out.")
 
 
 def _same_bits(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
@@ -175,7 +175,7 @@ def _same_bits(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
 
 
 def _difference(where: str, a: npt.NDArray[Any], b: npt.NDArray[Any]) -> WorstRow:
-    """Return the row's largest difference; NaN where the shapes differ, or where one side alone is NaN."""
+    """Return the row's largest difference; NaN if the shapes differ, or if one side alone is NaN."""
     if a.shape != b.shape:
         return WorstRow(where, f"shape {list(a.shape)}", f"shape {list(b.shape)}", float("nan"))
     if not a.size or _same_bits(a, b):

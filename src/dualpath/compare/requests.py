@@ -36,20 +36,24 @@ def parse_mix(text: str) -> Mix:
         try:
             weight, share = map(float, part.split(":"))
         except ValueError:
-            raise UserError(f"--mix: expected WEIGHT:SHARE,…, such as 0:0.5,0.7:0.5, got {part!r} in it.") from None
+            raise UserError(
+                f"--mix: expected WEIGHT:SHARE,…, got {part!r} in it. Write it like 0:0.5,0.7:0.5."
+            ) from None
         if not 0 <= weight <= 1:
-            raise UserError(f"--mix: expected weights from 0 to 1, got {weight:g}.")
+            raise UserError(f"--mix: expected weights from 0 to 1, got {weight:g}. Change it.")
         if not 0 < share <= 1:
-            raise UserError(f"--mix: expected shares above 0 and up to 1, got {share:g} for weight {weight:g}.")
+            raise UserError(
+                f"--mix: expected shares above 0 and up to 1, got {share:g} for weight {weight:g}. Change it."
+            )
         if share < 1 / N_REQUESTS:
             raise UserError(
-                f"--mix: expected shares of {1 / N_REQUESTS:g} or more, got {share:g} for weight {weight:g}."
+                f"--mix: expected shares of {1 / N_REQUESTS:g} or more, got {share:g} for weight {weight:g}. Raise it."
             )
         if weight in mix:
             raise UserError(f"--mix: expected each weight once, got {weight:g} twice. Add up its shares.")
         mix[weight] = share
     if abs(sum(mix.values()) - 1) > 1e-6:
-        raise UserError(f"--mix: expected shares that add up to 1, got {sum(mix.values()):g}.")
+        raise UserError(f"--mix: expected shares that add up to 1, got {sum(mix.values()):g}. Change them.")
     return mix
 
 
@@ -65,7 +69,7 @@ def check_batch(rows: Sequence[Row], pair: Pair, batch: int) -> None:
         UserError: the models take fewer rows, or the rows are not of one shape.
     """
     if batch > pair.max_batch_size:
-        raise UserError(f"--batch {batch}: the models take at most {pair.max_batch_size} rows a request. Give less.")
+        raise UserError(f"--batch: expected at most the models' {pair.max_batch_size} rows, got {batch}. Give less.")
     if batch == 1:
         return
     for tensor in pair.inputs:

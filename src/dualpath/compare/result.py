@@ -24,8 +24,8 @@ class Load:
 
     Attributes:
         batch: rows per request.
-        concurrency: clients; None where `rate` is given.
-        rate: requests per second on average, Poisson; None where `concurrency` is given.
+        concurrency: clients; None if `rate` is given.
+        rate: requests per second on average, Poisson; None if `concurrency` is given.
     """
 
     batch: int
@@ -60,7 +60,7 @@ class Measured:
         n_requests: sent and counted: answered, failed or timed out.
         n_errors: failed, time-outs not among them.
         n_timeouts: not answered within `--timeout`.
-        latencies_ms: by percentile (PERCENTILES); empty where nothing was answered. At a rate it counts from the
+        latencies_ms: by percentile (PERCENTILES); empty if nothing was answered. At a rate it counts from the
             intended send time.
         groups_ms: the same by BERT_WEIGHT, where weights are mixed.
     """
@@ -125,7 +125,7 @@ class WorstRow:
 class Parity:
     """One common output of two contenders, over every input that both answered.
 
-    `other` was held against `baseline`, which need not be the first contender of all. Differences are absolute; NaN
+    `other` was compared with `baseline`, which need not be the first contender of all. Differences are absolute; NaN
     equals NaN only. Texts are equal or not: `mean` is the share of those that are not.
     """
 
@@ -273,7 +273,7 @@ class Result:
     def to_dict(self) -> dict[str, Any]:
         """Return plain dictionaries and lists for JSON, which has no number that is not finite.
 
-        Such a number becomes None; in a worst row, where it is what was found, "nan", "inf" or "-inf".
+        Such a number becomes None; in a worst row, if it is what was found, "nan", "inf" or "-inf".
         """
         plain = asdict(self)
         for parity in plain["parity"]:

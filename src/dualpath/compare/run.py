@@ -65,9 +65,9 @@ class Timing:
     def __post_init__(self) -> None:
         for option, seconds in (("--duration", self.duration_s), ("--timeout", self.timeout_s)):
             if not 0 < seconds < float("inf"):
-                raise UserError(f"{option}: expected a number of seconds above 0, got {seconds:g}.")
+                raise UserError(f"{option}: expected a number of seconds above 0, got {seconds:g}. Give more.")
         if self.seed < 0:
-            raise UserError(f"--seed: expected a number of 0 or more, got {self.seed}.")
+            raise UserError(f"--seed: expected a number of 0 or more, got {self.seed}. Give one.")
 
 
 def on_server(url: str, timeout_s: float) -> Callable[[TurnSpec], Turn]:

@@ -31,7 +31,7 @@ class Server:
     """A server and a connection to it.
 
     Attributes:
-        own: where it was started for the run.
+        own: whether it was started for the run.
         precision: of its BERT, where that is known.
     """
 
@@ -82,7 +82,10 @@ def check_models(model_repository: Path, names: Iterable[str]) -> None:
     """
     known = {model.name for model in folders.models(model_repository)}
     if unknown := sorted({*names} - known):
-        raise UserError(f"{unknown[0]}: expected a model of {model_repository}, which has {', '.join(sorted(known))}.")
+        raise UserError(
+            f"{unknown[0]}: expected a model of {model_repository}, got one that it lacks. "
+            f"It has {', '.join(sorted(known))}."
+        )
 
 
 @contextmanager

@@ -177,7 +177,7 @@ async def _answer(send: Send, request: bytes, output: Tensor) -> npt.NDArray[Any
 
 
 def headline(result: Result) -> str:
-    """Say what one excerpt takes in each set-up, and which load gave the best throughput; "" where nothing ran."""
+    """Say what one excerpt takes in each set-up, and which load gave the best throughput; "" if nothing ran."""
     alone = [
         f"{ms:,.0f} ms ({name})" if ms >= 100 else f"{ms:.3g} ms ({name})"
         for cell in result.cells

@@ -20,7 +20,7 @@ MIN_PAIRS = 4
 
 @dataclass(frozen=True)
 class Ratio:
-    """A ratio and its 95 % bootstrap interval, which is 0 to infinity where there are too few pairs to tell."""
+    """A ratio and its 95 % bootstrap interval, which is 0 to infinity if there are too few pairs to tell."""
 
     value: float
     low: float

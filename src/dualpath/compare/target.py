@@ -1,4 +1,4 @@
-"""The models that are compared: read from their server, and held against each other."""
+"""The models to compare, read from their server: their tensors and what they have in common."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def split(name: str) -> tuple[str, str]:
     """
     match = re.fullmatch(r"([^:]+)(?::([1-9][0-9]*))?", name)
     if not match:
-        raise UserError(f"expected a model as NAME or NAME:VERSION, such as orchestrator:1, got {name!r}.")
+        raise UserError(f"model: expected NAME or NAME:VERSION, got {name!r}. Write it like orchestrator:1.")
     return match[1], match[2] or ""
 
 
@@ -123,7 +123,7 @@ def pair(a: Target, b: Target) -> Pair:
         outputs.remove(tensor)
     if not outputs:
         raise UserError(
-            f"expected at least one output that both have, got {_names(a.outputs)} of {a.name} and "
+            f"{a.name}, {b.name}: expected an output in common, got {_names(a.outputs)} of {a.name} and "
             f"{_names(b.outputs)} of {b.name}. Name two models with an output in common."
         )
     max_batch_size = min(a.max_batch_size or 1, b.max_batch_size or 1)
@@ -140,8 +140,8 @@ def _common_inputs(a: Target, b: Target, notes: list[str]) -> tuple[Tensor, ...]
             notes.append(f"Left out, as only {a.name if name in of_a else b.name} has it: the optional input {name}.")
         else:
             raise UserError(
-                f"expected models with the same inputs, got {_names(a.inputs)} of {a.name} and {_names(b.inputs)} of "
-                f"{b.name}. Name two models that take the same requests."
+                f"{a.name}, {b.name}: expected the same inputs, got {_names(a.inputs)} of {a.name} and "
+                f"{_names(b.inputs)} of {b.name}. Name two models that take the same requests."
             )
     return tuple(inputs)
 

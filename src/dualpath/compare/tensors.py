@@ -92,7 +92,7 @@ def _reshape(array: npt.NDArray[Any], tensor: Tensor, shape: Sequence[int] | Non
 
 
 def _nested_shape(values: Any) -> list[int] | None:
-    """Return the shape of nested lists, [] of a value; None where they are ragged."""
+    """Return the shape of nested lists, [] of a value; None if they are ragged."""
     if not isinstance(values, list):
         return []
     shapes = [_nested_shape(value) for value in values]

@@ -15,7 +15,7 @@ from dualpath.compare.result import Cell, Compared, Load, Parity, Result
 from dualpath.compare.stats import Ratio
 
 SAME = 1.1
-"""Two contenders are as fast as each other where the interval holds 1 and is no wider than this, high over low."""
+"""Two contenders are as fast as each other if the interval holds 1 and is no wider than this, high over low."""
 BUSY = 0.8
 """From this share of a core on, the client's one thread has little left."""
 LATE_MS, LATE_SHARE = 2.0, 0.1
@@ -58,7 +58,7 @@ def judge(cell: Cell, name: str, baseline: str) -> Verdict:
 
 
 def doubt(cell: Cell, *names: str) -> str:
-    """Say in a few words why figures of these contenders are not to be taken as they stand; "" where they are."""
+    """Say in a few words why figures of these contenders are not to be taken as they stand; "" if they are."""
     said = [f"no verdict: {name} {cell.no_verdict[name]}" for name in names if name in cell.no_verdict]
     if {*names} & {*cell.client_bound}:
         said.append("the client was the bottleneck")
@@ -66,7 +66,7 @@ def doubt(cell: Cell, *names: str) -> str:
 
 
 def annotate(cell: Cell, turns: Mapping[str, Sequence[Turn]], contenders: Sequence[str]) -> None:
-    """Note in a cell what a reader must know about its figures, and where they allow no verdict."""
+    """Note in a cell what a reader must know about its figures, and if they allow no verdict."""
     baseline = contenders[0]
     behind = _behind(cell, turns) if cell.load.rate is not None else {}
     for name in cell.compared if cell.load.rate is not None else ():

@@ -149,7 +149,6 @@ def _fields(model: Model) -> Iterator[Finding]:
             model.name,
             f"column {unknown.column}: expected a field that Triton's protocol has, got {unknown.name!r}. "
             "Correct the name, or serve it with a Triton that is new enough.",
-            fails=False,
         )
     message = model.message
     for which, tensors in (("input", message.input), ("output", message.output)):

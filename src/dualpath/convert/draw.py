@@ -86,7 +86,7 @@ def _stages(graph: Graph) -> Iterator[str]:
 
 def _title(step: Step) -> str:
     says = (
-        [f"version {step.version}"] * (step.version > 0)
+        [f"version {step.version}"] * (step.version >= 0)
         + [f"namespace {step.namespace}"] * bool(step.namespace)
         + ["no config"] * (not step.known)
         + ["several answers"] * step.decoupled

@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tritonclient.grpc.model_config_pb2 import DataType
+from dualpath.extras import needs
+
+with needs("cli"):
+    from tritonclient.grpc.model_config_pb2 import DataType
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Step:
 
     Attributes:
         index: its place in the config, from 0.
-        version: -1 if Triton's version policy chooses.
+        version: -1 if Triton's version policy chooses; a step that does not say it means 0.
         known: whether the model's config could be read and names its tensors.
         graph: the model's own graph if it is an ensemble.
     """
@@ -136,7 +139,7 @@ def _step(index: int, step: Any, model: Any, nested: Graph | None, ensemble_batc
     return Step(
         index,
         step.model_name,
-        step.model_version or -1,
+        step.model_version,
         step.model_namespace,
         tuple(_mapped(step.input_map, model.input if known else (), batched)),
         tuple(_mapped(step.output_map, model.output if known else (), batched)),

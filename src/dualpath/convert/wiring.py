@@ -62,18 +62,30 @@ class _Wiring:
                 f"{_meant(step.model, self.models.names())}",
             )
             return
+        if _contains(found, self.model.name, self.models, set()):
+            yield self._at(
+                step,
+                "model_name",
+                message=f"expected a model that does without {self.model.name}, got an ensemble that contains it. "
+                "Take that step out of one of them.",
+            )
+            return
         yield from self._version(step, found)
         if step.known:
             yield from self._limit(step, found)
             yield from self._maps(step, found.message)
 
     def _version(self, step: Step, found: Model) -> Iterator[Finding]:
-        place = self.model.config.find(*STEPS, step.index, "model_version")
-        there = found.versions
-        written = self.model.message.ensemble_scheduling.step[step.index].model_version
-        if place is None or written == -1:
+        there, written = found.versions, step.version
+        if written == -1:
             return
-        if written not in there:
+        if self.model.config.find(*STEPS, step.index, "model_version") is None and written not in there:
+            yield self._at(
+                step,
+                message="model_version: expected a version or -1, got none, which Triton takes for version 0. Write -1 "
+                "for the one that the model's policy chooses.",
+            )
+        elif written not in there:
             yield self._at(
                 step,
                 "model_version",
@@ -215,39 +227,44 @@ class _Wiring:
                     )
 
     def _ends(self) -> Iterator[Finding]:
-        """Give the edges whose two ends do not fit."""
-        for step in self.graph.steps:
-            for tensor in step.inputs:
-                if difference := self._difference(tensor):
-                    where = f"step {step.index} ({step.model}): input {tensor.name!r}"
-                    yield at(
-                        self.model,
-                        *STEPS,
-                        step.index,
-                        "input_map",
-                        tensor.name,
-                        message=f"{where}: {difference}",
-                    )
+        """Give the ends of tensors that do not fit the end that makes it, or the end that Triton reads first."""
         for i, tensor in enumerate(self.graph.outputs):
             if difference := self._difference(tensor):
                 which = "data_type" if "data_type" in difference else "dims"
                 yield at(self.model, "output", i, which, message=f"output {tensor.name!r}: {difference}")
+        for step in self.graph.steps:
+            for tensor in step.inputs:
+                if difference := self._difference(tensor):
+                    yield self._at(step, "input_map", tensor.name, message=f"input {tensor.name!r}: {difference}")
 
     def _difference(self, end: Tensor) -> str:
-        made = self.graph.source(end.tensor)
-        if made is None or made is end or made.dims is None or end.dims is None:
+        """Say how an end of a tensor differs from the end that makes it, or else from the first that is read."""
+        maker = self.graph.source(end.tensor)
+        if maker is None or maker is end:
             return ""
-        by = next(
-            (f"step {step.index} ({step.model})" for step in self.graph.steps if made in step.outputs), "the caller"
-        )
-        if made.dtype != end.dtype:
+        first = next(tensor for tensor, _ in self._mentions() if tensor.tensor == end.tensor)
+        return self._between(end, maker) or ("" if first is end else self._between(end, first))
+
+    def _mentions(self) -> Iterator[tuple[Tensor, str]]:
+        """Give all ends in the order in which Triton reads them, with what they are."""
+        yield from ((tensor, "the caller gives") for tensor in self.graph.inputs)
+        yield from ((tensor, "the ensemble publishes") for tensor in self.graph.outputs)
+        for step in self.graph.steps:
+            yield from ((tensor, f"step {step.index} ({step.model}) takes") for tensor in step.inputs)
+            yield from ((tensor, f"step {step.index} ({step.model}) gives") for tensor in step.outputs)
+
+    def _between(self, end: Tensor, other: Tensor) -> str:
+        if other.dims is None or end.dims is None:
+            return ""
+        by = next(what for tensor, what in self._mentions() if tensor is other)
+        if other.dtype != end.dtype:
             return (
-                f"data_type: expected {made.dtype}, as {by} gives {end.tensor!r}, got {end.dtype}. "
+                f"data_type: expected {other.dtype}, as {by} {end.tensor!r}, got {end.dtype}. "
                 "Use a model that fits, or one between them that casts."
             )
-        if not _fit(made.dims, end.dims) and not _fit(made.shape or (), end.shape or ()):
+        if not _fit(other.dims, end.dims) and not _fit(other.shape or (), end.shape or ()):
             return (
-                f"dims: expected {_shape(made, end)}, as {by} gives {end.tensor!r}, got {_shape(end, made)}. "
+                f"dims: expected {_shape(other, end)}, as {by} {end.tensor!r}, got {_shape(end, other)}. "
                 "Correct the dims at one end, or put a model between them that reshapes."
             )
         return ""
@@ -276,6 +293,15 @@ class _Wiring:
                 message="output: expected tensors of one stream of answers, got some from before a decoupled step and "
                 "some from after it. Publish only what comes after it.",
             )
+
+
+def _contains(model: Model, name: str, models: Models, seen: set[str]) -> bool:
+    """Tell whether a model is, or contains at any depth, the ensemble of this name."""
+    if model.name == name:
+        return True
+    seen.add(model.name)
+    inner = {step.model_name for step in model.message.ensemble_scheduling.step} - seen
+    return any(found is not None and _contains(found, name, models, seen) for found in map(models.find, sorted(inner)))
 
 
 def _latest(config: Any, there: list[int], version: int) -> bool:

@@ -93,7 +93,7 @@ class _Writer:
             *self._children(),
             "        self.pipeline = bls.Pipeline(self.graph, config, merge_requests=False)",
             "",
-            "    def execute(self, requests: list[Any]) -> list[Any]:",
+            "    def execute(self, requests: list[Any]) -> list[Any] | None:",
             "        return self.pipeline.execute(requests)",
             "",
             "    def finalize(self) -> None:",
@@ -120,7 +120,7 @@ class _Writer:
                 text(outputs[0]) if len(outputs) == 1 and not outputs[0].endswith("?") else code.texts(outputs)
             )
             more: dict[str, Code] = {}
-            if version > 0:
+            if version >= 0:
                 more["version"] = str(version)
             if bf16[model, version]:
                 more["bf16"] = code.texts(bf16[model, version])

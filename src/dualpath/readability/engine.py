@@ -23,7 +23,7 @@ class TextEngine:
         windows: the same for all of each excerpt, in windows of 512 tokens.
         pad: rows of token ids to BERT's inputs, ids and attention mask, int64 [rows, bucket] both.
         features: UTF-8 excerpts with a word each to the forest's input, float32 [rows, 207].
-        slice_rows: how many excerpts to give it at a time where other requests wait: a few ms of work on the CPU, a
+        slice_rows: how many excerpts to give it at a time if other requests wait: a few ms of work on the CPU, a
             whole batch on a GPU.
     """
 

@@ -51,7 +51,7 @@ def decode_weights(array: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Check weights as Triton gives them: float32 [rows, 1] -> float32 [rows] on the host, each within [0, 1].
 
     Args:
-        array: NumPy's, or CuPy's where a caller sent the weights in a GPU's memory.
+        array: NumPy's, or CuPy's if a caller sent the weights in a GPU's memory.
 
     Raises:
         InvalidInput: a row holds no weight or several, or one that is NaN, infinite or outside [0, 1].
@@ -68,7 +68,7 @@ def decode_weights(array: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 def check_weight(weight: float, where: str) -> None:
     """Raise InvalidInput, which begins with `where`, unless 0 <= weight <= 1."""
     if not 0 <= weight <= 1:
-        raise InvalidInput(f"{where}: expected a number from 0 to 1, got {weight:g}.")
+        raise InvalidInput(f"{where}: expected a number from 0 to 1, got {weight:g}. Correct it.")
 
 
 def _one_per_row(array: npt.NDArray[Any], name: str, what: str) -> npt.NDArray[Any]:

@@ -55,11 +55,13 @@ def read_key(path: Path) -> str:
     try:
         key, mode = path.read_text(encoding="ascii").strip(), path.stat().st_mode
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: expected a file with the server's key, got: {error}.") from None
+        raise UserError(f"{path}: expected a file with the server's key, got: {error}. Name another.") from None
     if mode & 0o007:
         raise UserError(f"{path}: expected a file that other users cannot read, got mode {mode & 0o777:o}. Change it.")
     if not _KEY.fullmatch(key):
-        raise UserError(f"{path}: expected a key of at least 16 letters, digits, '-', '_', '.' or '~'. Write another.")
+        raise UserError(
+            f"{path}: expected a key of at least 16 letters, digits, '-_.~', got other text. Write another."
+        )
     return key
 
 

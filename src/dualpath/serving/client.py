@@ -51,7 +51,9 @@ def connect(url: str) -> grpcclient.InferenceServerClient:
         UserError: the address is none, or nothing answers there.
     """
     if not url or "://" in url.removeprefix(TLS):
-        raise UserError(f"--url: expected HOST:PORT of a Triton server's gRPC, such as localhost:8001, got {url!r}.")
+        raise UserError(
+            f"--url: expected HOST:PORT of a Triton server's gRPC, got {url!r}. Write it like localhost:8001."
+        )
     client = open_client(url)
     try:
         alive = client.is_server_live(client_timeout=5)
@@ -62,7 +64,7 @@ def connect(url: str) -> grpcclient.InferenceServerClient:
             f"--url: expected a Triton server at {url} (gRPC), got: {reason}. Start one with `dualpath serve`."
         ) from None
     if not alive:
-        raise UserError(f"--url: the server at {url} is not alive. Look at its log.")
+        raise UserError(f"--url: expected a live server at {url}, got one that is not alive. Look at its log.")
     return client
 
 

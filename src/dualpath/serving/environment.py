@@ -30,7 +30,7 @@ _HERE = "$$TRITON_MODEL_DIRECTORY"
 
 
 def python_models(model_repository: Path, names: list[str]) -> list[Path]:
-    """Return the folders of the named Python models, or of every Python model where none is named.
+    """Return the folders of the named Python models, or of every Python model if none is named.
 
     Raises:
         UserError: a name is no Python model of the repository.
@@ -41,11 +41,11 @@ def python_models(model_repository: Path, names: list[str]) -> list[Path]:
         if name not in python:
             found = "a model of another backend" if name in models else "no such model"
             raise UserError(
-                f"--models {name}: expected a Python model of {model_repository}, found {found}; "
-                f"it has: {', '.join(python) or 'none'}"
+                f"--models {name}: expected a Python model of {model_repository}, got {found}. "
+                f"It has: {', '.join(python) or 'none'}."
             )
     if not python:
-        raise UserError(f"expected Python models in {model_repository}, found none; pass --model-repository")
+        raise UserError(f"{model_repository}: expected Python models, got none. Pass --model-repository.")
     return [python[name] for name in dict.fromkeys(names)] if names else list(python.values())
 
 
@@ -66,7 +66,7 @@ def check_writable(folder: Path) -> None:
     try:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise UserError(f"expected a folder to write to at {folder}, got: {error.strerror}; choose another") from None
+        raise UserError(f"{folder}: expected a folder to write to, got: {error.strerror}. Choose another.") from None
 
 
 def check_attached(models: list[Path], config_name: str | None, server_stub: Path) -> None:
@@ -85,18 +85,18 @@ def check_attached(models: list[Path], config_name: str | None, server_stub: Pat
             continue
         archive = Path(named.replace(_HERE, str(model)))
         if not archive.exists():
-            raise UserError(f"{model.name}: expected its environment at {archive}, found none; run `dualpath env pack`")
+            raise UserError(f"{model.name}: expected its environment at {archive}, got none. Run `dualpath env pack`.")
         stub = model / STUB
         wanted, got = python_of(stub if stub.exists() else server_stub), _python_in(archive)
         if wanted and got and wanted != got:
             raise UserError(
-                f"{model.name}: its environment holds Python {got}, its stub runs Python {wanted}; "
-                "run `dualpath env pack` again, or `dualpath env remove`"
+                f"{model.name}: expected an environment with its stub's Python {wanted}, got Python {got}. "
+                "Run `dualpath env pack` again, or `dualpath env remove`."
             )
 
 
 def _python_in(archive: Path) -> str | None:
-    """Return the Python version of an environment, packed or not, such as "3.12"; None where nothing near tells."""
+    """Return the Python version of an environment, packed or not, such as "3.12"; None if nothing near tells."""
     names: Iterable[str]
     if archive.is_dir():
         names = (path.relative_to(archive).as_posix() + "/" for path in archive.glob("lib/python3.*"))
@@ -105,7 +105,7 @@ def _python_in(archive: Path) -> str | None:
             with tarfile.open(archive, "r|*") as members:
                 names = [member.name for member in islice(members, 500)]
         except (tarfile.TarError, OSError) as error:
-            raise UserError(f"{archive}: expected an environment's archive, got: {error}") from None
+            raise UserError(f"{archive}: expected an environment's archive, got: {error}. Pack it again.") from None
     found = (re.match(r"(?:\./)?lib/python(3\.\d+)/", name) for name in names)
     return next((match[1] for match in found if match), None)
 
@@ -118,7 +118,7 @@ def attach(models: list[Path], archive: Path, stub: Path | None, output: Path | 
 
     Args:
         archive: moved to its place.
-        stub: of the archive's Python; None where the server's own fits.
+        stub: of the archive's Python; None if the server's own fits.
         output: a place for the archive that all models share. Without one it lies in each model's folder, so that the
             repository can be moved.
     """
@@ -192,7 +192,9 @@ def _put(place: Path, write: Callable[[Path], object], mode: int = 0o644) -> Non
             target.chmod(mode)
             target.replace(place)
     except OSError as error:
-        raise UserError(f"{place} could not be written: {error.strerror}; make room or rights there") from None
+        raise UserError(
+            f"{place}: expected a file to write, got: {error.strerror}. Make room or give rights."
+        ) from None
 
 
 def _link(source: Path, target: Path) -> None:

@@ -84,7 +84,7 @@ def pack(
             that are installed here.
         folder: pack this virtual or Conda environment instead.
         output: one archive for all models; by default each has its own, in its folder.
-        server: whose stub to take where the Python's version differs from the running one's.
+        server: whose stub to take if the Python's version differs from the running one's.
         stub: take this one instead.
         report: called with each step.
     Raises:
@@ -93,7 +93,9 @@ def pack(
     environment.check(models)
     if output is not None:
         if not output.name.endswith((".tar.gz", ".tgz")):
-            raise UserError(f"--output {output}: expected a name that ends in .tar.gz, which is what Triton unpacks")
+            raise UserError(
+                f"--output: expected a name that ends in .tar.gz, got {str(output)!r}. Triton unpacks that."
+            )
         environment.check_writable(output.parent)
     conda = folder is not None and (folder / "conda-meta").is_dir()
     packer = _import("conda_pack" if conda else "venv_pack")
@@ -101,11 +103,11 @@ def pack(
     chosen = _describe(python if folder is None else _python_in(folder))
     stub = stub or _stub(server, chosen.minor)
     if stub is not None and not stub.is_file():
-        raise UserError(f"--stub {stub}: expected Triton's {STUB}, found no such file")
+        raise UserError(f"--stub {stub}: expected Triton's {STUB}, got no such file. Name another.")
     if stub is not None and not conda and not chosen.library.is_file():
         raise UserError(
-            f"Python {chosen.version}: expected its shared library {chosen.library}, which Triton's stub needs, found "
-            f"none; on Debian or Ubuntu `apt install libpython{chosen.minor}`, elsewhere use one built --enable-shared"
+            f"Python {chosen.version}: expected its shared library {chosen.library}, which Triton's stub needs, got "
+            f"none. On Debian or Ubuntu `apt install libpython{chosen.minor}`, elsewhere use one built --enable-shared."
         )
     with tempfile.TemporaryDirectory() as scratch:
         if folder is None:
@@ -123,7 +125,9 @@ def pack(
                     packed.files.append(packer.File(str(chosen.library), f"lib/{chosen.library.name}"))
                 packed.pack(output=str(archive))
         except refusal as error:
-            raise UserError(f"{folder}: {' '.join(str(error).split())}") from None
+            raise UserError(
+                f"{folder}: expected an environment to pack, got: {' '.join(str(error).split())}. Change it."
+            ) from None
         n_bytes = archive.stat().st_size
         place = environment.attach(models, archive, stub, output)
     needs = None if conda else chosen.base
@@ -139,11 +143,13 @@ def _describe(python: str) -> Interpreter:
     executable = shutil.which(python)
     asked = executable and _run([executable, "-I", "-c", _DESCRIBE])
     if not asked or asked.returncode:
-        raise UserError(f"--python {python}: expected a Python interpreter, found none that runs; pass its path")
+        raise UserError(f"--python {python}: expected a Python interpreter, got none that runs. Pass its path.")
     answer = json.loads(asked.stdout)
     found = Interpreter(answer["version"], Path(answer["base"]), Path(answer["library"]))
     if found.minor not in SUPPORTED:
-        raise UserError(f"--python {python}: expected Python {' or '.join(SUPPORTED)}, got {found.version}")
+        raise UserError(
+            f"--python {python}: expected Python {' or '.join(SUPPORTED)}, got {found.version}. Name another."
+        )
     return found
 
 
@@ -155,15 +161,15 @@ def _python_in(folder: Path) -> str:
     """
     python = folder / "bin" / "python"
     if not python.exists() or not any((folder / mark).exists() for mark in ("pyvenv.cfg", "conda-meta")):
-        raise UserError(f"--environment {folder}: expected a virtual or Conda environment, found none there")
+        raise UserError(f"--environment {folder}: expected a virtual or Conda environment, got none. Name another.")
     imported = _run([str(python), "-I", "-c", _IMPORT])
     if imported.returncode:
         reason = imported.stderr.strip().rpartition("\n")[2]
-        raise UserError(f"--environment {folder}: expected Dualpath in it, got {reason}; install it there")
+        raise UserError(f"--environment {folder}: expected Dualpath in it, got {reason}. Install it there.")
     if not Path(imported.stdout.strip()).resolve().is_relative_to(folder.resolve()):
         raise UserError(
-            f"--environment {folder}: Dualpath is an editable install there, which lies outside of it; install it with "
-            f"`{python} -m pip install {Path(imported.stdout.strip()).parents[2]}`, without --editable"
+            f"--environment {folder}: expected Dualpath in it, got an editable install, which is outside of it. Run "
+            f"`{python} -m pip install {Path(imported.stdout.strip()).parents[2]}`, without --editable."
         )
     return str(python)
 
@@ -177,8 +183,8 @@ def _stub(server: str, version: str) -> Path | None:
     if found.embedded and stub.is_file():
         return stub
     raise UserError(
-        f"{found.binary} runs models with Python {PYTHON} and has no stub for Python {version}; "
-        f"build one of the same Triton release and pass it with --stub, or pack Python {PYTHON}"
+        f"{found.binary}: expected a stub for Python {version}, got one for Python {PYTHON} only. "
+        f"Build one of the same Triton release and pass it with --stub, or pack Python {PYTHON}."
     )
 
 
@@ -201,7 +207,9 @@ def _make(folder: Path, python: str, requirements: Sequence[str]) -> None:
         if ended.returncode:
             lines = [line for line in ended.stderr.splitlines() if line.strip()] or ["no reason given"]
             reason = next((line for line in lines if line.startswith("ERROR:")), lines[-1])
-            raise UserError(f"an environment could not be made ({' '.join(command[:3])} ...): {reason}")
+            raise UserError(
+                f"{folder}: expected an environment by `{' '.join(command[:3])} ...`, got: {reason}. Mend that."
+            )
     [packages] = folder.glob("lib/python*/site-packages")
     source = Path(dualpath.__file__).parent
     shutil.copytree(source, packages / "dualpath", ignore=shutil.ignore_patterns("__pycache__"))

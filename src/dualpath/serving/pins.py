@@ -9,11 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import tritonclient.grpc as grpcclient
-
 from dualpath.errors import UserError
+from dualpath.extras import needs
 from dualpath.repository import configs, releases
 from dualpath.serving.reload import Loader
+
+with needs("cli"):
+    import tritonclient.grpc as grpcclient
 
 
 @dataclass(frozen=True)

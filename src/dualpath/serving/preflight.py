@@ -27,7 +27,7 @@ def check_artifacts(models: list[Path]) -> None:
     for model in models:
         for file in built.get(model.name, ()):
             if not _in_any_version(model, file):
-                raise UserError(f"{model.name}: expected {model / '1' / file}, found none; run `dualpath build`")
+                raise UserError(f"{model.name}: expected {model / '1' / file}, got none. Run `dualpath build`.")
         check_undamaged(folders.newest(model))
         check_code(model, folders.newest(model).name)
 
@@ -76,29 +76,31 @@ def check_config_name(models: list[Path], config_name: str | None) -> None:
     if lacking:
         known = sorted({path.stem for model in models for path in model.glob("configs/*.pbtxt")})
         raise UserError(
-            f"--config-name {config_name}: expected configs/{config_name}.pbtxt in every model with instances, found "
-            f"none in {', '.join(model.name for model in lacking)}; the repository has: {', '.join(known) or 'none'}"
+            f"--config-name {config_name}: expected configs/{config_name}.pbtxt in every model with instances, got "
+            f"none in {', '.join(model.name for model in lacking)}. The repository has: {', '.join(known) or 'none'}."
         )
 
 
 def check_devices(models: list[Path], config_name: str | None, installation: Installation) -> None:
-    """Refuse a GPU configuration where there is no GPU, a stand-in backend would serve it, or RAPIDS is missing."""
+    """Refuse a GPU configuration if there is no GPU, a stand-in backend would serve it, or RAPIDS is missing."""
     wanting = [model.name for model in models if _asks_for_gpu(configs.read(model, config_name))]
     if not wanting:
         return
-    asks = f"{', '.join(wanting)} {'asks' if len(wanting) == 1 else 'ask'} for KIND_GPU"
     instead = "leave out --config-name" if config_name else "give it KIND_CPU"
     if not gpu_visible():
-        raise UserError(f"{asks}, but this machine shows no GPU (no /dev/nvidia0); {instead} to use the CPU")
-    if missing := installation.missing_backends():
         raise UserError(
-            f"{asks}, but {installation.binary} has no C++ backend {' and '.join(missing)} and the stand-ins run "
-            f"on the CPU only; use NVIDIA's Triton container, or {instead}"
+            f"{', '.join(wanting)}: expected a GPU for KIND_GPU, got no /dev/nvidia0. To use the CPU, {instead}."
+        )
+    named = {configs.read(model, config_name).backend for model in models if model.name in wanting}
+    if missing := [backend for backend in installation.missing_backends() if backend in named]:
+        raise UserError(
+            f"{installation.binary}: expected the C++ backend {' and '.join(missing)} for KIND_GPU of "
+            f"{', '.join(wanting)}, got stand-ins, which run on the CPU. Use NVIDIA's Triton container, or {instead}."
         )
     if (in_this_python := _in_this_python(models, wanting, config_name)) and (lacking := _missing(*RAPIDS)):
         raise UserError(
             f"{', '.join(in_this_python)}: expected RAPIDS in this Python, which the GPU configuration runs them with, "
-            f"found no {' and no '.join(lacking)}; run `pip install 'dualpath[gpu]'`, or {instead}"
+            f"got no {' and no '.join(lacking)}. Run `pip install 'dualpath[gpu]'`, or {instead}."
         )
 
 
@@ -131,7 +133,9 @@ def resolve(host: str) -> str:
     try:
         return str(socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_STREAM)[0][4][0])
     except (OSError, UnicodeError):
-        raise UserError(f"--host {host}: expected a name or IPv4 address of this machine, such as 127.0.0.1") from None
+        raise UserError(
+            f"--host: expected a name or IPv4 address of this machine, got {host!r}. Try 127.0.0.1."
+        ) from None
 
 
 def check_ports(address: str, ports: Mapping[str, int]) -> dict[str, int]:
@@ -144,14 +148,16 @@ def check_ports(address: str, ports: Mapping[str, int]) -> dict[str, int]:
     chosen: dict[str, int] = {}
     for option, port in ports.items():
         if twin := next((other for other, taken in chosen.items() if port and taken == port), None):
-            raise UserError(f"{option} and {twin} are both {port}; give each its own port")
+            raise UserError(f"{option}, {twin}: expected two ports, got {port} for both. Give each its own.")
         if not 0 <= port <= 65535:
-            raise UserError(f"{option}: expected a port from 0 (any free one) to 65535, got {port}")
+            raise UserError(f"{option}: expected a port from 0 (any free one) to 65535, got {port}. Choose another.")
         if port and (reason := _bind(address, port)) is not None:
             if reason == errno.EADDRNOTAVAIL:
-                raise UserError(f"{address} is not an address of this machine; choose another --host")
+                raise UserError(f"--host: expected an address of this machine, got {address}. Choose another.")
             what = {errno.EADDRINUSE: "already in use", errno.EACCES: "reserved for root"}.get(reason, "not usable")
-            raise UserError(f"port {port} on {address} is {what}; choose another with {option}")
+            raise UserError(
+                f"{option}: expected a free port on {address}, got {port}, which is {what}. Choose another."
+            )
         chosen[option] = port
     for option, port in chosen.items():
         if port == 0:
@@ -164,7 +170,7 @@ def _free_port(address: str, taken: set[int]) -> int:
     for port in random.sample(range(10240, 32768), 1000):
         if port not in taken and _bind(address, port) is None:
             return port
-    raise UserError(f"expected a free port on {address}, found none")
+    raise UserError(f"--host: expected a free port on {address}, got none. End other servers.")
 
 
 def _bind(address: str, port: int) -> int | None:

@@ -9,7 +9,7 @@ What Triton 2.51 does, by its source and by tests/server/test_reload.py:
   version finishes its requests, and stays UNLOADING in the index until it has.
 - A request to an ensemble takes hold of every step's model as it begins, and keeps them to its end.
 - A load of an ensemble also loads each model of its steps that is newer on disk than when it was last loaded, by the
-  config on disk; a load with a config counts as one of now. And it takes the ensemble down where a version that a step
+  config on disk; a load with a config counts as one of now. And it takes the ensemble down if a version that a step
   names is not ready.
 """
 
@@ -332,7 +332,7 @@ def _failing(what: str) -> Iterator[None]:
             raise UserError(access.NO_KEY) from None
         if "explicit model load" in reason:
             raise UserError(
-                "expected a server with explicit model control, as `dualpath serve` starts it, found one that loads "
-                "models by itself or not at all."
+                "--url: expected a server with explicit model control, got one that loads "
+                "models by itself or not at all. Start it with `dualpath serve`."
             ) from None
         raise ReloadFailed(f"{what}: {one_line(reason).rstrip(';. ')}.") from None

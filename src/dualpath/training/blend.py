@@ -41,7 +41,7 @@ class Blend:
     Attributes:
         rmse: by weight, for each of WEIGHTS.
         nested_rmse: each fold blended with the weight that is best on the others, so that no row takes part in the
-            choice of its own weight; None where no folds were given.
+            choice of its own weight; None if no folds were given.
     """
 
     rmse: tuple[float, ...]

@@ -17,7 +17,7 @@ ENGINES = {"sklearn": "scikit-learn", "cuml": "cuML"}
 
 @dataclass(frozen=True)
 class Card:
-    """What a training run did and found. Errors are root mean squared, out of fold; None where it was not measured.
+    """What a training run did and found. Errors are root mean squared, out of fold; None if it was not measured.
 
     Attributes:
         data: the file's name.
@@ -26,9 +26,12 @@ class Card:
         versions: of the libraries that trained, by package.
         date: when the run ended, ISO 8601 in UTC.
         elapsed_s: of fitting, all interruptions left out.
-        encoder: what BERT was fine-tuned from; None where BERT was not trained.
-        engine: what fitted the forest; None where it was not trained.
+        encoder: what BERT was fine-tuned from; None if BERT was not trained.
+        engine: what fitted the forest; None if it was not trained.
+        kept: which BERT was published, "fine-tuned" or "frozen".
         head_rmse: BERT with a frozen encoder, on the same folds.
+        bert_rmse: the BERT that was published.
+        tuned_rmse: BERT fine-tuned; None in a card from before there was a choice, which is of a fine-tuned one.
         blend: of both models' scores by weight.
     """
 
@@ -44,7 +47,9 @@ class Card:
     elapsed_s: float
     encoder: str | None = None
     engine: str | None = None
+    kept: str | None = None
     head_rmse: float | None = None
+    tuned_rmse: float | None = None
     bert_rmse: float | None = None
     forest_rmse: float | None = None
     blend: Blend | None = None
@@ -99,7 +104,8 @@ class Card:
     def _lines(self) -> Iterator[str]:
         yield from ("# Model card", "")
         if self.encoder:
-            yield f"- `bert-large`: {self.encoder}, fine-tuned to one value."
+            how = "frozen, with a linear layer on top" if self.kept == "frozen" else "fine-tuned to one value"
+            yield f"- `bert-large`: {self.encoder}, {how}."
         if self.engine:
             yield f"- `cuml`: a random forest on 207 counted features, fitted by {ENGINES[self.engine]}."
         yield f"- Data: {self.data}, {self.n_rows:,} excerpts of {self.n_groups:,} sources, SHA-256"
@@ -126,8 +132,9 @@ class Card:
         """Give each error with its name as Markdown."""
         yield "always the mean (the target's standard deviation)", self.target_deviation
         yield "`cuml`, the forest", self.forest_rmse
-        yield "`bert-large` before: the encoder frozen, a linear layer on top", self.head_rmse
-        yield "`bert-large`, fine-tuned", self.bert_rmse
+        mark = {self.kept: "; published"}
+        yield f"`bert-large`, frozen, a linear layer on top{mark.get('frozen', '')}", self.head_rmse
+        yield f"`bert-large`, fine-tuned{mark.get('fine-tuned', '')}", self.tuned_rmse or self.bert_rmse
         if self.blend:
             yield "both, weight 0.5", self.blend.rmse[len(WEIGHTS) // 2]
             yield f"both, best weight ({self.blend.best_weight:.2f})", self.blend.best_rmse

@@ -37,7 +37,7 @@ class Run:
         self.folder = folder
 
     def done(self, part: str) -> dict[str, npt.NDArray[Any]] | None:
-        """Return a finished part's arrays; None where it is not finished."""
+        """Return a finished part's arrays; None if it is not finished."""
         path = self.folder / f"{part}.npz"
         if not path.is_file():
             return None
@@ -71,7 +71,7 @@ class Run:
 
 @contextmanager
 def opened(folder: Path, settings: Mapping[str, Any], fresh: bool = False) -> Iterator[Run]:
-    """Open a run's folder for this process alone, made where it is missing.
+    """Open a run's folder for this process alone, made if it is missing.
 
     Args:
         settings: what the run is of; a folder that holds another's is refused.
@@ -83,12 +83,16 @@ def opened(folder: Path, settings: Mapping[str, Any], fresh: bool = False) -> It
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("w")
     except OSError as error:
-        raise UserError(f"--run-dir {folder}: expected a folder to write to, found: {error.strerror}.") from None
+        raise UserError(
+            f"--run-dir {folder}: expected a folder to write to, got: {error.strerror}. Name another."
+        ) from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UserError(f"--run-dir {folder}: another training run works in it. Name another folder.") from None
+            raise UserError(
+                f"--run-dir {folder}: expected a folder of its own, got another run's. Name another folder."
+            ) from None
         if fresh:
             for path in (path for pattern in ("*.npz", "*.pt", LOG, SETTINGS) for path in folder.glob(pattern)):
                 path.unlink()
@@ -106,7 +110,7 @@ def _check(folder: Path, settings: dict[str, Any]) -> None:
     for name in sorted(settings.keys() | found.keys()):
         if found.get(name) != settings.get(name):
             raise UserError(
-                f"--run-dir {folder}: expected a run with {name} {settings.get(name)}, found one with "
+                f"--run-dir {folder}: expected a run with {name} {settings.get(name)}, got one with "
                 f"{found.get(name)}. Name another folder, or forget this run with --fresh."
             )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -14,8 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dualpath import __version__
+from dualpath.errors import UserError
 from dualpath.readability.contract import BERT, FOREST
 from dualpath.repository.facts import Facts
+from dualpath.repository.folders import newest
 from dualpath.repository.publishing import check_target, publish
 from dualpath.training.artifacts import installed
 from dualpath.training.bert.settings import Settings
@@ -27,6 +29,9 @@ from dualpath.training.forest.fit import ForestTable, chosen_engine, cross_valid
 from dualpath.training.runs import Report, fingerprint, opened
 
 RUNS = Path("runs")
+FINE_TUNED, FROZEN, BETTER = "fine-tuned", "frozen", "better"
+SERVED_ROWS = 64
+"""Rows of like length that the version before is given at a time."""
 BLEND_FIGURE = "blend.png"
 
 
@@ -38,6 +43,7 @@ class Order:
         models: BERT's name, the forest's, or both.
         encoder: `minilm`, a folder, or a name of the Hugging Face hub.
         precision: what BERT will be served in.
+        keep: which BERT to publish: FINE_TUNED, FROZEN, or of these the one with the lower error (BETTER).
         engine: what fits the forest: auto, cuml or sklearn.
         run_dir: folder to keep unfinished work in; None is one below `runs` that is told apart by what is asked for.
         fresh: forget what `run_dir` holds.
@@ -51,6 +57,7 @@ class Order:
     encoder: str = "minilm"
     precision: str = "float32"
     settings: Settings = field(default_factory=Settings)
+    keep: str = BETTER
     engine: str = "auto"
     run_dir: Path | None = None
     fresh: bool = False
@@ -63,12 +70,14 @@ class Trained:
     Attributes:
         files: by model, the names of the files of its new version.
         run_dir: where finished parts are kept, None without BERT.
+        notes: sentences for the user: which BERT was published, and which model got worse.
     """
 
     card: Card
     version: int
     files: dict[str, list[str]]
     run_dir: Path | None
+    notes: list[str]
 
 
 def train(order: Order, report: Report) -> Trained:
@@ -86,6 +95,7 @@ def train(order: Order, report: Report) -> Trained:
     if BERT.name in order.models:
         training.bert()
     card = training.card()
+    notes = [*_choice(card), *_worse(order, corpus, card)]
 
     def write(model: str, folder: Path) -> Facts:
         training.write[model](folder)
@@ -98,7 +108,46 @@ def train(order: Order, report: Report) -> Trained:
     version = publish(order.model_repository, {model: partial(write, model) for model in order.models})
     folders = {model: order.model_repository / model / str(version) for model in order.models}
     names = {model: sorted(path.name for path in folder.iterdir()) for model, folder in folders.items()}
-    return Trained(card, version, names, training.run_dir)
+    return Trained(card, version, names, training.run_dir, notes)
+
+
+def _choice(card: Card) -> Iterator[str]:
+    """Say which BERT is published."""
+    if card.kept:
+        by_name = {FINE_TUNED: card.tuned_rmse, FROZEN: card.head_rmse}
+        [other] = by_name.keys() - {card.kept}
+        yield (f"{BERT.name}: published {card.kept}, RMSE {by_name[card.kept]:.3f}; {other} has {by_name[other]:.3f}.")
+
+
+def _worse(order: Order, corpus: Corpus, card: Card) -> Iterator[str]:
+    """Warn of each model whose newest version so far has a lower error on the same rows."""
+    import torch
+
+    from dualpath.readability.reference import Reference
+
+    by_length = sorted(range(len(corpus.excerpts)), key=lambda row: len(corpus.excerpts[row]))
+    for model, key, method in ((BERT.name, "bert_rmse", "bert"), (FOREST.name, "forest_rmse", "forest")):
+        error, version = getattr(card, key), newest(order.model_repository / model)
+        if error is None:
+            continue
+        training = Facts.of(version).training or {}
+        if training.get("data_digest") == corpus.digest:
+            before, how = training[key], "out of fold"
+        else:
+            try:
+                score = getattr(Reference(order.model_repository, torch.get_num_threads()), method)
+                scores = np.empty_like(corpus.targets)
+                for start in range(0, len(by_length), SERVED_ROWS):
+                    rows = by_length[start : start + SERVED_ROWS]
+                    scores[rows] = score([corpus.excerpts[row] for row in rows])
+            except (UserError, OSError, ValueError, RuntimeError):
+                continue  # there is none yet, or it cannot be loaded
+            before, how = rmse(scores, corpus.targets), "which flatters it if it was fitted on them"
+        if before < error:
+            yield (
+                f"warning: {model}: the new version has RMSE {error:.3f} out of fold, version {version.name} has "
+                f"{before:.3f} on the same rows, {how}. `dualpath reload --to {version.name}` serves that one."
+            )
 
 
 class _Training:
@@ -134,7 +183,7 @@ class _Training:
         self._packages |= installed("scikit-learn", "treelite")
 
     def bert(self) -> None:
-        """Fine-tune BERT on every fold and on everything."""
+        """Fine-tune BERT on every fold; fit on everything the better of the fine-tuned and the frozen encoder."""
         from dualpath.training.bert import training as bert
 
         order, targets = self._order, self._corpus.targets
@@ -143,16 +192,20 @@ class _Training:
         with opened(self.run_dir, identity, order.fresh) as run:
             training = bert.BertTraining(self._corpus, order.encoder, order.settings, run, self._report)
             results = training.cross_validate(self._folds)
-            regressor, elapsed_s = training.fit(results)
+            scores = {FINE_TUNED: np.empty_like(targets), FROZEN: np.empty_like(targets)}
+            for fold, result in zip(self._folds, results, strict=True):
+                scores[FINE_TUNED][fold.test], scores[FROZEN][fold.test] = result.scores, result.frozen
+            errors = {name: rmse(found, targets) for name, found in scores.items()}
+            kept = min(errors, key=errors.__getitem__) if order.keep == BETTER else order.keep
+            regressor, elapsed_s = training.fit(results) if kept == FINE_TUNED else (training.fit_head(), 0.0)
         self.write[BERT.name] = lambda folder: training.write(regressor, folder, order.precision)
-        scores, frozen = np.empty_like(targets), np.empty_like(targets)
-        for fold, result in zip(self._folds, results, strict=True):
-            scores[fold.test], frozen[fold.test] = result.scores, result.frozen
-        self._scores[BERT.name] = scores
+        self._scores[BERT.name] = scores[kept]
         self._facts |= {
             "encoder": order.encoder,
-            "bert_rmse": rmse(scores, targets),
-            "head_rmse": rmse(frozen, targets),
+            "kept": kept,
+            "bert_rmse": errors[kept],
+            "tuned_rmse": errors[FINE_TUNED],
+            "head_rmse": errors[FROZEN],
         }
         self._elapsed_s += elapsed_s + sum(result.elapsed_s for result in results)
         self._packages |= installed("torch", "transformers", "tokenizers")

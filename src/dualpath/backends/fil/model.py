@@ -22,27 +22,31 @@ class TritonPythonModel:
         model_type = config.parameters.get("model_type", "xgboost")  # the C++ backend's default
         if model_type != "treelite_checkpoint":
             raise bls.ConfigError(
-                f'{config.name}: parameter "model_type": expected "treelite_checkpoint", got {model_type!r}, which '
-                f"{why} cannot load."
+                f'{config.name}: parameter "model_type": expected "treelite_checkpoint", got {model_type!r}. '
+                "Convert the model, or use a server with the C++ backend."
             )
         for parameter in ("output_class", "is_classifier"):  # the second is its name since release 25.09
             if config.boolean(parameter, False):
-                raise bls.ConfigError(f'{config.name}: parameter "{parameter}": {why} serves regressors: say "false".')
+                raise bls.ConfigError(
+                    f'{config.name}: parameter "{parameter}": expected "false", got "true". Serve a regressor.'
+                )
         for tensors, name in ((config.inputs, "input__0"), (config.outputs, "output__0")):
             if [(tensor["name"], tensor["data_type"]) for tensor in tensors] != [(name, "TYPE_FP32")]:
                 got = ", ".join(f"{tensor['name']} {tensor['data_type']}" for tensor in tensors)
-                raise bls.ConfigError(f"{config.name}: expected one tensor, {name} TYPE_FP32, got {got}.")
+                raise bls.ConfigError(f"{config.name}: expected one tensor, {name} TYPE_FP32, got {got}. Change it.")
         [tensor] = config.inputs
         self.model = treelite.Model.deserialize(config.artifact("checkpoint.tl"))
         n_features = self.model.num_feature
         if [int(size) for size in tensor["dims"]] != [n_features]:
             raise bls.ConfigError(
                 f"{config.name}.{tensor['name']}: expected dims [ {n_features} ], the checkpoint's features, got "
-                f"{tensor['dims']}."
+                f"{tensor['dims']}. Change them."
             )
 
         if self.predict({"input__0": np.zeros((1, n_features), np.float32)})["output__0"].size != 1:
-            raise bls.ConfigError(f"{config.name}: expected a regressor with one target; {why} serves no other model.")
+            raise bls.ConfigError(
+                f"{config.name}: expected a regressor with one target, got another model. Use the C++ backend."
+            )
 
     def execute(self, requests):
         return bls.answer_merged(requests, self.predict)

@@ -69,9 +69,11 @@ class TritonError(Exception):
         self._message, self._code = message, code
 
     def message(self) -> str:
+        """Return the words."""
         return self._message
 
     def code(self) -> ErrorCode:
+        """Return the code, one of the class's."""
         return self._code
 
 
@@ -237,6 +239,7 @@ class InferenceRequest:
         return answers if decoupled else next(iter(answers))
 
     async def async_exec(self, decoupled: bool = False) -> Any:
+        """Do as `exec` in a thread."""
         return await asyncio.get_running_loop().run_in_executor(None, self.exec, decoupled)
 
     def _answers(self, decoupled: bool) -> Iterator[InferenceResponse]:

@@ -184,8 +184,7 @@ class Model:
     def close(self) -> None:
         """Finalize the model, and check that each request was answered exactly once and by Triton's rules."""
         try:
-            if hasattr(self.instance, "finalize"):
-                self._do(self.instance.finalize)
+            self._do(getattr(self.instance, "finalize", lambda: None))  # after what waits to be executed
         finally:
             self._work.put(None)
         for pending in self._pending:

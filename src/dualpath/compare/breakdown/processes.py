@@ -27,7 +27,7 @@ def is_loopback(url: str) -> bool:
 
 
 def find_server(url: str) -> psutil.Process | None:
-    """Return the tritonserver that listens at a loopback address, where it can be seen."""
+    """Return the tritonserver that listens at a loopback address, if it can be seen."""
     if not is_loopback(url):
         return None
     port = url.rpartition(":")[2]
@@ -64,7 +64,7 @@ class Usage:
     """Adds up what the processes use between `begin` and `end`.
 
     Args:
-        server: the tritonserver process; None where it is not on this machine.
+        server: the tritonserver process; None if it is not on this machine.
     """
 
     def __init__(self, server: psutil.Process | None) -> None:

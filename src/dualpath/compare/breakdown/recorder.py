@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass
 class TurnRows:
-    """The rows asked of a contender in a turn; to be set where the contender is not one model of the server."""
+    """The rows asked of a contender in a turn; to be set if the contender is not one model of the server."""
 
     n_rows: int = 0
 
@@ -37,8 +37,8 @@ class Recorder:
         url: the server's gRPC address.
         models: by contender, its model and version ("" is the one that Triton chooses). A contender that is not one
             model of the server is left out, and says its rows by `TurnRows.n_rows`.
-        metrics_url: such as "http://localhost:8002/metrics"; without it, it is looked for where the server is local.
-        server_pid: of the tritonserver process where it is local; without it, the process that listens at `url` is
+        metrics_url: such as "http://localhost:8002/metrics"; without it, it is looked for if the server is local.
+        server_pid: of the tritonserver process if it is local; without it, the process that listens at `url` is
             looked for if `url` is a loopback address.
 
     Attributes:

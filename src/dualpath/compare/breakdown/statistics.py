@@ -77,10 +77,10 @@ class Share:
     """What the models did in one contender's turns.
 
     Attributes:
-        model: the contender's own; None where it is not one model of the server.
+        model: the contender's own; None if it is not one model of the server.
         version: "" is the one that Triton chooses.
         is_ensemble: whether its own figures are those of its steps.
-        n_rows: rows asked, where it has no model of its own that counts them.
+        n_rows: rows asked, if it has no model of its own that counts them.
     """
 
     model: str | None = None
@@ -139,7 +139,7 @@ def is_ensemble(client: grpcclient.InferenceServerClient, model: str, version: s
 
 
 def _counts(model: Any) -> Counts:
-    # By batch, where there are any: these count an execution once, however many requests were merged in it.
+    # By batch, if there are any: these count an execution once, however many requests were merged in it.
     durations = list(model.batch_stats) or [model.inference_stats]
     compute_ns = sum(it.compute_input.ns + it.compute_infer.ns + it.compute_output.ns for it in durations)
     return Counts(model.inference_count, model.execution_count, model.inference_stats.queue.ns, compute_ns)

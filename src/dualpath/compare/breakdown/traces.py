@@ -18,7 +18,7 @@ class Trace:
     """One request to one model.
 
     Attributes:
-        parent: the id of the request that it is a step of; 0 where there is none.
+        parent: the id of the request that it is a step of; 0 if there is none.
         request: the caller's request id.
         stamps_ns: when it reached REQUEST_START, QUEUE_START, COMPUTE_START, REQUEST_END and so on.
     """

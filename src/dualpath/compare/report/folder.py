@@ -25,12 +25,10 @@ def check(directory: Path) -> None:
     try:
         if os.path.lexists(directory) and not directory.is_dir():
             found = "a file" if directory.exists() else "a link to nothing"
-            raise UserError(
-                f"{directory}: expected a folder for the report, found {found}. Name another with --report."
-            )
+            raise UserError(f"{directory}: expected a folder for the report, got {found}. Name another with --report.")
         if directory.is_dir() and not _is_report(directory):
             raise UserError(
-                f"{directory}: expected an empty folder or an earlier report, found other files. "
+                f"{directory}: expected an empty folder or an earlier report, got other files. "
                 "Name another with --report."
             )
         nearest = next(path for path in _upwards(directory) if os.path.lexists(path))
@@ -94,4 +92,6 @@ def _upwards(directory: Path) -> list[Path]:
 
 def _unwritable(directory: Path, error: OSError) -> UserError:
     reason = (error.strerror or str(error)).lower()
-    return UserError(f"{directory}: cannot write the report there: {reason}. Name another folder with --report.")
+    return UserError(
+        f"{directory}: expected a folder to write the report to, got: {reason}. Name another with --report."
+    )

@@ -40,7 +40,7 @@ def speed(result: Result) -> list[Plot]:
 
 
 def contenders(result: Result, cells: Sequence[Cell] | None = None) -> list[Key]:
-    """Return the keys of the contenders that these cells measured, and that of doubtful figures where there are any."""
+    """Return the keys of the contenders that these cells measured, and that of doubtful figures if there are any."""
     seen = result.contenders if cells is None else {name for cell in cells for name in cell.measured}
     keys = [Key(name, place) for place, name in enumerate(result.contenders) if name in seen]
     in_doubt = any(doubt(cell, *cell.measured) for cell in cells or ())
@@ -132,7 +132,7 @@ def _curves(
 
 
 def _scale(axes: Axes, ys: Sequence[float], unit: str) -> None:
-    """Count from 0, or by powers where the values are far apart."""
+    """Count from 0, or by powers if the values are far apart."""
     sizes = [y for y in ys if math.isfinite(y) and y > 0]
     if sizes and max(sizes) / min(sizes) > WIDE:
         axes.set_yscale("log")

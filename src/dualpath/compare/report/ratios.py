@@ -20,7 +20,7 @@ def ratios(result: Result, cells: Sequence[Cell], keys: Sequence[Key]) -> Plot:
     """Return the figure: a panel for each measure, a line for each cell, all of which have ratios.
 
     Args:
-        keys: of the cells' contenders, and of doubtful figures where there are any.
+        keys: of the cells' contenders, and of doubtful figures if there are any.
     """
     others = [key for key in keys if any(key.label in cell.compared for cell in cells)]
     height = 74 + len(cells) * max(24, 13 * len(others) + 8)

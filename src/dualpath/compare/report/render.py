@@ -108,7 +108,7 @@ def mark(place: int) -> dict[str, Any]:
 
 
 def face(hollow: bool = False, doubtful: bool = False) -> dict[str, Any]:
-    """Return how a marker is filled: with its colour, hollow, or in grey where its figure is in doubt."""
+    """Return how a marker is filled: with its colour, hollow, or in grey if its figure is in doubt."""
     grey = {"markerfacecolor": LIGHT["rule"], "markeredgecolor": LIGHT["muted"]} if doubtful else {}
     return {**grey, "markerfacecolor": LIGHT["paper"]} if hollow else grey
 

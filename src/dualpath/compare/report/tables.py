@@ -19,7 +19,7 @@ SHOWN = (50, 90, 99)  # percentiles of latency
 
 @dataclass(frozen=True)
 class Figure:
-    """A ratio with its interval; `doubtful` where it is not to be taken as it stands, and in one of a row's, why."""
+    """A ratio with its interval; `doubtful` if it is not to be taken as it stands, and in one of a row's, why."""
 
     value: str = ""
     interval: str = ""
@@ -49,7 +49,7 @@ class Line:
 
 
 def summary(result: Result) -> list[dict[str, Any]]:
-    """Return a row for each contender: whether its scores agree, and how fast it is where a verdict is allowed."""
+    """Return a row for each contender: whether its scores agree, and how fast it is if a verdict is allowed."""
     rows = []
     for place, name in enumerate(result.contenders):
         void = {name, result.contenders[0]}

@@ -19,7 +19,7 @@ MOST_SPANS = 40  # of a contender
 
 
 def timeline(result: Result) -> Plot | None:
-    """Return the figure, or None where no request was traced."""
+    """Return the figure, or None if no request was traced."""
     rows = list(_rows(result))
     if not rows:
         return None

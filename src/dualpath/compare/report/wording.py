@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dualpath.compare.stats import Ratio
 
 NOTHING = "–"
-"""Stands where there is no figure."""
+"""Shown if there is no figure."""
 
 
 def clean(text: object) -> str:
@@ -19,7 +19,7 @@ def clean(text: object) -> str:
 
 
 def short(text: object, length: int = 40) -> str:
-    """Return `clean` text, its middle left out where it is longer than a figure has room for."""
+    """Return `clean` text, its middle left out if it is longer than a figure has room for."""
     shown = clean(text)
     half = (length - 1) // 2
     return shown if len(shown) <= length else f"{shown[:half]}…{shown[-half:]}"

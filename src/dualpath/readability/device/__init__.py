@@ -1,7 +1,7 @@
 """Excerpts to tokens and features on a GPU, a whole batch at a time.
 
 The code keeps to calls that cuDF shares with pandas and CuPy with NumPy, so that tests run it with these and hold it to
-the CPU's code value by value. Nothing here is imported where an instance runs on the CPU.
+the CPU's code value by value. Nothing here is imported if an instance runs on the CPU.
 """
 
 from dualpath.readability.device.features import DeviceFeatureCounter

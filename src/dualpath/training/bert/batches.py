@@ -16,7 +16,7 @@ with needs("models"):
 Ids = npt.NDArray[np.int64]
 
 SCORED_ROWS = 16
-"""Rows of a batch where nothing is fitted."""
+"""Rows of a batch outside fitting."""
 SORTED_BATCHES = 16
 """Batches of an epoch within which rows are sorted by length: little padding, and the order stays random enough."""
 

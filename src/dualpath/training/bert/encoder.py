@@ -96,11 +96,13 @@ def load_encoder(folder: Path, dtype: torch.dtype = torch.float32) -> BertModel:
             )
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"{folder}: expected the folder of a BERT model in Hugging Face's layout. {reason}") from error
+        raise UserError(
+            f"{folder}: expected a BERT model in Hugging Face's layout, got: {reason} Name another."
+        ) from error
     encoder, loading = cast(tuple[BertModel, dict[str, set[str]]], loaded)
     if loading["missing_keys"]:
         raise UserError(
-            f"{folder}: expected a BERT model, found one without {sorted(loading['missing_keys'])[0]}. "
+            f"{folder}: expected a BERT model, got one without {sorted(loading['missing_keys'])[0]}. "
             "Name a folder whose config.json and weights belong together."
         )
     encoder.requires_grad_(False)

@@ -24,7 +24,7 @@ def encoder_folder(name: str) -> Path:
     if Path(name).is_dir():
         return Path(name)
     if name.startswith((".", "/", "~")):
-        raise UserError(f"--encoder {name}: expected a folder in Hugging Face's layout, found none.")
+        raise UserError(f"--encoder {name}: expected a folder in Hugging Face's layout, got none. Name another.")
     with needs("models"):
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -34,7 +34,7 @@ def encoder_folder(name: str) -> Path:
     except (OSError, ValueError, HfHubHTTPError, LocalEntryNotFoundError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(
-            f"--encoder {name}: expected minilm, a folder, or a model of the Hugging Face hub, found: {reason} "
+            f"--encoder {name}: expected minilm, a folder, or a model of the Hugging Face hub, got: {reason} "
             "Without network, name a folder that holds the model."
         ) from error
 
@@ -60,7 +60,7 @@ def write_tokenizer(folder: Path, path: Path) -> None:
                 tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
         except (OSError, ValueError) as error:
             raise UserError(
-                f"{folder}: expected tokenizer.json or vocab.txt beside the weights, found none."
+                f"{folder}: expected tokenizer.json or vocab.txt beside the weights, got none. Add one."
             ) from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -71,5 +71,5 @@ def digest(folder: Path) -> str:
     """Return what tells this encoder from others: the SHA-256 of its weights."""
     weights = sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")])
     if not weights:
-        raise UserError(f"{folder}: expected an encoder's weights (*.safetensors), found none.")
+        raise UserError(f"{folder}: expected an encoder's weights (*.safetensors), got none. Add them.")
     return " ".join(sha256(path) for path in weights)

@@ -1,4 +1,4 @@
-"""TorchScript export of the regressor, held against the eager model.
+"""TorchScript export of the regressor, compared with the eager model.
 
 What is exported computes where its inputs lie, so that one file serves the CPU and a GPU.
 """
@@ -46,7 +46,7 @@ def export_regressor(regressor: Regressor, path: Path) -> None:
 
 
 def check_devices(traced: torch.jit.ScriptModule) -> None:
-    """Raise RuntimeError where the graph names a device; weights lie where `torch.jit.load` puts them."""
+    """Raise RuntimeError if the graph names a device; weights lie where `torch.jit.load` puts them."""
     for node in _nodes(traced.inlined_graph):
         for value in node.inputs():
             device = value.toIValue()

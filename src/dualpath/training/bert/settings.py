@@ -21,7 +21,7 @@ class Settings:
         patience: evaluations in a row without a lower RMSE after which to stop.
         evaluations: per epoch.
         freeze_layers: the lowest layers, which stay as they are. Embeddings always do.
-        mixed_precision: compute in half precision where the hardware has it.
+        mixed_precision: compute in half precision if the hardware has it.
         gradient_checkpointing: compute activations twice to save memory.
     """
 

@@ -82,7 +82,7 @@ class BertTraining:
         self._folder = encoder_folder(encoder)
         positions, self._hidden_size = _sizes(self._folder)
         if positions < MAX_TOKENS:
-            raise UserError(f"--encoder {encoder}: expected {MAX_TOKENS} positions, found {positions}.")
+            raise UserError(f"--encoder {encoder}: expected {MAX_TOKENS} positions, got {positions}. Name another.")
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         write_tokenizer(self._folder, run.folder / TOKENIZER)
         self._rows = TokenEncoder(run.folder / TOKENIZER).encode(corpus.excerpts)
@@ -98,7 +98,7 @@ class BertTraining:
         if any(len(set(groups[fold.train].tolist())) < 2 for fold in folds):
             raise UserError(
                 "bert: expected excerpts of two sources or more beside each fold, "
-                f"found {self._corpus.n_groups} in all. Add rated excerpts."
+                f"got {self._corpus.n_groups} in all. Add rated excerpts."
             )
         return [self._fold(f"fold-{number}", fold) for number, fold in enumerate(folds, start=1)]
 
@@ -111,8 +111,13 @@ class BertTraining:
         regressor.requires_grad_(False)
         return regressor, tuned.elapsed_s
 
+    def fit_head(self) -> Regressor:
+        """Fit the linear layer alone on all rows; the encoder stays as it was."""
+        head, _ = fit_head(self._pooled(), self._corpus.targets)
+        return Regressor(load_encoder(self._folder), head).eval().requires_grad_(False)
+
     def write(self, regressor: Regressor, folder: Path, precision: str) -> None:
-        """Write model.pt, held against the eager model, and tokenizer.json into a folder."""
+        """Write model.pt, compared with the eager model, and tokenizer.json into a folder."""
         torch.nn.Module.to(regressor.encoder, getattr(torch, precision))
         export_regressor(regressor, folder / "model.pt")
         write_tokenizer(self._folder, folder / TOKENIZER)
@@ -140,7 +145,7 @@ class BertTraining:
         return result
 
     def _tune(self, part: str, fitted: Rows, held_out: Rows | None, stop: float = 1.0, share: float = 1.0) -> Tuned:
-        """Fit all members of the soup and put them together; rows held out, where there are any, set stop and share."""
+        """Fit all members of the soup and put them together; rows held out, if there are any, set stop and share."""
         settings, targets = self._settings, self._corpus.targets
         # The head starts where the frozen encoder's best one is, so that the first steps do not spoil the encoder.
         columns = self._pooled().shape[1] if settings.hidden_states == "all" else self._hidden_size
@@ -216,7 +221,7 @@ def _sizes(folder: Path) -> tuple[int, int]:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         return int(config["max_position_embeddings"]), int(config["hidden_size"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder}: expected the config.json of a BERT model, found: {error}.") from error
+        raise UserError(f"{folder}: expected the config.json of a BERT model, got: {error}. Add it.") from error
 
 
 def _note(evaluation: Any) -> str:

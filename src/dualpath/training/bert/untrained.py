@@ -1,4 +1,4 @@
-"""BERT at a size, its weights random: for judging speed where no trained model of that size is at hand."""
+"""BERT at a size, its weights random: for judging speed if no trained model of that size is at hand."""
 
 from __future__ import annotations
 

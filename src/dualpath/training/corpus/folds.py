@@ -31,10 +31,10 @@ def split(corpus: Corpus, n_folds: int = N_FOLDS, seed: int = 0) -> list[Fold]:
         UserError: fewer than two folds, or fewer groups than folds.
     """
     if n_folds < 2:
-        raise UserError(f"folds: expected 2 or more, found {n_folds}.")
+        raise UserError(f"folds: expected 2 or more, got {n_folds}. Ask for more.")
     if corpus.n_groups < n_folds:
         raise UserError(
-            f"{n_folds} folds: expected at least as many sources of excerpts, found {corpus.n_groups}. "
+            f"{n_folds} folds: expected at least as many sources of excerpts, got {corpus.n_groups}. "
             "Ask for fewer folds."
         )
     generator = np.random.default_rng(seed)

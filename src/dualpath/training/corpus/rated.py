@@ -66,7 +66,7 @@ def read_corpus(path: Path, n_folds: int = N_FOLDS) -> Corpus:
     Rows that share an author, or a URL aside from its fragment, form a group, and so do those that are linked by other
     rows; one with neither is a group of its own.
 
-    A row repeats another where the text is the same to the byte, or the same but for white space with the same target.
+    A row repeats another if the text is the same to the byte, or the same but for white space with the same target.
     The second of two that differ in both was rated by itself (CLEAR has such a pair): it joins the first one's group.
 
     Args:
@@ -86,7 +86,7 @@ def read_corpus(path: Path, n_folds: int = N_FOLDS) -> Corpus:
     if n_groups < n_folds:
         rows = f"{len(groups)} {'row' if len(groups) == 1 else 'rows'}"
         faults.append(
-            f"expected excerpts of at least {n_folds} sources, one for each fold, found {rows} of {n_groups}."
+            f"expected excerpts of at least {n_folds} sources, one for each fold, got {rows} of {n_groups}. Add rows."
         )
     if faults:
         raise UserError(_listed(path, faults))
@@ -107,13 +107,13 @@ def _columns(table: Table) -> dict[str, str]:
     if missing := _missing(names):
         expected = " and a column ".join(" or ".join(map(repr, COLUMNS[column])) for column in missing)
         found = ", ".join(map(repr, filter(None, names))) or "an empty file"
-        raise UserError(f"{where}: expected a column {expected}, found {found}.")
+        raise UserError(f"{where}: expected a column {expected}, got {found}. Add it.")
     places: dict[str, str] = {}
     for column, known in COLUMNS.items():
         found_at = [place for place, name in enumerate(names) if name in known]
         if len(found_at) > 1:
             twice = " and ".join(names[place] for place in found_at)
-            raise UserError(f"{where}: expected one column with the {column}, found {twice}. Rename the others.")
+            raise UserError(f"{where}: expected one column with the {column}, got {twice}. Rename the others.")
         if found_at:
             places[column] = table.columns[found_at[0]]
     return places

@@ -91,21 +91,23 @@ class Forest:
 
 
 def chosen_engine(engine: str) -> str:
-    """Return "cuml" or "sklearn": what is asked for, and for "auto" cuML where it is installed and finds a GPU.
+    """Return "cuml" or "sklearn": what is asked for, and for "auto" cuML if it is installed and finds a GPU.
 
     Raises:
-        UserError: no such engine, or cuML is asked for where it cannot run.
+        UserError: no such engine, or cuML is asked for and cannot run.
     """
     if engine not in ENGINES:
-        raise UserError(f"engine: expected {', '.join(ENGINES[:-1])} or {ENGINES[-1]}, found {engine!r}.")
+        raise UserError(
+            f"engine: expected {', '.join(ENGINES[:-1])} or {ENGINES[-1]}, got {engine!r}. Choose one of them."
+        )
     lacking = "" if engine == "sklearn" else _lacking()
     if lacking and engine == "cuml":
-        raise UserError(f"engine cuml: expected cuML and a GPU, found {lacking}. Take the engine sklearn, or auto.")
+        raise UserError(f"engine cuml: expected cuML and a GPU, got {lacking}. Take the engine sklearn, or auto.")
     return "sklearn" if lacking or engine == "sklearn" else "cuml"
 
 
 def _lacking() -> str:
-    """Say what cuML lacks here, nothing where it can run."""
+    """Say what cuML lacks here, nothing if it can run."""
     try:
         import cupy
 

@@ -12,7 +12,7 @@ from dualpath.errors import UserError
 from dualpath.readability.features import N_LISTED, WordLists, canonical, words
 
 MIN_EXCERPTS = 10
-"""A word in fewer excerpts is listed only where there are not enough others: its correlation is mostly chance."""
+"""A word in fewer excerpts is listed only if there are not enough others: its correlation is mostly chance."""
 
 
 def telling_words(excerpts: Sequence[bytes], targets: npt.NDArray[np.float32]) -> WordLists:
@@ -30,7 +30,7 @@ def telling_words(excerpts: Sequence[bytes], targets: npt.NDArray[np.float32]) -
     known = sorted({word for of_one in counts for word in of_one})
     if len(known) < 2 * N_LISTED:
         raise UserError(
-            f"forest: expected excerpts with at least {2 * N_LISTED} distinct words to fit on, found {len(known)}. "
+            f"forest: expected excerpts with at least {2 * N_LISTED} distinct words to fit on, got {len(known)}. "
             "Add rated excerpts."
         )
     place = {word: number for number, word in enumerate(known)}
