@@ -188,11 +188,11 @@ def run(name: str, bound_s: float, fault: Callable[[Served], None], served: Serv
 
 
 def _quiet(calls: list[Call], at: float) -> bool:
-    """Tell whether for two seconds nothing has failed, and each kind of request was answered."""
+    """Tell whether for four seconds nothing has failed, and each kind of request was answered."""
     now = time.monotonic()
-    recent = [call for call in list(calls) if call.ended > max(at, now - 2)]
+    recent = [call for call in list(calls) if call.ended > max(at, now - 4)]
     kinds = {(call.model, call.weight) for call in recent if not call.error}
-    return now - at > 3 and len(kinds) == 2 * len(set(WEIGHTS)) and not any(call.error for call in recent)
+    return now - at > 5 and len(kinds) == 2 * len(set(WEIGHTS)) and not any(call.error for call in recent)
 
 
 def _wrong(calls: list[Call]) -> int:
@@ -211,7 +211,9 @@ def kill(model: str, n: int, served: Served) -> None:
 
 
 def stop_for(model: str, seconds: float, served: Served) -> None:
-    pid = served.stubs(model)[0]
+    [pid, *_] = served.stubs(model) or [0]
+    if not pid:
+        raise RuntimeError(f"{model}: expected a process, got none")
     os.kill(pid, signal.SIGSTOP)
     time.sleep(seconds)
     with contextlib.suppress(ProcessLookupError):
@@ -247,7 +249,7 @@ def tests() -> Iterator[tuple[str, float, Callable[[Served], None], bool]]:
 
 
 def main(words: list[str]) -> int:
-    console = Console()
+    console = Console(width=150)
     table = Table("fault", "bound", "failing for", "slowest answer", "wrong", "weight 0", "mended", "")
     log = Path(tempfile.mkstemp(prefix="dualpath-chaos-", suffix=".log")[1])
     good = True
