@@ -39,7 +39,7 @@ def served(request, tmp_path_factory):
 
 def test_the_servers_own_certificate_is_enough(served):
     url, certificate = served
-    with open_client(url, certificate) as client:
+    with open_client(url, certificate=certificate) as client:
         assert client.is_server_live(client_timeout=10)
 
 

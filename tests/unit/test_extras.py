@@ -1,6 +1,7 @@
 """What somebody is told who calls a part whose packages are not installed."""
 
 import ast
+import functools
 import importlib.metadata
 import re
 import subprocess
@@ -85,6 +86,12 @@ def test_a_missing_module_of_the_project_itself_is_no_missing_extra():
         import dualpath.no_such  # noqa: F401
 
 
+@functools.cache
+def installed():
+    """The distributions that have each package."""
+    return importlib.metadata.packages_distributions()
+
+
 def brings(extra):
     """Return the distributions that an extra installs, by their normalised names."""
     for requirement in EXTRAS[extra]:
@@ -121,7 +128,7 @@ ROOMS = {"cli": "cli", "compare": "compare"}
 
 @pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
 def test_every_import_from_elsewhere_is_guarded_by_an_extra_that_brings_it(path):
-    distributions = importlib.metadata.packages_distributions()
+    distributions = installed()
     room = path.relative_to(SOURCE).parts[0]
     for package, guard in third_party_imports(path):
         if package in ("cupy", "cuml"):

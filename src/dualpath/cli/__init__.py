@@ -32,6 +32,7 @@ app = typer.Typer(
     name="dualpath",
     help="One scoring pipeline on NVIDIA Triton, orchestrated as an ensemble and with Business Logic Scripting.",
     no_args_is_help=True,
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     add_completion=False,
 )

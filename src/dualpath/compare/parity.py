@@ -15,7 +15,7 @@ import grpc.aio
 import numpy as np
 
 from dualpath.compare.agreement import Agreement, Answer
-from dualpath.compare.connection import decode, over_grpc, reason
+from dualpath.compare.connection import Headers, decode, over_grpc, reason
 from dualpath.compare.inputs import Row
 from dualpath.compare.load import Contender, run
 from dualpath.compare.requests import companies, request
@@ -280,10 +280,10 @@ class LoadCheck:
 
 @asynccontextmanager
 async def both(
-    url: str, a: Target, b: Target, pair: Pair, rows: Sequence[Row], timeout_s: float
+    url: str, a: Target, b: Target, pair: Pair, rows: Sequence[Row], timeout_s: float, headers: Headers = ()
 ) -> AsyncIterator[tuple[Ask, Ask]]:
     """Connect to a server for asking two of its models."""
-    async with over_grpc(url) as send_a, over_grpc(url) as send_b:
+    async with over_grpc(url, headers) as send_a, over_grpc(url, headers) as send_b:
 
         def asking(send: Callable[[Any], Awaitable[Any]], target: Target) -> Ask:
             async def ask(numbers: Sequence[int]) -> Answer:

@@ -10,6 +10,7 @@ from typing import Any
 
 from tritonclient.utils import InferenceServerException
 
+from dualpath.compare.connection import Headers
 from dualpath.errors import UserError
 from dualpath.readability.contract import BERT
 from dualpath.repository import folders
@@ -33,15 +34,17 @@ class Server:
     Attributes:
         own: whether it was started for the run.
         precision: of its BERT, where that is known.
+        headers: that go with each request.
     """
 
     url: str
     own: TritonServer | None = None
     precision: str | None = None
+    headers: Headers = ()
     client: Any = field(init=False)
 
     def __post_init__(self) -> None:
-        self.client = connect(self.url)
+        self.client = connect(self.url, dict(self.headers))
 
     def close(self) -> None:
         """Close the connection; the server stays."""

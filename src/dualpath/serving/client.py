@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +23,19 @@ TLS = "grpcs://"
 """How an address of a gRPC port with TLS begins. Authorities beside the system's: GRPC_DEFAULT_SSL_ROOTS_FILE_PATH."""
 
 
-class _WithKey:
-    """A client's plugin that adds the server's key to every request."""
+class _WithHeaders:
+    """A client's plugin that adds headers to every request, such as the server's key."""
 
-    def __init__(self, key: str) -> None:
-        self._key = key
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self._headers = headers
 
     def __call__(self, request: Any) -> None:
-        request.headers = {**(request.headers or {}), access.GRPC_HEADER: self._key}
+        request.headers = {**(request.headers or {}), **self._headers}
 
 
-def open_client(url: str, certificate: Path | None = None) -> grpcclient.InferenceServerClient:
+def open_client(
+    url: str, headers: Mapping[str, str] | None = None, certificate: Path | None = None
+) -> grpcclient.InferenceServerClient:
     """Return a client of a gRPC address, with the server's key if this user has it. It does not connect yet.
 
     Args:
@@ -45,7 +47,9 @@ def open_client(url: str, certificate: Path | None = None) -> grpcclient.Inferen
         options = {"root_certificates": str(certificate), "channel_args": _named_as(certificate)}
     client = grpcclient.InferenceServerClient(address, ssl=url.startswith(TLS), **options)
     if (key := access.key_for(address)) is not None:
-        client.register_plugin(_WithKey(key))
+        headers = {access.GRPC_HEADER: key, **(headers or {})}
+    if headers:
+        client.register_plugin(_WithHeaders(headers))
     return client
 
 
@@ -59,7 +63,7 @@ def _named_as(certificate: Path) -> list[tuple[str, Any]]:
     return [("grpc.ssl_target_name_override", name.replace("*", "any")) for name in names[:1]] + unlimited
 
 
-def connect(url: str) -> grpcclient.InferenceServerClient:
+def connect(url: str, headers: Mapping[str, str] | None = None) -> grpcclient.InferenceServerClient:
     """Return a client of the server at a gRPC address, which must be alive.
 
     Raises:
@@ -69,7 +73,7 @@ def connect(url: str) -> grpcclient.InferenceServerClient:
         raise UserError(
             f"--url: expected HOST:PORT of a Triton server's gRPC, got {url!r}. Write it like localhost:8001."
         )
-    client = open_client(url)
+    client = open_client(url, headers)
     try:
         alive = client.is_server_live(client_timeout=5)
     except InferenceServerException as error:

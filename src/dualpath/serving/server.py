@@ -200,7 +200,7 @@ class TritonServer:
                 self.key_file = self._written.path
                 self._await_ready(at_once)
                 if pins.ensembles:
-                    with closing(open_client(self.grpc_url, self.certificate)) as client:
+                    with closing(open_client(self.grpc_url, certificate=self.certificate)) as client:
                         pins.load(client)
         except ReloadFailed as error:
             self.stop()

@@ -49,7 +49,7 @@ class ServedPlant:
         self._connect()
 
     def _connect(self) -> None:
-        self._client = open_client(self._triton.grpc_url, self._triton.certificate)
+        self._client = open_client(self._triton.grpc_url, certificate=self._triton.certificate)
         self._canaries = Canaries(self._client, time.monotonic)
         self.models = sorted(self._ready())
 
