@@ -29,6 +29,7 @@ def models(json: Json = False, model_repository: ModelRepository = DEFAULT_REPOS
     from dualpath.repository import folders, releases
     from dualpath.serving import access
     from dualpath.serving.client import connect
+    from dualpath.serving.watch.status import status_of
 
     client = connect(url)
     try:
@@ -46,6 +47,11 @@ def models(json: Json = False, model_repository: ModelRepository = DEFAULT_REPOS
     for row in rows:
         if engine := running.get(f"{row['model']}:{row['version']}"):
             row["backend"] += f" ({engine})"
+    status = status_of(url)
+    if status is not None:
+        for row in rows:
+            row["restarts"] = str(status.restarts.get(row["model"], 0))
+            row["last_fault"] = status.faults.get(row["model"], "")
     loaded = {(row["model"], row["version"]) for row in rows if row["state"] == "ready"}
     for name in sorted(model.name for model in MODELS if model.artifact):
         for folder in folders.filled(model_repository / name):
@@ -66,7 +72,7 @@ def models(json: Json = False, model_repository: ModelRepository = DEFAULT_REPOS
         members = {model.name for model in releases.members(model_repository)}
         served = set.intersection(*({int(v) for name, v in loaded if name == member} for member in members))
         print(f"Releases: {', '.join(f'{each} (served)' if each in served else str(each) for each in there)}.")
-    for line in _cards(rows, model_repository):
+    for line in [*([status.line] if status else []), *_cards(rows, model_repository)]:
         print(line)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,19 +33,34 @@ class _WithHeaders:
         request.headers = {**(request.headers or {}), **self._headers}
 
 
-def open_client(url: str, headers: Mapping[str, str] | None = None) -> grpcclient.InferenceServerClient:
+def open_client(
+    url: str, headers: Mapping[str, str] | None = None, certificate: Path | None = None
+) -> grpcclient.InferenceServerClient:
     """Return a client of a gRPC address, with the server's key if this user has it. It does not connect yet.
 
     Args:
         url: such as "localhost:8001", or "grpcs://scores.example.org:8001" for TLS.
+        certificate: trust the server with this certificate (PEM), by whatever name it is reached.
     """
-    address = url.removeprefix(TLS)
-    client = grpcclient.InferenceServerClient(address, ssl=url.startswith(TLS))
+    address, options = url.removeprefix(TLS), {}
+    if certificate is not None:
+        options = {"root_certificates": str(certificate), "channel_args": _named_as(certificate)}
+    client = grpcclient.InferenceServerClient(address, ssl=url.startswith(TLS), **options)
     if (key := access.key_for(address)) is not None:
         headers = {access.GRPC_HEADER: key, **(headers or {})}
     if headers:
         client.register_plugin(_WithHeaders(headers))
     return client
+
+
+def _named_as(certificate: Path) -> list[tuple[str, Any]]:
+    """Return the channel's options by which a server passes for one of the names in its certificate."""
+    # The standard library reads a certificate from a file by this function alone.
+    facts: Any = ssl._ssl._test_decode_cert(str(certificate))  # type: ignore[attr-defined]
+    names = [name for kind, name in facts.get("subjectAltName", ()) if kind == "DNS"]
+    names += [value for part in facts.get("subject", ()) for key, value in part if key == "commonName"]
+    unlimited = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+    return [("grpc.ssl_target_name_override", name.replace("*", "any")) for name in names[:1]] + unlimited
 
 
 def connect(url: str, headers: Mapping[str, str] | None = None) -> grpcclient.InferenceServerClient:
