@@ -26,7 +26,7 @@ def build(
         Precision, typer.Option(help="What BERT computes in. float16 is for GPUs: a CPU is several times slower in it.")
     ] = Precision.float32,
     force: Annotated[bool, typer.Option("--force", help="Build even what is up to date.")] = False,
-    json_: Json = False,
+    as_json: Json = False,
 ) -> None:
     """Build the model artifacts: BERT's TorchScript and tokenizer, the forest and its word lists."""
     from rich import filesize
@@ -43,7 +43,7 @@ def build(
             status.update(line)
 
         artifacts = training.build(model_repository, precision.value, force, report)
-    if json_:
+    if as_json:
         print(json.dumps([dataclasses.asdict(artifact) for artifact in artifacts], default=str, indent=2))
         return
     table = Table("model", "artifact", "size", "seconds")
