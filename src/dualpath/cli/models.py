@@ -9,9 +9,12 @@ from typing import Any
 
 from dualpath.cli.options import DEFAULT_REPOSITORY, DEFAULT_URL, Json, ModelRepository, Url
 from dualpath.errors import UserError
+from dualpath.inference.served import engines
 from dualpath.readability.contract import BERT, MODELS
 from dualpath.repository.facts import Facts
 
+METRICS_PORT = 8002
+"""Where `dualpath serve` and Triton have their metrics unless they are told otherwise."""
 COLUMNS = ("model", "version", "state", "backend", "device", "artifact")
 
 
@@ -42,6 +45,10 @@ def models(
         ) from None
     ready = {entry["name"] for entry in index if entry.get("state") == "READY"}
     rows = [_row(client, entry, model_repository) for entry in index if not _is_past(entry, ready)]
+    running = engines(f"http://{url.rpartition(':')[0]}:{METRICS_PORT}/metrics")
+    for row in rows:
+        if engine := running.get(f"{row['model']}:{row['version']}"):
+            row["backend"] += f" ({engine})"
     status = status_of(url)
     if status is not None:
         for row in rows:

@@ -316,6 +316,7 @@ class _Comparison:
             **({} if is_loopback(server.url) else {"machine": "all of the above is the client's, not the server's"}),
             "server": server.describe(),
             "precision": server.precision or "unknown",
+            **server.engines(),
             "tolerance": ", ".join(f"{name} {tolerance}" for name, tolerance in self._tolerances.items()),
             "inputs": f"{len(self._rows)} rows: {question.rows.name}",
             "duration": f"{question.timing.duration_s:g} s for each model under each load",
