@@ -13,14 +13,14 @@ from dualpath.compare import gate, inputs, parity, requests, target, verdict
 from dualpath.compare.agreement import Agreement
 from dualpath.compare.breakdown import Recorder, timelines
 from dualpath.compare.breakdown.processes import is_loopback
-from dualpath.compare.connection import over_grpc
+from dualpath.compare.connection import over_grpc, over_stream
 from dualpath.compare.excuses import Filter, excuse
 from dualpath.compare.gate import Condition
 from dualpath.compare.inputs import DEFAULT_WEIGHT, InputRows
 from dualpath.compare.load import Contender, Turn
 from dualpath.compare.machine import machine_facts
 from dualpath.compare.made_up import RandomRows
-from dualpath.compare.parity import LoadCheck
+from dualpath.compare.parity import LoadCheck, decoder
 from dualpath.compare.requests import Mix
 from dualpath.compare.result import Load, Parity, Result
 from dualpath.compare.run import OnProgress, Timing, TurnSpec, measure, on_server
@@ -184,7 +184,9 @@ class _Comparison:
             (a.max_batch_size > 0, b.max_batch_size > 0),
             excuse(question.filters, self._asked),
         )
-        self._load_check = LoadCheck(self._agreement)
+        self._load_check = LoadCheck(
+            self._agreement, lambda name, answer: decoder(self._targets[name], self._pair)(answer)
+        )
         self._recorder = Recorder(
             server.url,
             {name: (target.model, target.version) for name, target in self._targets.items()},
@@ -202,7 +204,7 @@ class _Comparison:
                 self.result.interrupted = True
             self._conclude()
             self._break_down()
-        if not self.result.interrupted and not self._server.gone():
+        if not self.result.interrupted and not self._pair.streams and not self._server.gone():
             self._trace()
         return self.result
 
@@ -266,7 +268,7 @@ class _Comparison:
             made = requests.contender(name, model, self._pair, self._rows, batch, question.mix, seed)
             return replace(made, kept=self._load_check.keep, connect=connect)
 
-        connect = partial(over_grpc, headers=self._server.headers)
+        connect = partial(over_stream if self._pair.streams else over_grpc, headers=self._server.headers)
         on_triton = on_server(self._server.url, question.timing.timeout_s)
 
         def checked(spec: TurnSpec) -> Turn:
@@ -314,6 +316,7 @@ class _Comparison:
             **({} if is_loopback(server.url) else {"machine": "all of the above is the client's, not the server's"}),
             "server": server.describe(),
             "precision": server.precision or "unknown",
+            **server.engines(),
             "tolerance": ", ".join(f"{name} {tolerance}" for name, tolerance in self._tolerances.items()),
             "inputs": f"{len(self._rows)} rows: {question.rows.name}",
             "duration": f"{question.timing.duration_s:g} s for each model under each load",

@@ -29,7 +29,7 @@ NUMPY_DTYPES = {
     **{"FP16": "<f2", "FP32": "<f4", "FP64": "<f8", "BOOL": "?", "BF16": "<u2"},
 }
 
-_INFER = "/inference.GRPCInferenceService/ModelInfer"
+_INFER, _STREAM = (f"/inference.GRPCInferenceService/{name}" for name in ("ModelInfer", "ModelStreamInfer"))
 
 Send = Callable[[Any], Awaitable[object]]
 """Sends one request and returns when it is answered; whatever it raises counts as an error."""
@@ -48,6 +48,32 @@ async def over_grpc(url: str, headers: Headers = ()) -> AsyncIterator[Send]:
         url: such as "localhost:8001", or "grpcs://scores.example.org:8001" for TLS.
         headers: that go with each request, by lower-case name.
     """
+    async with _channel(url) as channel:
+        infer = channel.unary_unary(_INFER)  # bytes in, bytes out
+        yield partial(infer, metadata=headers) if headers else infer
+
+
+@asynccontextmanager
+async def over_stream(url: str, headers: Headers = ()) -> AsyncIterator[Send]:
+    """Open a connection as `over_grpc`, with a stream for each request; an answer is the tuple of its responses."""
+    async with _channel(url) as channel:
+        infer = channel.stream_stream(_STREAM)
+
+        async def send(request: bytes) -> tuple[bytes, ...]:
+            call = infer(metadata=headers)
+            await call.write(request)
+            await call.done_writing()  # after the last response Triton ends the stream
+            messages = [service_pb2.ModelStreamInferResponse.FromString(message) async for message in call]
+            for message in messages:
+                if message.error_message:
+                    raise RuntimeError(message.error_message)
+            return tuple(message.infer_response.SerializeToString() for message in messages)
+
+        yield send
+
+
+@asynccontextmanager
+async def _channel(url: str) -> AsyncIterator[grpc.aio.Channel]:
     options = [("grpc.use_local_subchannel_pool", 1)]
     options += [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
     if url.startswith(TLS):
@@ -57,8 +83,7 @@ async def over_grpc(url: str, headers: Headers = ()) -> AsyncIterator[Send]:
     async with opened as channel:
         with suppress(TimeoutError):  # then its first request fails, and is counted
             await asyncio.wait_for(channel.channel_ready(), CONNECT_TIMEOUT_S)
-        infer = channel.unary_unary(_INFER)  # bytes in, bytes out
-        yield partial(infer, metadata=headers) if headers else infer
+        yield channel
 
 
 def serialise(
@@ -72,6 +97,17 @@ def serialise(
         request.inputs.append(tensor._get_tensor())
         request.raw_input_contents.append(tensor._get_content())
     return bytes(request.SerializeToString())
+
+
+def decode_all(responses: Sequence[bytes], axis: int) -> dict[str, npt.NDArray[Any]]:
+    """Return the outputs of a request's responses, in their order along a new axis.
+
+    Raises:
+        ValueError: as `decode`, or responses have an output of different shapes.
+    """
+    answers = [decode(response) for response in responses]
+    names = dict.fromkeys(name for answer in answers for name in answer)
+    return {name: np.stack([answer[name] for answer in answers if name in answer], axis) for name in names}
 
 
 def decode(response: bytes) -> dict[str, npt.NDArray[Any]]:
