@@ -119,8 +119,8 @@ class Memo:
 
 
 def copied(value: Any) -> Any:
-    """Return a copy of an array, or of the arrays that a list, a tuple or a dict holds; anything else as it is."""
-    if hasattr(value, "dtype"):
+    """Return a copy of a NumPy or CuPy array, or of those that a list, tuple or dict holds; anything else as it is."""
+    if hasattr(value, "dtype") and hasattr(value, "copy"):
         return value.copy()
     if type(value) in (list, tuple):
         return type(value)(map(copied, value))
