@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +116,9 @@ class Memo:
         keys = [(what, _key(row)) for row in rows]
         if any(len(self._known.get(key, ())) < n for key, n in Counter(keys).items()):
             return None
-        return [self._known[key].pop() for key in keys]
+        with suppress(IndexError):  # taken just now by a run in another thread
+            return [self._known[key].pop() for key in keys]
+        return None
 
 
 def copied(value: Any) -> Any:
