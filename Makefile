@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo serve test lint bench prove check-rapids clean
+.PHONY: help setup build demo serve test lint bench prove check-rapids chaos clean
 
 # The first Python on PATH that the embedded server supports; `make PYTHON=/path/to/python3.12 demo` chooses another.
 PYTHON ?= $(shell for python in python3 python3.12 python3.11; do \
@@ -51,6 +51,9 @@ check-rapids: build  ## Hold the GPU code's calls against the real RAPIDS, witho
 	.venv-rapids/bin/python -m pip install --disable-pip-version-check --only-binary :all: \
 		'cudf-cu13==$(RAPIDS)' 'cuml-cu13==$(RAPIDS)' cupti-python
 	.venv-rapids/bin/python tools/check_rapids.py
+
+chaos: build  ## Break a served pipeline in every way under load, about 10 minutes
+	$(BIN)/python tools/chaos.py $(ONLY)
 
 clean:  ## Remove .venv and the model artifacts
 	rm -rf .venv .venv-rapids model_repository/bert-large/1 model_repository/cuml/1

@@ -11,6 +11,9 @@ from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
 from dualpath.convert.graph import dtype
 
+PATIENCE_S = 60
+"""How long an answer may take: reached only if something hangs."""
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -54,7 +57,7 @@ def values(kind, shape, random):
 def ask(client, model, inputs, **options):
     """Return a model's outputs as bytes by name, or the Failure."""
     try:
-        return _outputs(client.infer(model, _tensors(inputs), **options))
+        return _outputs(client.infer(model, _tensors(inputs), client_timeout=PATIENCE_S, **options))
     except InferenceServerException as error:
         return Failure(error.message())
 
@@ -67,7 +70,7 @@ def ask_stream(client, model, inputs, **options):
         client.async_stream_infer(model, _tensors(inputs), enable_empty_final_response=True, **options)
         found = []
         while True:
-            answer, error = answers.get(timeout=30)
+            answer, error = answers.get(timeout=PATIENCE_S)
             if error is not None:
                 return [*found, Failure(error.message())]
             response = answer.get_response()

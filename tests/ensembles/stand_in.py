@@ -5,6 +5,7 @@ it gives for some requests only.
 """
 
 import json
+import time
 import zlib
 
 import numpy as np
@@ -39,6 +40,9 @@ class TritonPythonModel:
     def answer(self, request, answer_each, turn=0):
         parameters = json.loads(request.parameters() or "{}")
         if parameters.pop("fail", None) == self.config.name:
+            # Triton 24.10 hangs for ever if one of an ensemble's first steps fails while its gRPC thread, which holds
+            # the request's lock, still starts the next one.
+            time.sleep(0.05)
             error = pb_utils.TritonError(f"{self.config.name} was asked to fail", pb_utils.TritonError.INVALID_ARG)
             return pb_utils.InferenceResponse(error=error)
         seed = zlib.crc32(json.dumps([parameters, self.config.version, turn], sort_keys=True).encode())

@@ -35,6 +35,13 @@ MACHINE = {
 SETUPS = ("everything in Triton, CPU", "models in Triton (CPU), text in the client", "everything in Triton, GPU")
 
 
+def parity(baseline, other, output, n_rows, n_equal, largest, mean, atol, worst):
+    """Put a parity together whose tolerance is absolute."""
+    beyond = {"alone": 1} if n_rows and not largest <= atol else {}
+    rest = {"tolerance": f"{atol:g}", "n_answers": n_rows, "beyond": beyond}
+    return Parity(baseline, other, output, n_rows, n_equal, largest, mean, atol, worst, **rest)
+
+
 def latencies(median: float, tail: float = 2.0) -> dict[float, float]:
     """Percentiles of a long-tailed distribution whose p99 is `tail` times its median."""
     spread = {
@@ -98,7 +105,7 @@ def full() -> Result:
         "2026-07-14 09:30 UTC",
         MACHINE,
         [
-            Parity(
+            parity(
                 A,
                 B,
                 "SCORE",
@@ -187,7 +194,7 @@ def failed() -> Result:
     return replace(
         whole,
         parity=[
-            Parity(
+            parity(
                 A,
                 B,
                 "SCORE",
@@ -198,8 +205,8 @@ def failed() -> Result:
                 2e-5,
                 (WorstRow("excerpts.csv:301", 0.4120, 0.41302, 1.02e-3),),
             ),
-            Parity(A, B, "ROUTE", 512, 511, 1, 1 / 512, 0, (WorstRow("excerpts.csv:7", "bert+cuml", "cuml", 1),)),
-            Parity(
+            parity(A, B, "ROUTE", 512, 511, 1, 1 / 512, 0, (WorstRow("excerpts.csv:7", "bert+cuml", "cuml", 1),)),
+            parity(
                 A, B, "DEBUG", 512, 0, math.nan, math.nan, 2e-5, (WorstRow("excerpts.csv:1", math.nan, 1.0, math.nan),)
             ),
         ],
@@ -247,7 +254,7 @@ def bench() -> Result:
             "The weights of bert-large are random: speed can be judged, scores cannot.",
             "Set-up 3 was not measured: no GPU.",
         ],
-        parity=[Parity(*SETUPS[:2], "SCORE", 0, 0, math.nan, math.nan, 2e-5, ())],
+        parity=[parity(*SETUPS[:2], "SCORE", 0, 0, math.nan, math.nan, 2e-5, ())],
         verdict="Alone, a row takes 75 ms in either set-up; from 8 rows on, text in the client is up to 16 % faster.",
     )
 
@@ -284,8 +291,8 @@ def precisions() -> Result:
         "2026-07-14 11:02 UTC",
         MACHINE,
         [
-            Parity(first, second, "SCORE", 32, 30, 3.1e-6, 2e-7, 2e-5, (WorstRow("in.csv:7", 0.5, 0.5000031, 3.1e-6),)),
-            Parity(third, fourth, "SCORE", 32, 12, 4.2e-3, 6e-4, 2e-2, (WorstRow("in.csv:9", 0.5, 0.5042, 4.2e-3),)),
+            parity(first, second, "SCORE", 32, 30, 3.1e-6, 2e-7, 2e-5, (WorstRow("in.csv:7", 0.5, 0.5000031, 3.1e-6),)),
+            parity(third, fourth, "SCORE", 32, 12, 4.2e-3, 6e-4, 2e-2, (WorstRow("in.csv:9", 0.5, 0.5042, 4.2e-3),)),
         ],
         cells,
         verdict="One excerpt alone takes 15.8 ms. Scores agree in each precision.",
@@ -309,7 +316,7 @@ def hostile() -> Result:
     ]
     return Result(
         evil, list(names.values()), f"dualpath compare '{evil}' \udcff", "2026-07-14", {evil: evil},
-        [Parity(names[A], names[B], evil, 2, 1, 1e-3, 1e-4, 2e-5, (WorstRow(evil, evil, 1.0, 1e-3),))],
+        [parity(names[A], names[B], evil, 2, 1, 1e-3, 1e-4, 2e-5, (WorstRow(evil, evil, 1.0, 1e-3),))],
         cells,
         [replace(step, contender=names[step.contender], model=evil) for step in whole.steps],
         [replace(stage, contender=names[stage.contender], name=evil) for stage in whole.stages],

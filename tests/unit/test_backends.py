@@ -153,7 +153,10 @@ def test_fil_predicts_what_the_fitted_forest_predicts(fil_args, forest):
     [
         ({"kind": "GPU"}, "m: expected an instance group of KIND_CPU, got KIND_GPU"),
         ({"parameters": {"output_class": "false"}}, "expected \"treelite_checkpoint\", got 'xgboost'"),
-        ({"parameters": {"model_type": "treelite_checkpoint", "output_class": "true"}}, '"output_class": the stand-in'),
+        (
+            {"parameters": {"model_type": "treelite_checkpoint", "output_class": "true"}},
+            '"output_class": expected "false", got "true"',
+        ),
         ({"parameters": {"model_type": "treelite_checkpoint", "threshold": "0.5"}}, "'threshold' cannot be honoured"),
         ({"inputs": [tensor("features", [3])]}, "m: expected one tensor, input__0 TYPE_FP32, got features TYPE_FP32."),
         ({"outputs": [tensor("output__0", [1], "TYPE_FP64")]}, "m: expected one tensor, output__0 TYPE_FP32, got"),

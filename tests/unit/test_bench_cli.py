@@ -184,7 +184,7 @@ def test_set_ups_that_disagree_fail_the_run(places, bench, monkeypatch):
     assert code == 1
     assert result["failed"]
     assert result["parity"][0]["largest"] == pytest.approx(1e-3, rel=0.1)
-    assert "NOT within" in result["verdict"]
+    assert "WRONG: 8 of 8 answers not within 2e-05." in result["verdict"]
 
 
 def test_the_latency_of_one_is_measured_at_any_concurrency(places, bench):
@@ -280,7 +280,7 @@ def test_ctrl_c_during_the_comparison_of_answers_leaves_a_verdict(places, bench,
     monkeypatch.setattr(Ending, "show_progress", until_the_third)
     code, result = bench("--batch", "1")
     assert (code, result["cells"]) == (130, [])
-    assert result["verdict"] == "SCORE is equal to the last bit in all 2 rows."
+    assert result["verdict"] == "SCORE: equal to the last bit in 2 rows."
 
 
 def test_the_rows_of_a_turn_are_counted_with_those_that_warm_up(places, bench):
@@ -311,7 +311,7 @@ def test_the_rows_of_a_turn_are_counted_with_those_that_warm_up(places, bench):
         (("--concurrency", "-1"), "--concurrency: expected whole numbers above 0"),
         (("--concurrency", "10001"), "--concurrency: expected at most 10,000, got 10001. Give less."),
         (("--duration", "-1"), "--duration: expected a number of seconds above 0, got -1."),
-        (("--precision", "int8"), "--precision: expected float32 or bfloat16, or both after a comma, got 'int8'."),
+        (("--precision", "int8"), "--precision: expected float32 or bfloat16, or both, got 'int8'."),
         (("--input", "none.csv"), "--input: expected a file, got 'none.csv'"),
         (("--model-repository", "none"), "none: expected a model repository, got no such folder."),
     ],

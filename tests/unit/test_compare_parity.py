@@ -1,22 +1,23 @@
 """Whether two models agree: made-up answers first, then models on a gRPC server."""
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from served_models import PAIR, Model, Refusal, lengths, routed, served
 
 from dualpath.compare import target
+from dualpath.compare.agreement import Agreement
 from dualpath.compare.inputs import Row
-from dualpath.compare.parity import N_LATE, N_WORST, Tally, both, check
+from dualpath.compare.parity import N_LATE, Asking, Companies, both
 from dualpath.compare.result import Result
+from dualpath.compare.tolerance import Tolerance, tolerances
 from dualpath.errors import UserError
 from dualpath.readability.contract import ROUTE, SCORE
 from dualpath.serving.client import connect
 
 ATOL = 2e-5
+ALONE = Companies()
 
 
 def rows(n_rows):
@@ -29,26 +30,28 @@ def rows(n_rows):
     ]
 
 
-def compared(*pairs, atol=ATOL):
-    tally = Tally("A", "B", "SCORE", atol)
-    for number, (a, b) in enumerate(pairs):
-        tally.add(f"row {number}", np.atleast_1d(np.array(a)), np.atleast_1d(np.array(b)))
-    return tally.parity()
+def result_of(answer_a, answer_b, n_rows, outputs=("SCORE",), in_company=ALONE, **options):
+    """Compare two functions from a row to its outputs, which answer a batch row by row."""
 
-
-def result_of(answer_a, answer_b, n_rows, outputs=("SCORE",), **options):
     @asynccontextmanager
     async def connect():
-        async def ask_a(row):
-            return answer_a(row)
+        def asking(answer):
+            async def ask(numbers):
+                answers = [answer(asked[number]) for number in numbers]
+                return {name: np.stack([it[name] for it in answers]) for name in answers[0]}
 
-        async def ask_b(row):
-            return answer_b(row)
+            return ask
 
-        yield ask_a, ask_b
+        yield asking(answer_a), asking(answer_b)
 
+    asked = rows(n_rows)
     result = Result("a pair", ["A", "B"], "", "")
-    check(result, "B", rows(n_rows), connect, list(outputs), ATOL, **options)
+    agreement = Agreement(("A", "B"), [row.where for row in asked], dict.fromkeys(outputs, Tolerance(ATOL)))
+    try:
+        Asking(result, agreement, ("A", "B"), asked, in_company).run(connect, **options)
+    finally:
+        result.parity = agreement.parities()
+        result.failed |= not all(it.ok for it in result.parity)
     return result
 
 
@@ -79,79 +82,6 @@ def test_equal_answers_are_equal_to_the_bit():
     [found] = result.parity
     assert (found.n_equal, found.largest, found.mean, found.worst, found.ok) == (20, 0, 0, (), True)
     assert not result.failed
-
-
-def test_within_the_tolerance_is_good_and_still_shown():
-    found = compared((1.0, 1.0 + 1e-5), (1.0, 1.0))
-    assert found.ok
-    assert found.n_equal == 1
-    assert found.worst[0].difference == pytest.approx(1e-5)
-
-
-def test_the_worst_rows_come_first_and_are_few():
-    found = compared(*((0.0, number / 10) for number in range(20)))
-    assert [row.where for row in found.worst] == [f"row {number}" for number in range(19, 19 - N_WORST, -1)]
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "n_equal", "ok"),
-    [
-        (np.nan, np.nan, 1, True),
-        (np.nan, 1.0, 0, False),
-        (1.0, np.nan, 0, False),
-        (np.inf, np.inf, 1, True),
-        (np.inf, -np.inf, 0, False),
-        (np.inf, 1.0, 0, False),
-        (0.0, -0.0, 0, True),
-    ],
-)
-def test_nan_and_infinity_agree_with_themselves_only(a, b, n_equal, ok):
-    found = compared((1.0, 1.0), (a, b), (1.0, 1.0))
-    assert (found.n_equal, found.ok) == (2 + n_equal, ok)
-    if not ok:
-        assert found.worst[0].where == "row 1"
-        assert found.mean == 0  # of the other rows
-
-
-def test_a_nan_of_other_bits_is_nan():
-    quiet, other = np.array([0x7FC00000, 0x7FC00001], np.uint32).view(np.float32)
-    found = compared((quiet, other))
-    assert (found.n_equal, found.ok, found.largest) == (0, True, 0)
-
-
-def test_of_a_tensor_the_element_that_differs_most_is_named():
-    found = compared(([1.0, 2.0, 3.0], [1.0, 2.5, 2.9]), atol=1.0)
-    assert (found.worst[0].baseline, found.worst[0].other, found.largest) == (2.0, 2.5, 0.5)
-
-
-def test_large_integers_are_told_apart():
-    assert compared((2**62, 2**62 + 1), atol=0).largest == 1
-
-
-def test_shapes_that_differ_do_not_agree():
-    found = compared(([1.0, 2.0], [1.0]))
-    assert not found.ok
-    assert (found.worst[0].baseline, found.worst[0].other) == ("shape [2]", "shape [1]")
-
-
-def test_texts_are_equal_or_not():
-    def text(value):
-        return np.array([value], np.object_)
-
-    tally = Tally("A", "B", "ROUTE", ATOL)
-    for number, (a, b) in enumerate([(b"bert", b"bert"), (b"bert", b"cuml")]):
-        tally.add(f"row {number}", text(a), text(b))
-    found = tally.parity()
-    assert (found.n_equal, found.largest, found.mean, found.atol, found.ok) == (1, 1, 0.5, 0, False)
-    assert (found.worst[0].where, found.worst[0].baseline, found.worst[0].other) == ("row 1", "bert", "cuml")
-
-
-@given(st.lists(st.tuples(st.floats(width=32), st.floats(width=32)), min_size=1))
-def test_any_answers_are_compared(pairs):
-    found = compared(*((np.float32(a), np.float32(b)) for a, b in pairs))
-    assert found.ok == all(a == b or (a != a and b != b) or abs(a - b) <= ATOL for a, b in pairs)
-    assert 0 <= found.n_equal <= found.n_rows == len(pairs)
-    assert len(found.worst) <= N_WORST
 
 
 def test_a_model_that_fails_on_a_row_fails_the_run_and_the_others_are_compared():
@@ -200,33 +130,37 @@ def test_ctrl_c_leaves_the_rows_until_then():
         return score(row)
 
     result = Result("a pair", ["A", "B"], "", "")
+    asked = rows(10)
+    agreement = Agreement(("A", "B"), [row.where for row in asked], {"SCORE": Tolerance(ATOL)})
 
     @asynccontextmanager
     async def connect():
-        async def ask(row):
-            return interrupted(row)
+        async def ask(numbers):
+            return {"SCORE": np.stack([interrupted(asked[number])["SCORE"] for number in numbers])}
 
         yield ask, ask
 
     with pytest.raises(KeyboardInterrupt):
-        check(result, "B", rows(10), connect, ["SCORE"], ATOL)
-    assert result.parity[0].n_rows == 4
+        Asking(result, agreement, ("A", "B"), asked).run(connect)
+    assert agreement.parities()[0].n_rows == 4
     assert result.notes == ["Interrupted after 4 of 10 inputs."]
     assert not result.failed
 
 
 def served_pair(models, n_rows=8):
-    with served(models) as (url, servicer):
-        client = connect(url)
+    with served(models) as (url, servicer), closing(connect(url)) as client:
         a, b = (target.read(client, name) for name in models)
-        pair = target.pair(a, b)
+        pair, asked = target.pair(a, b), rows(n_rows)
         result = Result("a pair", list(models), "", "")
+        allowed = tolerances(pair.outputs, {"": ATOL}, {})
+        batches = (a.max_batch_size > 0, b.max_batch_size > 0)
+        agreement = Agreement((a.name, b.name), [row.where for row in asked], allowed, batches)
         try:
-            check(
-                result, b.name, rows(n_rows), lambda: both(url, a, b, pair, 5), [it.name for it in pair.outputs], ATOL
-            )
+            asking = Asking(result, agreement, (a.name, b.name), asked)
+            asking.run(lambda: both(url, a, b, pair, asked, 5))
         finally:
-            client.close()
+            result.parity = agreement.parities()
+            result.failed |= not all(it.ok for it in result.parity)
     return result, servicer
 
 
@@ -250,13 +184,15 @@ def test_models_without_batching_are_compared():
     assert [(it.n_rows, it.n_equal) for it in result.parity] == [(8, 8)]
 
 
-@pytest.mark.parametrize("max_batch_size", [512, 0])
-def test_an_answer_without_an_output_is_a_failure(max_batch_size):
-    result, _ = served_pair({"one": Model(max_batch_size=max_batch_size), "other": Model(lambda inputs: {})}, 2)
-    failed = "other failed on 2 of 2 inputs, first on in.csv:2: no output SCORE in the answer"
-    assert (result.failed, result.notes[-1]) == (True, failed)
-    result, _ = served_pair({"one": Model(lambda inputs: {}, max_batch_size=max_batch_size), "other": Model()}, 2)
-    assert result.notes[0] == "one failed on 2 of 2 inputs, first on in.csv:2: no output SCORE in the answer"
+def test_an_answer_without_an_output_is_a_difference_unless_both_leave_it_out():
+    result, _ = served_pair({"one": Model(), "other": Model(lambda inputs: {})}, 2)
+    [parity] = result.parity
+    assert (result.failed, parity.beyond) == (True, {"alone": 2})
+    assert [(row.baseline, row.other) for row in parity.worst] == [("an output", "no output")] * 2
+    result, _ = served_pair({"one": Model(lambda inputs: {}), "other": Model()}, 2)
+    assert result.parity[0].worst[0].other == "an output"
+    result, _ = served_pair({"one": Model(lambda inputs: {}), "other": Model(lambda inputs: {})}, 2)
+    assert (result.failed, result.parity[0].n_rows) == (False, 0)
 
 
 def test_a_row_that_both_refuse_is_the_users_fault():

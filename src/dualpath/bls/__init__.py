@@ -20,7 +20,7 @@ from dualpath.bls.errors import (
 )
 from dualpath.bls.metrics import Metrics
 from dualpath.bls.pipeline import Pipeline
-from dualpath.bls.request import Request, Trace
+from dualpath.bls.request import Request
 from dualpath.bls.rows import in_slices, route, together, tolerate
 from dualpath.bls.run import current_request
 from dualpath.bls.tensors import Array, Arrays
@@ -43,7 +43,6 @@ __all__ = [
     "Request",
     "Retry",
     "Setting",
-    "Trace",
     "answer_each",
     "answer_merged",
     "current_request",

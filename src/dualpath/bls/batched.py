@@ -157,7 +157,7 @@ class BatchedChild:
         row_s = elapsed_s / (n_rows * n_calling)
         self._row_s = row_s if self._row_s is None else 0.9 * self._row_s + 0.1 * row_s
         if self._metrics:
-            self._metrics.observe_now("chunk_rows", n_rows, {"child": self.name}, SIZES)
+            self._metrics._observe_now("chunk_rows", n_rows, {"child": self.name}, SIZES)
         return outputs
 
     async def _queued(self, run: Run, rows: Sequence[Any]) -> list[Any]:

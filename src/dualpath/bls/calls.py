@@ -49,7 +49,7 @@ class Retry:
     on: Collection[str] = ("unavailable",)
     delay_s: float = 0.05
 
-    def delay_before(self, attempt: int, error: ChildError, remaining_s: float | None) -> float | None:
+    def _delay_before(self, attempt: int, error: ChildError, remaining_s: float | None) -> float | None:
         """Return how many seconds to wait before a further call; None if there is to be none."""
         delay_s: float = self.delay_s * 2 ** (attempt - 1)
         if attempt > self.times or error.kind not in self.on or (remaining_s is not None and remaining_s <= delay_s):
@@ -69,7 +69,7 @@ class Carried:
     @classmethod
     def by(cls, requests: Sequence[Request], forward: Collection[str]) -> Carried:
         """Take over the ids, the longest remaining time (none if one request has none) and chosen parameters."""
-        remaining = [request.longest_remaining_s() for request in requests]
+        remaining = [request._longest_remaining_s() for request in requests]
         timeout_us = 0 if None in remaining else max(1, round(max(filter(None, remaining), default=0.0) * 1e6))
         return cls(
             ",".join(filter(None, (request.id for request in requests)))[:MAX_ID],
@@ -196,7 +196,7 @@ class Calls:
     def count(self, outcome: str) -> None:
         """Count a call in `bls_calls_total`."""
         if self._metrics:
-            self._metrics.count_now("calls", child=self.name, outcome=outcome)
+            self._metrics._count_now("calls", child=self.name, outcome=outcome)
 
     def given(self, outputs: Outputs) -> Any:
         """Return one output as an array, several by name."""

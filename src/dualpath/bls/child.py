@@ -149,7 +149,7 @@ async def in_thread(function: Callable[[], T]) -> T:
 def note_failure(child: Any, run: Run, error: ChildError, retry: Retry | None) -> BaseException:
     """Return what to raise for a call that failed inline: the error, or a wish to try again on the event loop."""
     run.memo.attempts[child] = 1
-    if retry and retry.delay_before(1, error, run.request.remaining_s()) is not None:
+    if retry and retry._delay_before(1, error, run.request.remaining_s()) is not None:
         return inline.Leave()
     if error.kind == "unavailable":
         run.memo.unavailable[child] = error
@@ -171,7 +171,7 @@ async def with_retries(
         except ChildError as error:
             remaining = [request.remaining_s() for request in requests]
             left = None if None in remaining else max(filter(None, remaining), default=0.0)
-            delay_s = retry.delay_before(attempt, error, left) if retry else None
+            delay_s = retry._delay_before(attempt, error, left) if retry else None
             if delay_s is None:
                 raise
         await asyncio.sleep(delay_s)

@@ -47,9 +47,9 @@ class Metrics:
 
     def count(self, name: str, value: float = 1, **labels: str) -> None:
         """Add to the counter `bls_<name>_total`; from inside a graph, once the graph has answered."""
-        self._note(lambda: self.count_now(name, value, **labels))
+        self._note(lambda: self._count_now(name, value, **labels))
 
-    def count_now(self, name: str, value: float = 1, **labels: str) -> None:
+    def _count_now(self, name: str, value: float = 1, **labels: str) -> None:
         """Add to the counter `bls_<name>_total`, whatever becomes of the graph that the caller is part of."""
         with self._lock:
             self._counts[f"{name}_total", tuple(labels.items())] += value  # type: ignore[assignment]
@@ -61,9 +61,9 @@ class Metrics:
 
     def observe(self, name: str, value: float, bounds: tuple[float, ...] = SECONDS, **labels: str) -> None:
         """Add a value to the histogram `bls_<name>`, whose buckets end at `bounds`; from a graph as `count` does."""
-        self._note(lambda: self.observe_now(name, value, labels, bounds))
+        self._note(lambda: self._observe_now(name, value, labels, bounds))
 
-    def observe_now(
+    def _observe_now(
         self, name: str, value: float, labels: Mapping[str, str], bounds: tuple[float, ...] = SECONDS, n: int = 1
     ) -> None:
         """Add a value `n` times to the histogram `bls_<name>`, whatever becomes of the graph."""
@@ -81,7 +81,7 @@ class Metrics:
         else:
             run.notes.append(what)
 
-    def do_later(self, notes: Iterable[Callable[[], None]]) -> None:
+    def _do_later(self, notes: Iterable[Callable[[], None]]) -> None:
         """Do before the next flush what runs of a graph have noted: requests need not wait for it."""
         self._later.extend(notes)
 

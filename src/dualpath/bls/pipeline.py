@@ -229,8 +229,10 @@ class Pipeline:
     def _commit(self, run: Run, started: float, n_requests: int) -> None:
         if self._metrics:
             elapsed_s = time.perf_counter() - started
-            observe = partial(self._metrics.observe_now, "stage_seconds", elapsed_s, {"stage": "request"}, n=n_requests)
-            self._metrics.do_later([*run.notes, observe])
+            observe = partial(
+                self._metrics._observe_now, "stage_seconds", elapsed_s, {"stage": "request"}, n=n_requests
+            )
+            self._metrics._do_later([*run.notes, observe])
         else:
             run.commit()
 

@@ -63,7 +63,7 @@ class Request:
         """Return how many seconds are left until the deadline, at least 0; None if there is none."""
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
-    def longest_remaining_s(self) -> float | None:
+    def _longest_remaining_s(self) -> float | None:
         """Return the seconds left to that of the requests which has most; None if one has no deadline."""
         if len(self._arrivals) == 1:
             return self.remaining_s()

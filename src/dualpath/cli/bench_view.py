@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from math import isfinite
-
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dualpath.cli.compare_view import in_doubt, show_parity
+from dualpath.cli.compare_view import in_doubt, short_ratio, show_parity
 from dualpath.compare.result import Cell, Result
-from dualpath.compare.stats import Ratio
 
 
 def show(result: Result, console: Console) -> None:
@@ -42,16 +39,11 @@ def _add(table: Table, cell: Cell, rows: str, names: list[str]) -> None:
                 rows,
                 escape(name),
                 f"{measured.rows_per_s:.3g}",
-                f"{escape(_ratio(compared.throughput))}{in_doubt(cell, name, names[0])}" if compared else "",
+                f"{escape(short_ratio(compared.throughput))}{in_doubt(cell, name, names[0])}" if compared else "",
                 *latencies,
             )
             rows = ""
     table.add_section()
-
-
-def _ratio(ratio: Ratio) -> str:
-    interval = f" [{ratio.low:.2f}, {ratio.high:.2f}]" if isfinite(ratio.high) else ""  # of one turn there is none
-    return f"{ratio.value:.2f}{interval}"
 
 
 def _not_measured(result: Result) -> list[str]:

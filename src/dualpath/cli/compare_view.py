@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from math import isfinite
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dualpath.compare.result import Cell, Measured, Result
+from dualpath.compare.result import Cell, Result
+from dualpath.compare.stats import Ratio
 from dualpath.compare.verdict import doubt
 
 NARROW = 16
-"""Names up to this length are kept in one line; then ratios are what gives way on a narrow terminal."""
+"""Names up to this length are kept in one line."""
+WIDE = 120
+"""Columns of a terminal from which on there is room for all figures."""
 
 
 def show(result: Result, console: Console) -> None:
     """Print a result's tables, its notes and its verdict."""
     show_parity(result, console)
     for cell in result.cells:
-        console.print(_cell(cell, result))
+        console.print(_cell(cell, result, console.width >= WIDE))
         absent = (f"{name} was not measured: {reason}." for name, reason in cell.not_measured.items())
         for note in (*absent, *cell.notes):
             console.print(f"  {note}", markup=False, highlight=False)
@@ -38,18 +42,22 @@ def show_parity(result: Result, console: Console) -> None:
 
 def _parity(result: Result) -> Table:
     table = Table(title="Do they agree?", title_justify="left", padding=0)
-    for header in ("contender", "compared with", "output"):
+    several = len(result.contenders) > 2 or any(it.baseline != result.contenders[0] for it in result.parity)
+    for header in ("contender", "with")[: 2 if several else 0]:
         table.add_column(header, overflow="fold")
-    for header in ("rows", "bitwise\nequal", "largest\ndifference", "mean", "tolerance"):
-        table.add_column(header, justify="right", overflow="fold")
+    table.add_column("output", overflow="fold")
+    for header in ("rows", "answers", "bitwise", "largest", "mean", "tolerance"):
+        table.add_column(header, justify="right", no_wrap=header != "tolerance")
     for parity in result.parity:
         table.add_row(
-            *(escape(text) for text in (parity.other, parity.baseline, parity.output)),
+            *(escape(text) for text in ((parity.other, parity.baseline) if several else ())),
+            escape(parity.output),
             str(parity.n_rows),
+            str(parity.n_answers),
             str(parity.n_equal),
             f"{parity.largest:.2g}",
             f"{parity.mean:.2g}",
-            f"{parity.atol:g}",
+            parity.tolerance,
             style="" if parity.ok else "red",
         )
     return table
@@ -60,41 +68,42 @@ def _worst(result: Result) -> Iterator[str]:
     for parity in result.parity:
         of = f"{parity.output} of {parity.other}" if len(result.contenders) > 2 else parity.output
         for row in parity.worst:
-            yield f"{of}: {row.where}: {row.baseline} and {row.other} ({row.difference:.2g} apart)"
+            yield f"{of}: {row}"
 
 
-def _cell(cell: Cell, result: Result) -> Table:
+def _cell(cell: Cell, result: Result, wide: bool) -> Table:
+    """Return the figures under a load; a narrow terminal has no room for p90, p99's ratio and a column of zeros."""
     table = Table(title=str(cell.load), title_justify="left", padding=0)
     table.add_column(overflow="fold", no_wrap=max(map(len, result.contenders)) <= NARROW)
-    for header in (
-        "rows/s",
-        "ratio [95 %]",
-        "p50 ms",
-        "p90 ms",
-        "p99 ms",
-        "p50 ratio",
-        "p99 ratio",
-        "failed",
-    ):
-        table.add_column(header, justify="right", overflow="fold", no_wrap="ratio" not in header)
+    failed = {name: it.n_errors + it.n_timeouts for name, it in cell.measured.items()}
+    columns = {
+        "rows/s": True,
+        "ratio": True,
+        "p50 ms": True,
+        "p90 ms": wide,
+        "p99 ms": True,
+        "p50 ratio": True,
+        "p99 ratio": wide,
+        "failed": wide or any(failed.values()),
+    }
+    for header, is_shown in columns.items():
+        if is_shown:
+            is_ratio = "ratio" in header  # below which a doubt may stand
+            width = len("0.968 [0.929, 1.01]") if is_ratio else None
+            table.add_column(header, justify="right", overflow="fold", no_wrap=not is_ratio, min_width=width)
     for name in result.contenders:
         if name in cell.not_measured:
             table.add_row(escape(name), "–")
         elif name in cell.measured:
             measured = cell.measured[name]
-            throughput, p50, p99 = _ratios(cell, name, result.contenders[0])
-            table.add_row(
-                escape(name),
-                f"{measured.rows_per_s:.4g}",
-                throughput,
-                *(_ms(measured, percentile) for percentile in (50, 90, 99)),
-                p50,
-                p99,
-                str(measured.n_errors + measured.n_timeouts),
-            )
-            for group, latencies in measured.groups_ms.items():
-                shown = (f"{latencies[it]:.1f}" if latencies else "" for it in (50, 90, 99))
-                table.add_row(f"  BERT_WEIGHT {escape(group)}", "", "", *shown, style="dim")
+            ratios = _ratios(cell, name, result.contenders[0])
+            latencies = [_ms(measured.latencies_ms, percentile) for percentile in (50, 90, 99)]
+            cells = [f"{measured.rows_per_s:.4g}", ratios[0], *latencies, *ratios[1:], str(failed[name])]
+            shown = (it for it, is_shown in zip(cells, columns.values(), strict=True) if is_shown)
+            table.add_row(escape(name), *shown)
+            for group, of_group in measured.groups_ms.items():
+                latencies = [_ms(of_group, percentile) for percentile in (50, 90, 99) if wide or percentile != 90]
+                table.add_row(f"  BERT_WEIGHT {escape(group)}", "", "", *latencies, style="dim")
     return table
 
 
@@ -104,9 +113,15 @@ def _ratios(cell: Cell, name: str, baseline: str) -> list[str]:
         return [""] * 3
     decisive = compared.throughput if cell.load.rate is None else compared.p50
     return [
-        escape(str(ratio)) + (in_doubt(cell, name, baseline) if ratio is decisive else "")
+        escape(short_ratio(ratio)) + (in_doubt(cell, name, baseline) if ratio is decisive else "")
         for ratio in (compared.throughput, compared.p50, compared.p99)
     ]
+
+
+def short_ratio(ratio: Ratio) -> str:
+    """Return such as "0.98 [0.95, 1.01]"; of too few turns there is no interval."""
+    interval = f" [{ratio.low:.3g}, {ratio.high:.3g}]" if isfinite(ratio.high) else ""
+    return f"{ratio.value:.3g}{interval}"
 
 
 def in_doubt(cell: Cell, name: str, baseline: str) -> str:
@@ -115,5 +130,5 @@ def in_doubt(cell: Cell, name: str, baseline: str) -> str:
     return f"\n[yellow]{escape(why)}[/]" if why else ""
 
 
-def _ms(measured: Measured, percentile: int) -> str:
-    return f"{measured.latencies_ms[percentile]:.1f}" if measured.latencies_ms else ""
+def _ms(latencies_ms: Mapping[float, float], percentile: int) -> str:
+    return f"{latencies_ms[percentile]:.1f}" if latencies_ms else ""

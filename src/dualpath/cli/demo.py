@@ -76,7 +76,7 @@ def _show(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    title = f"Score (higher is easier) and latency at BERT_WEIGHT {WEIGHT}; last, the orchestrator at weight 0"
+    title = f"Scores and latencies at BERT_WEIGHT {WEIGHT}; last, the orchestrator at weight 0"
     table = Table("excerpt", title=title, title_justify="left")
     for header in ("ensemble_all", "orchestrator", "equal", "weight 0"):
         table.add_column(header, justify="right", no_wrap=True)

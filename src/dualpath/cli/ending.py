@@ -18,7 +18,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dualpath.cli import serve
 from dualpath.compare import report as reports
+from dualpath.compare.report.markdown import markdown
 from dualpath.compare.result import Result
+from dualpath.errors import UserError
 
 if TYPE_CHECKING:
     from dualpath.serving import TritonServer
@@ -31,6 +33,7 @@ class Ending:
         show: prints a result.
         as_json: whether to print JSON in its place.
         report: the folder of the report, if there is to be one.
+        summary: a file that a summary in Markdown is appended to, if there is to be one.
 
     Raises:
         UserError: no report can be written there.
@@ -38,10 +41,16 @@ class Ending:
 
     exit_code = 0
 
-    def __init__(self, show: Callable[[Result, Console], None], as_json: bool, report: Path | None) -> None:
+    def __init__(
+        self, show: Callable[[Result, Console], None], as_json: bool, report: Path | None, summary: Path | None = None
+    ) -> None:
         if report:
             reports.check(report)
-        self._show, self._as_json, self._report = show, as_json, report
+        if summary and not summary.absolute().parent.is_dir():
+            raise UserError(
+                f"--summary: expected a file in a folder that is there, got {str(summary)!r}. Name another."
+            )
+        self._show, self._as_json, self._report, self._summary = show, as_json, report, summary
         self._console = Console(stderr=True, highlight=False)
         # Drawn between turns only: drawing costs CPU time that the server may want.
         self._progress = Progress(
@@ -72,12 +81,15 @@ class Ending:
         """
         with _uninterrupted():
             self._progress.stop()
-            self.exit_code = 130 if result.interrupted else int(result.failed)
-            result.command = shlex.join(["dualpath", *sys.argv[1:]])
+            self.exit_code = result.exit_code
+            result.command = result.command or shlex.join(["dualpath", *sys.argv[1:]])
             if self._as_json:
                 print(json.dumps(result.to_dict(), indent=2), flush=True)
             else:
                 self._show(result, Console())
+            if self._summary:
+                with self._summary.open("a", encoding="utf-8") as file:
+                    file.write(markdown(result))
             if self._report:
                 print(f"Report: {reports.write(result, self._report)}", file=sys.stderr)
 

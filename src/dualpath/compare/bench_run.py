@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from dualpath.compare import breakdown, inputs, parity, verdict
+from dualpath.compare.agreement import Agreement, Answer
 from dualpath.compare.bench_models import default_work_dir
 from dualpath.compare.bench_servers import Place, served
 from dualpath.compare.inputs import Row
@@ -33,6 +34,7 @@ from dualpath.compare.setups import (
     headline,
     too_slow,
 )
+from dualpath.compare.tolerance import Tolerance
 from dualpath.errors import UserError
 from dualpath.readability.contract import ENSEMBLE, EXCERPT, MAX_BATCH_SIZE, ORCHESTRATOR, SCORE, TOLERANCES
 
@@ -153,24 +155,22 @@ class _Bench:
 
     def _compare_answers(self, place: Place, family: Sequence[str], on_progress: OnProgress) -> bool:
         """Compare the answers of one encoder's set-ups with its first; say whether the servers are still there."""
-        atol = TOLERANCES.get(place.precision, max(TOLERANCES.values()))
+        tolerance = Tolerance(TOLERANCES.get(place.precision, max(TOLERANCES.values())))
         rows = self._rows[:N_COMPARED]
         baseline, *others = family
         for other in others:
-            part = replace(self.result, contenders=[baseline, other])  # its lists are the result's own
+            names = (baseline, other)
+            agreement = Agreement(names, [row.where for row in rows], {SCORE.name: tolerance})
             try:
-                there = parity.check(
-                    part,
-                    other,
-                    rows,
-                    partial(_both, self._setups[baseline], self._setups[other], self._timing.timeout_s),
-                    [SCORE.name],
-                    atol,
+                there = parity.Asking(self.result, agreement, names, rows).run(
+                    partial(_both, self._setups[baseline], self._setups[other], rows, self._timing.timeout_s),
                     gone=self._gone,
                     on_progress=on_progress,
                 )
             finally:
-                self.result.failed |= part.failed
+                found = agreement.parities()
+                self.result.parity += found
+                self.result.failed |= not all(it.ok for it in found)
             if not there:
                 return False
         return True
@@ -259,6 +259,7 @@ class _Bench:
             "server": place.cpu.describe(),
             "encoder": place.encoder,
             "precision": ", ".join(place.precision for place in self._places),
+            **place.cpu.engines(),
             "model": self._model,
             "inputs": f"{len(self._rows)} rows: {self._source}",
             "duration": f"{self._timing.duration_s:g} s for each set-up under each load",
@@ -280,11 +281,13 @@ class _Bench:
 
 
 @asynccontextmanager
-async def _both(a: Setup, b: Setup, timeout_s: float) -> AsyncIterator[tuple[parity.Ask, parity.Ask]]:
+async def _both(
+    a: Setup, b: Setup, rows: Sequence[Row], timeout_s: float
+) -> AsyncIterator[tuple[parity.Ask, parity.Ask]]:
     def asking(score: Score) -> parity.Ask:
-        async def ask(row: Row) -> parity.Answer:
+        async def ask(numbers: Sequence[int]) -> Answer:
             async with asyncio.timeout(timeout_s):
-                return {SCORE.name: await score([_excerpt(row)])}
+                return {SCORE.name: await score([_excerpt(rows[number]) for number in numbers])}
 
         return ask
 

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
-from dualpath.compare import inputs, parity, requests, target, verdict
+from dualpath.compare import gate, inputs, parity, requests, target, verdict
+from dualpath.compare.agreement import Agreement
 from dualpath.compare.breakdown import Recorder, timelines
 from dualpath.compare.breakdown.processes import is_loopback
+from dualpath.compare.connection import over_grpc, over_stream
+from dualpath.compare.excuses import Filter, excuse
+from dualpath.compare.gate import Condition
 from dualpath.compare.inputs import DEFAULT_WEIGHT, InputRows
-from dualpath.compare.load import Contender
+from dualpath.compare.load import Contender, Turn
 from dualpath.compare.machine import machine_facts
+from dualpath.compare.made_up import RandomRows
+from dualpath.compare.parity import LoadCheck, decoder
 from dualpath.compare.requests import Mix
-from dualpath.compare.result import Load, Result
-from dualpath.compare.run import OnProgress, Timing, measure, on_server
+from dualpath.compare.result import Load, Parity, Result
+from dualpath.compare.run import OnProgress, Timing, TurnSpec, measure, on_server
 from dualpath.compare.server import Server, Start, check_models, serving, start_quietly
+from dualpath.compare.tolerance import tolerances
 from dualpath.errors import UserError
 from dualpath.readability.contract import EXCERPT, SCORERS, TOLERANCES, WEIGHT
 
@@ -32,12 +39,16 @@ class _Question:
 
     a: str
     b: str
-    rows: InputRows
+    rows: InputRows | RandomRows
     mix: Mix | None
     loads: Sequence[Load]
     batches_given: bool
     timing: Timing
-    atol: float | None
+    atol: Mapping[str, float]
+    rtol: Mapping[str, float]
+    ignore: Sequence[str]
+    filters: Sequence[Filter]
+    conditions: Sequence[Condition]
 
 
 def compare(
@@ -45,6 +56,7 @@ def compare(
     b: str = "orchestrator",
     *,
     url: str | None = None,
+    headers: Mapping[str, str] = {},
     model_repository: Path = Path("model_repository"),
     input_file: Path | None = None,
     mix: Mix | None = None,
@@ -53,7 +65,13 @@ def compare(
     rate: Sequence[float] = (),
     duration_s: float = 10.0,
     timeout_s: float = 30.0,
-    atol: float | None = None,
+    atol: Mapping[str, float] | float = {},
+    rtol: Mapping[str, float] | float = {},
+    ignore: Sequence[str] = (),
+    expect_differences: Sequence[str] = (),
+    conditions: Sequence[Condition] = (),
+    n_random: int | None = None,
+    shapes: Mapping[str, Sequence[int]] = {},
     seed: int = 0,
     start: Start = start_quietly,
     on_progress: OnProgress = lambda text, fraction: None,
@@ -65,15 +83,22 @@ def compare(
 
     Args:
         a: the baseline: a model, or one version as NAME:VERSION.
-        url: the server's gRPC address; without it, a server is started on `model_repository`.
-        input_file: a .csv or .json file; without it, the built-in excerpts.
+        url: the server's gRPC address, "grpcs://HOST:PORT" with TLS; without it, a server is started on
+            `model_repository`.
+        headers: that go with each request to `url`.
+        input_file: a table, or perf_analyzer's JSON; without it, the built-in excerpts.
         mix: BERT_WEIGHT -> share of the requests.
         concurrency: numbers of clients that wait for their answers.
         batch: rows per request; without it BATCHES, as far as the models allow.
         rate: requests per second to send at random times.
         duration_s: for each model under each load.
         timeout_s: of each request.
-        atol: largest difference between two answers; without it, the one for the precision that is served.
+        atol, rtol: largest difference between floats, absolute and relative: one for all, or by output. Without them
+            that of the precision that is served, and where it is unknown so many units in the last place.
+        ignore: outputs that are not compared.
+        expect_differences: rows that may differ, as "ROUTE=cuml"; they are counted apart.
+        conditions: of a gate.
+        n_random: rows to make up from the models' metadata; `shapes` are those of inputs with free dimensions.
         seed: of all that is random.
         start: starts the server.
         on_progress: is told in words what comes next.
@@ -84,24 +109,31 @@ def compare(
     """
     for name in (a, b):
         target.split(name)
-    if atol is not None and not atol >= 0:
-        raise UserError(f"--atol: expected a number of 0 or more, got {atol:g}. Give one.")
+    if n_random is not None and input_file:
+        raise UserError("--random: expected no --input with it, got both. Leave one out.")
+    rows: InputRows | RandomRows = RandomRows(n_random, seed, shapes) if n_random else inputs.read(input_file)
+    by_output = [it if isinstance(it, Mapping) else {"": it} for it in (atol, rtol)]
     batches = BATCHES if batch is None else batch
     loads = [Load(rows, n) for rows in batches for n in concurrency] + [
         Load(rows, rate=n) for rows in batches for n in rate
     ]
     timing = Timing(duration_s, timeout_s, seed)
-    question = _Question(a, b, inputs.read(input_file), mix, loads, batch is not None, timing, atol)
-    with _server(question, url, model_repository, start) as server:
+    filters = [Filter.parse(text) for text in expect_differences]
+    question = _Question(
+        a, b, rows, mix, loads, batch is not None, timing, by_output[0], by_output[1], ignore, filters, conditions
+    )
+    with _server(question, url, headers, model_repository, start) as server:
         result = _Comparison(question, server).run(on_progress)
         on_result(result)
     return result
 
 
 @contextmanager
-def _server(question: _Question, url: str | None, model_repository: Path, start: Start) -> Iterator[Server]:
+def _server(
+    question: _Question, url: str | None, headers: Mapping[str, str], model_repository: Path, start: Start
+) -> Iterator[Server]:
     if url is not None:
-        with closing(Server(url)) as server:
+        with closing(Server(url, headers=tuple((name.lower(), it) for name, it in headers.items()))) as server:
             yield server
         return
     names = {target.split(name)[0] for name in (question.a, question.b)}
@@ -122,22 +154,38 @@ class _Comparison:
     def __init__(self, question: _Question, server: Server) -> None:
         self._question, self._server = question, server
         a, b = (target.read(server.client, name) for name in (question.a, question.b))
-        self._pair = target.pair(a, b).given(question.rows.has)
+        pair = target.pair(a, b).given(question.rows.has).without(question.ignore)
+        self._pair = replace(pair, watched=tuple(it.name for it in question.filters))
         self._check_inputs()
-        self._rows = question.rows.tensors(self._pair.inputs)
+        self._rows = question.rows.tensors(self._pair.inputs, self._pair.optional)
         self._loads = question.loads
         if not question.batches_given:
-            self._loads = [load for load in question.loads if load.batch <= self._pair.max_batch_size]
+            most = self._pair.max_batch_size
+            self._loads = list(dict.fromkeys(replace(load, batch=min(load.batch, most)) for load in question.loads))
         for batch in {load.batch for load in self._loads}:
-            requests.check_batch(self._rows, self._pair, batch)
+            requests.check_batch(self._pair, batch)
         self._targets = {a.name: a, b.name if b.name != a.name else f"{b.name} (again)": b}
-        self._atol = TOLERANCES[server.precision or "float32"] if question.atol is None else question.atol
+        self._is_ours = {a.model, b.model} <= {model.name for model in SCORERS}
+        known = TOLERANCES[server.precision or "float32"] if self._is_ours else None
+        self._tolerances = tolerances(self._pair.outputs, question.atol, question.rtol, known)
         self.result = Result(
             title=" and ".join(self._targets),
             contenders=list(self._targets),
             started=datetime.now().astimezone().isoformat(timespec="seconds"),
             environment=self._environment(),
             notes=self._notes(),
+        )
+        names = list(self._targets)
+        self._asked = requests.weighted(self._rows, question.mix)
+        self._agreement = Agreement(
+            (names[0], names[1]),
+            [row.where for row in self._asked],
+            self._tolerances,
+            (a.max_batch_size > 0, b.max_batch_size > 0),
+            excuse(question.filters, self._asked),
+        )
+        self._load_check = LoadCheck(
+            self._agreement, lambda name, answer: decoder(self._targets[name], self._pair)(answer)
         )
         self._recorder = Recorder(
             server.url,
@@ -154,40 +202,85 @@ class _Comparison:
                     self._measure(on_progress)
             except KeyboardInterrupt:
                 self.result.interrupted = True
-            self.result.verdict = verdict.sentence(self.result)
+            self._conclude()
             self._break_down()
-        if not self.result.interrupted and not self._server.gone():
+        if not self.result.interrupted and not self._pair.streams and not self._server.gone():
             self._trace()
         return self.result
 
+    def _conclude(self) -> None:
+        result = self.result
+        result.parity = [*self._agreement.parities(), *self._against_file()]
+        result.n_excused = self._agreement.n_excused
+        if any(self._tolerances[it.output].ulps and it.n_equal < it.n_rows for it in result.parity):
+            result.notes.append(
+                "The precision of the computation is unknown: floats may differ by some units in the last place (ulp) "
+                "of their type. Give --atol or --rtol for another tolerance."
+            )
+        result.failed |= not all(parity.ok for parity in result.parity)
+        if self._load_check.n_answers:
+            result.environment["answers under load"] = str(self._load_check)
+        gate.check(result, self._question.conditions)
+        result.verdict = verdict.sentence(result)
+
     def _compare_answers(self, on_progress: OnProgress) -> bool:
         question = self._question
-        rows = requests.weighted(self._rows, question.mix)
         a, b = self._targets.values()
-        return parity.check(
-            self.result,
-            self.result.contenders[1],
-            rows,
-            lambda: parity.both(self._server.url, a, b, self._pair, question.timing.timeout_s),
-            [tensor.name for tensor in self._pair.outputs],
-            self._atol,
+        name_a, name_b = self._targets
+        in_company = parity.Companies(
+            sorted({load.batch for load in self._loads}),
+            max([8 if load.rate is not None else load.concurrency or 1 for load in self._loads]),
+            question.timing.duration_s,
+            question.timing.seed,
+        )
+        self._asking = parity.Asking(self.result, self._agreement, (name_a, name_b), self._asked, in_company)
+        return self._asking.run(
+            lambda: parity.both(
+                self._server.url, a, b, self._pair, self._asked, question.timing.timeout_s, self._server.headers
+            ),
             gone=self._server.gone,
             on_progress=on_progress,
         )
+
+    def _against_file(self) -> list[Parity]:
+        """Compare the answers to lone rows with those that the file expects."""
+        rows = self._question.rows
+        if not isinstance(rows, InputRows) or not rows.validation or self._question.mix:
+            return []
+        expected = rows.expected(self._pair.outputs)
+        found = []
+        for place, (name, model) in enumerate(self._targets.items()):
+            given = {output: it for output, it in self._tolerances.items() if any(output in row for row in expected)}
+            wheres = [where for where, _ in rows.validation]
+            against = Agreement(("validation_data", name), wheres, given, (False, model.max_batch_size > 0))
+            for number, answers in self._asking.answers:
+                against.learn(number, expected[number])
+                against.judge(name, [number], answers[place])
+            found += [it for it in against.parities() if it.other == name]
+        return found
 
     def _measure(self, on_progress: OnProgress) -> None:
         question = self._question
 
         @cache
         def contender(name: str, batch: int) -> Contender:
-            model = self._targets[name]
-            return requests.contender(name, model, self._pair, self._rows, batch, question.mix, question.timing.seed)
+            model, seed = self._targets[name], question.timing.seed
+            made = requests.contender(name, model, self._pair, self._rows, batch, question.mix, seed)
+            return replace(made, kept=self._load_check.keep, connect=connect)
+
+        connect = partial(over_stream if self._pair.streams else over_grpc, headers=self._server.headers)
+        on_triton = on_server(self._server.url, question.timing.timeout_s)
+
+        def checked(spec: TurnSpec) -> Turn:
+            turn = on_triton(spec)
+            self._load_check.settle(spec.contender, "under load")
+            return turn
 
         measure(
             self.result,
             self._loads,
             lambda name, load: contender(name, load.batch),
-            on_server(self._server.url, question.timing.timeout_s),
+            checked,
             question.timing,
             around=self._recorder.turn,
             gone=self._server.gone,
@@ -213,21 +306,18 @@ class _Comparison:
         if self._question.rows.is_built_in and not {*names} <= {EXCERPT.name, WEIGHT.name}:
             raise UserError(
                 f"--input: expected a file with {', '.join(names)}, got the built-in excerpts, which have "
-                f"{EXCERPT.name} only. Give one."
+                f"{EXCERPT.name} only. Give one, or --random 100 for rows that are made up."
             )
 
     def _environment(self) -> dict[str, str]:
         question, server = self._question, self._server
-        if question.atol is not None:
-            tolerance_of = "as asked"
-        else:
-            tolerance_of = f"as for {server.precision or 'float32; the precision of the server is unknown'}"
         return {
             **machine_facts(),
             **({} if is_loopback(server.url) else {"machine": "all of the above is the client's, not the server's"}),
             "server": server.describe(),
             "precision": server.precision or "unknown",
-            "tolerance": f"{self._atol:g}, {tolerance_of}",
+            **server.engines(),
+            "tolerance": ", ".join(f"{name} {tolerance}" for name, tolerance in self._tolerances.items()),
             "inputs": f"{len(self._rows)} rows: {question.rows.name}",
             "duration": f"{question.timing.duration_s:g} s for each model under each load",
             "timeout": f"{question.timing.timeout_s:g} s",
@@ -236,7 +326,7 @@ class _Comparison:
 
     def _notes(self) -> list[str]:
         notes = list(self._pair.notes)
-        if self._question.atol is None and self._server.precision is None:
+        if self._question.atol.get("") is None and self._is_ours and self._server.precision is None:
             notes.append("The precision of the server is unknown; the tolerance is float32's: give --atol for another.")
         n_without = self._question.rows.n_without_weight()
         if not self._question.mix and n_without and any(tensor.name == WEIGHT.name for tensor in self._pair.inputs):

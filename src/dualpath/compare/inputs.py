@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -47,6 +47,7 @@ class InputRows:
         is_table: whether they are cells, of which those that are no input are left out.
         is_text: whether all cells are text, so that a number has to be read from it.
         is_built_in: whether they came with this package.
+        validation: for each row where its expected outputs stand, and those by name; empty if the file has none.
     """
 
     name: str
@@ -54,14 +55,33 @@ class InputRows:
     is_table: bool = False
     is_text: bool = False
     is_built_in: bool = False
+    validation: Sequence[tuple[str, Mapping[str, Any]]] = ()
 
-    def tensors(self, inputs: Sequence[Tensor]) -> list[Row]:
+    def tensors(self, inputs: Sequence[Tensor], optional: Collection[str] = ()) -> list[Row]:
         """Return the rows as tensors for these inputs; a missing BERT_WEIGHT is DEFAULT_WEIGHT.
+
+        Args:
+            optional: inputs that a row may leave out, as a table does by an empty cell.
 
         Raises:
             UserError: a row lacks an input, or has a value that is none of its type and shape.
         """
-        return [self._row(where, values, inputs) for where, values in self.records]
+        return [self._row(where, values, inputs, optional) for where, values in self.records]
+
+    def expected(self, outputs: Sequence[Tensor]) -> list[dict[str, npt.NDArray[Any]]]:
+        """Return for each row the outputs that the file's `validation_data` has, without a batch dimension.
+
+        Raises:
+            UserError: a value is none of its output's type and shape.
+        """
+        return [
+            {
+                tensor.name: _tensor(where, _from_json, values[tensor.name], tensor)
+                for tensor in outputs
+                if tensor.name in values
+            }
+            for where, values in self.validation
+        ]
 
     def has(self, name: str) -> bool:
         """Return whether any row has a value for this input; BERT_WEIGHT has a default."""
@@ -72,28 +92,21 @@ class InputRows:
         """Return how many rows have no BERT_WEIGHT."""
         return sum(_value(values, WEIGHT.name, self.is_table) in (None, "") for _, values in self.records)
 
-    def _row(self, where: str, values: Mapping[str, Any], inputs: Sequence[Tensor]) -> Row:
+    def _row(self, where: str, values: Mapping[str, Any], inputs: Sequence[Tensor], optional: Collection[str]) -> Row:
         tensors = {}
         for tensor in inputs:
             value = _value(values, tensor.name, self.is_table)
             if tensor.name == WEIGHT.name and value in (None, ""):
                 value = str(DEFAULT_WEIGHT) if self.is_text else [DEFAULT_WEIGHT]
+            if tensor.name in optional and (value is None or (value == "" and self.is_text)):
+                continue
             if value is None:
                 found = ", ".join(map(repr, values)) or "none"
                 raise UserError(f"{where}: expected a value for {tensor.name}, got values for {found}. Add it.")
-            try:
-                if self.is_text:
-                    tensors[tensor.name] = _from_cell(value, tensor)
-                else:
-                    is_element = self.is_table and not isinstance(value, list | dict)
-                    tensors[tensor.name] = _from_json([value] if is_element else value, tensor)
-            except BadValue as error:
-                raise UserError(f"{where}: {tensor.name}: {error}. Correct it.") from None
-            except RecursionError:
-                raise UserError(
-                    f"{where}: {tensor.name}: expected a list of values, got {TOO_MUCH}. Give less."
-                ) from None
-        if not self.is_table and (more := values.keys() - tensors.keys()):
+            if self.is_table and not self.is_text and not isinstance(value, list | dict):
+                value = [value]
+            tensors[tensor.name] = _tensor(where, _from_cell if self.is_text else _from_json, value, tensor)
+        if not self.is_table and (more := values.keys() - {tensor.name for tensor in inputs}):
             names = ", ".join(tensor.name for tensor in inputs)
             raise UserError(f"{where}: expected values for {names} only, got one for {min(more)!r} too. Leave it out.")
         if {EXCERPT.name, WEIGHT.name} <= tensors.keys():
@@ -151,13 +164,34 @@ def _read_json(path: Path) -> InputRows:
             f'{path}: expected {{"data": [{{"INPUT": [values], …}}, …]}} as perf_analyzer\'s --input-data, got '
             f"{shown(content)}. Write it so."
         )
-    # A list in the list is a stream for sequence models; other models take its steps one after the other.
+    records = _steps(path, "data", data)
+    validation = content.get("validation_data", [])
+    if not isinstance(validation, list) or (
+        validation and len(_steps(path, "validation_data", validation)) != len(records)
+    ):
+        raise UserError(f"{path}: expected validation_data for each of {len(records)} rows, got other. Complete it.")
+    return InputRows(str(path), records, validation=_steps(path, "validation_data", validation))
+
+
+def _steps(path: Path, name: str, data: list[Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return each row of a list, and of the lists in it: streams, whose steps are taken one after the other."""
     steps = chain.from_iterable(step if isinstance(step, list) else [step] for step in data)
-    records = [(f"{path}: data[{number}]", step) for number, step in enumerate(steps)]
+    records = [(f"{path}: {name}[{number}]", step) for number, step in enumerate(steps)]
     for where, step in records:
         if not isinstance(step, dict):
             raise UserError(f'{where}: expected {{"INPUT": [values], …}}, got {shown(step)}. Write it so.')
-    return InputRows(str(path), records)
+    return records
+
+
+def _tensor(
+    where: str, read: Callable[[Any, Tensor], npt.NDArray[Any]], value: Any, tensor: Tensor
+) -> npt.NDArray[Any]:
+    try:
+        return read(value, tensor)
+    except BadValue as error:
+        raise UserError(f"{where}: {tensor.name}: {error}. Correct it.") from None
+    except RecursionError:
+        raise UserError(f"{where}: {tensor.name}: expected a list of values, got {TOO_MUCH}. Give less.") from None
 
 
 def _value(values: Mapping[str, Any], name: str, is_table: bool) -> Any:

@@ -8,7 +8,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -43,6 +43,8 @@ class Contender:
         groups: a label per request; latencies are kept by it.
         n_rows: rows per request.
         connect: opens a client's connection.
+        rows: the numbers of each request's rows in `requests.weighted(...)`, so that answers can be checked.
+        kept: takes each answer with its request's number, to be checked after the turn.
     """
 
     name: str
@@ -50,6 +52,8 @@ class Contender:
     groups: Sequence[str]
     n_rows: int = 1
     connect: Connect = over_grpc
+    rows: Sequence[Sequence[int]] = ()
+    kept: Callable[[tuple[int, Any]], None] | None = None
 
 
 @dataclass
@@ -276,7 +280,9 @@ class _Meter:
         index = number % len(contender.requests)
         try:
             async with asyncio.timeout(self._timeout_s):
-                await send(contender.requests[index])
+                answer = await send(contender.requests[index])
+            if contender.kept:
+                contender.kept((index, answer))
         except TimeoutError:
             answered = False
         except Exception as error:

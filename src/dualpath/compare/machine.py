@@ -11,14 +11,16 @@ from dualpath import __version__
 
 def machine_facts() -> dict[str, str]:
     """Describe this machine and this process."""
-    gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    import psutil
+
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "processor": _cpuinfo("model name") or platform.processor() or platform.machine(),
-        "cores": str(len(os.sched_getaffinity(0))),
+        "cores": str(available),
         "instructions": ", ".join(
             flag for flag in ("avx2", "avx512f", "amx_bf16") if flag in _cpuinfo("flags").split()
         ),
-        "memory": f"{gib:.1f} GiB",
+        "memory": f"{psutil.virtual_memory().total / 2**30:.1f} GiB",
         "system": f"{platform.system()} {platform.release()}",
         "Python": platform.python_version(),
         "dualpath": __version__,
@@ -26,5 +28,6 @@ def machine_facts() -> dict[str, str]:
 
 
 def _cpuinfo(name: str) -> str:
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    file = Path("/proc/cpuinfo")  # Linux's
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")

@@ -1,164 +1,311 @@
-"""Do two models give the same answers? Every input goes through both, each in a request of its own."""
+"""Ask two models and check every answer: each row alone, in shuffled batches, among other requests, and under load."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import grpc
 import grpc.aio
 import numpy as np
-import numpy.typing as npt
-from tritonclient.grpc import InferResult, service_pb2
 
-from dualpath.compare.connection import over_grpc, reason
+from dualpath.compare.agreement import Agreement, Answer
+from dualpath.compare.connection import Headers, decode, decode_all, over_grpc, over_stream, reason
 from dualpath.compare.inputs import Row
-from dualpath.compare.load import run
-from dualpath.compare.requests import request
-from dualpath.compare.result import Parity, Result, WorstRow
+from dualpath.compare.load import Contender, run
+from dualpath.compare.requests import companies, request
+from dualpath.compare.result import Result, n_rows
 from dualpath.compare.run import OnProgress
 from dualpath.compare.target import Pair, Target
 from dualpath.errors import UserError
 
-N_WORST = 5
 N_LATE = 5
 """After so many time-outs of a contender in a row, no further row is sent."""
+N_COMPANIES = 3
+"""Of each row, for each size of batch."""
+MAX_KEPT = 256 * 2**20
+"""Bytes of answers that a turn keeps."""
+MAX_CHECKED_S = 0.5
+"""How long the answers of a turn are checked."""
 
-Answer = Mapping[str, npt.NDArray[Any]]
-"""A row's outputs by name."""
-
-Ask = Callable[[Row], Awaitable[Answer]]
-"""Sends one row to a model."""
-
-
-class Tally:
-    """One output of two models, row after row."""
-
-    def __init__(self, baseline: str, other: str, output: str, atol: float) -> None:
-        self._baseline, self._other, self._output, self._atol = baseline, other, output, atol
-        self._is_text = False
-        self._n_equal = 0
-        self._differences: list[float] = []
-        self._worst: list[WorstRow] = []
-
-    def add(self, where: str, baseline: npt.NDArray[Any], other: npt.NDArray[Any]) -> None:
-        """Compare one row."""
-        self._is_text = self._is_text or baseline.dtype.kind == "O"
-        self._n_equal += _same_bits(baseline, other)
-        worst = _difference(where, baseline, other)
-        self._differences.append(worst.difference)
-        if worst.difference != 0:
-            self._worst = sorted([*self._worst, worst], key=_by_difference, reverse=True)[:N_WORST]
-
-    def parity(self) -> Parity:
-        """Return what was found so far. The mean leaves out rows in which one side alone is NaN or infinite."""
-        differences = np.array(self._differences or [0.0])
-        finite = differences[np.isfinite(differences)]
-        return Parity(
-            baseline=self._baseline,
-            other=self._other,
-            output=self._output,
-            n_rows=len(self._differences),
-            n_equal=self._n_equal,
-            largest=float(differences.max()),  # NaN, if there is one
-            mean=float(finite.mean()) if len(finite) else float("nan"),
-            atol=0.0 if self._is_text else self._atol,
-            worst=tuple(self._worst),
-        )
+Ask = Callable[[Sequence[int]], Awaitable[Answer]]
+"""Sends one request of these rows to a model."""
 
 
-def check(
-    result: Result,
-    other: str,
-    rows: Sequence[Row],
-    connect: Callable[[], Any],
-    outputs: Sequence[str],
-    atol: float,
-    *,
-    gone: Callable[[], str | None] = lambda: None,
-    on_progress: OnProgress = lambda text, fraction: None,
-) -> bool:
-    """Put every row through the baseline and another contender at once, and add a Parity for each output.
+Decode = Callable[[str, Any], Answer]
+"""Makes outputs of a contender's answer."""
 
-    The result has failed where they differ by more than `atol`, where one of them failed on a row, and where the server
-    went away. After N_LATE time-outs in a row the rest is left out. On Ctrl-C it holds the rows until then, and
-    KeyboardInterrupt goes on.
+
+@dataclass(frozen=True)
+class Companies:
+    """What rows are asked in, besides alone.
+
+    Attributes:
+        batches: rows per request.
+        concurrency: requests at a time, of any size up to the largest of `batches`.
+        duration_s: for each of them; what is not asked until then is left out.
+    """
+
+    batches: Sequence[int] = ()
+    concurrency: int = 1
+    duration_s: float = 10.0
+    seed: int = 0
+
+
+class Asking:
+    """Puts every row through a baseline and another contender, alone and in company, and has all answers judged.
 
     Args:
-        connect: `both(...)`, an asynchronous context of two Asks, the baseline's first.
-        atol: the largest difference that counts as equal; of texts none does.
-        gone: says why the server is gone, or None; asked after a failure.
-        on_progress: called before each row is sent.
-    Returns:
-        Whether the server is still there.
-    Raises:
-        UserError: both refuse a row as invalid.
-    """
-    names = (result.contenders[0], other)
-    tallies = {output: Tally(*names, output, atol) for output in outputs}
-    failures: dict[str, list[str]] = {name: [] for name in names}
-    n_late = dict.fromkeys(names, 0)  # in a row
+        result: gets the notes; it has failed if one of them failed on a row, or the server went away.
 
-    async def through_both() -> bool:
-        async with connect() as asks:
-            for number, row in enumerate(rows):
-                on_progress(f"Comparing answers: {number + 1} of {len(rows)}", number / len(rows))
-                answers = await asyncio.gather(*(ask(row) for ask in asks), return_exceptions=True)
-                errors = {name: it for name, it in zip(names, answers, strict=True) if isinstance(it, BaseException)}
-                for name in names:
-                    n_late[name] = n_late[name] + 1 if isinstance(errors.get(name), TimeoutError) else 0
-                if not errors:
-                    for output, tally in tallies.items():
-                        tally.add(row.where, answers[0][output], answers[1][output])  # type: ignore[index]
-                    continue
-                _refuse_invalid(row, errors)
-                for name, error in errors.items():
-                    failures[name].append(f"{row.where}: {reason(error)}")
-                if why := gone():
-                    result.notes.append(f"The server went away ({why}) at input {number + 1} of {len(rows)}.")
+    Attributes:
+        answers: the numbers of the rows that both answered alone, with both answers.
+    """
+
+    def __init__(
+        self,
+        result: Result,
+        agreement: Agreement,
+        names: tuple[str, str],
+        rows: Sequence[Row],
+        in_company: Companies = Companies(),
+    ) -> None:
+        self.answers: list[tuple[int, tuple[Answer, Answer]]] = []
+        self._result, self._agreement, self._names, self._rows = result, agreement, names, rows
+        self._in_company = in_company
+        self._asks: Sequence[Ask] = ()
+        self._rng = np.random.default_rng(in_company.seed)
+        self._failed_alone: dict[str, list[str]] = {name: [] for name in names}
+        self._failed: dict[str, list[str]] = {name: [] for name in names}
+        self._asked: Counter[str] = Counter()
+        self._longest_s = 0.0  # a row's time in the largest batch
+        self._judged = False
+
+    def run(
+        self,
+        connect: Callable[[], Any],
+        *,
+        gone: Callable[[], str | None] = lambda: None,
+        on_progress: OnProgress = lambda text, fraction: None,
+    ) -> bool:
+        """Ask; once. After N_LATE time-outs in a row the rest is left out.
+
+        On Ctrl-C what was answered until then is judged, and KeyboardInterrupt goes on.
+
+        Args:
+            connect: `both(...)`, an asynchronous context of two Asks, the baseline's first.
+            gone: says why the server is gone, or None; asked after a failure.
+            on_progress: called before each request.
+        Returns:
+            Whether the server is still there.
+        Raises:
+            UserError: both refuse a row as invalid.
+        """
+        self._gone, self._on_progress = gone, on_progress
+
+        async def ask_all() -> bool:
+            async with connect() as self._asks:
+                return await self._alone() and await self._in_batches() and await self._at_once()
+
+        try:
+            return run(ask_all())
+        except KeyboardInterrupt:
+            self._note(f"Interrupted after {len(self.answers)} of {len(self._rows)} inputs.")
+            raise
+        finally:
+            self._settle()
+
+    async def _alone(self) -> bool:
+        """Ask each row in a request of its own, both contenders at once."""
+        n_late = dict.fromkeys(self._names, 0)  # in a row
+        for number, row in enumerate(self._rows):
+            self._on_progress(f"Comparing answers: {number + 1} of {len(self._rows)}", number / len(self._rows))
+            answers, errors = await self._both([number])
+            for name in self._names:
+                n_late[name] = n_late[name] + 1 if isinstance(errors.get(name), TimeoutError) else 0
+            if not errors:
+                self.answers.append((number, answers))
+                continue
+            _refuse_invalid(row, errors)
+            for name, error in errors.items():
+                self._failed_alone[name].append(f"{row.where}: {reason(error)}")
+            if self._is_gone(f"at input {number + 1} of {len(self._rows)}"):
+                return False
+            if late := [name for name in self._names if n_late[name] == N_LATE]:
+                times = f"{late[0]} gave none in time, {N_LATE} times in a row"
+                self._note(f"Answers were compared up to input {number + 1} of {len(self._rows)}: {times}.")
+                self._in_company = Companies()
+                break
+        self._judge_alone()
+        return True
+
+    async def _in_batches(self) -> bool:
+        """Ask batches one after the other, each row in several companies and positions."""
+        for size in self._in_company.batches:
+            if size == 1 or not self.answers:
+                continue
+            company, end = f"in a batch of {size}", time.perf_counter() + self._in_company.duration_s
+            batches = [it for _ in range(N_COMPANIES) for it in companies(self._rows, size, self._rng)]
+            for number, numbers in enumerate(batches):
+                self._on_progress(f"Comparing answers {company}: {number + 1} of {len(batches)}", number / len(batches))
+                started = time.perf_counter()
+                answers, errors = await self._both(numbers)
+                for name, answer in zip(self._names, answers, strict=True):
+                    self._take(name, numbers, answer, company)
+                if errors and self._is_gone(company):
                     return False
-                if late := [name for name in names if n_late[name] == N_LATE]:
-                    times = f"{late[0]} gave none in time, {N_LATE} times in a row"
-                    result.notes.append(f"Answers were compared up to input {number + 1} of {len(rows)}: {times}.")
+                self._longest_s = (time.perf_counter() - started) / size
+                self._asked[company] += 1
+                if time.perf_counter() > end and number + 1 < len(batches):
+                    self._note(f"Answers {company} were compared in {number + 1} of {len(batches)} requests: no time.")
                     break
         return True
 
-    try:
-        return run(through_both())
-    except KeyboardInterrupt:
-        n_rows = next(iter(tallies.values())).parity().n_rows
-        result.notes.append(f"Interrupted after {n_rows} of {len(rows)} inputs.")
-        raise
-    finally:
-        result.parity += [tally.parity() for tally in tallies.values()]
-        for name, failed in failures.items():
-            if failed:
-                result.notes.append(f"{name} failed on {len(failed)} of {len(rows)} inputs, first on {failed[0]}")
-        result.failed |= any(failures.values()) or not all(parity.ok for parity in result.parity)
+    async def _at_once(self) -> bool:
+        """Ask one contender after the other, many requests of any size at a time."""
+        n_clients, largest = self._in_company.concurrency, max(self._in_company.batches, default=1)
+        if n_clients == 1 or not self.answers:
+            return True
+        if self._longest_s:  # what is in flight when the time is over has to be waited for
+            largest = max(1, min(largest, int(self._in_company.duration_s / self._longest_s / n_clients)))
+        company = f"among {n_clients} requests at once"
+        sizes = [1, *self._rng.integers(1, largest + 1, 2 * N_COMPANIES - 1).tolist(), largest]
+        queue = [it for size in sizes for it in companies(self._rows, size, self._rng)]
+        order = [queue[index] for index in self._rng.permutation(len(queue))]
+        for name, ask in zip(self._names, self._asks, strict=True):
+            end, waiting = time.perf_counter() + self._in_company.duration_s, iter(order)
+
+            async def client(name: str = name, ask: Ask = ask, end: float = end, waiting: Any = waiting) -> None:
+                for numbers in waiting:
+                    if time.perf_counter() > end:
+                        return
+                    [answer] = await asyncio.gather(ask(numbers), return_exceptions=True)
+                    self._take(name, numbers, answer, company)
+                    self._asked[company] += 1
+
+            self._on_progress(f"Comparing answers {company}: {name}", 0.0)
+            async with asyncio.TaskGroup() as clients:
+                for _ in range(n_clients):
+                    clients.create_task(client())
+            if self._failed[name] and self._is_gone(company):
+                return False
+        return True
+
+    def _settle(self) -> None:
+        """Judge what was answered, and say what failed."""
+        self._judge_alone()
+        for name in self._names:
+            if failed := self._failed_alone[name]:
+                self._note(f"{name} failed on {len(failed)} of {len(self._rows)} inputs, first on {failed[0]}")
+            if failed := self._failed[name]:
+                self._note(f"{name} failed on {len(failed)} requests in company, first {failed[0]}")
+            self._result.failed |= bool(self._failed_alone[name] or self._failed[name])
+        said = [n_rows(len(self.answers)) + " alone", *(f"{n:,} requests {how}" for how, n in self._asked.items())]
+        self._result.environment["answers"] = ", ".join(said)
+
+    async def _both(self, numbers: Sequence[int]) -> tuple[tuple[Any, Any], dict[str, BaseException]]:
+        a, b = await asyncio.gather(*(ask(numbers) for ask in self._asks), return_exceptions=True)
+        errors = {name: it for name, it in zip(self._names, (a, b), strict=True) if isinstance(it, BaseException)}
+        return (a, b), errors
+
+    def _judge_alone(self) -> None:
+        if self._judged:
+            return
+        self._judged = True
+        for number, (baseline, _) in self.answers:
+            self._agreement.learn(number, baseline)
+        for number, (_, other) in self.answers:
+            self._agreement.judge(self._names[1], [number], other)
+
+    def _take(self, name: str, numbers: Sequence[int], answer: Any, company: str) -> None:
+        if isinstance(answer, BaseException):
+            rows = self._rows[numbers[0]].where
+            self._failed[name].append(f"{company} that begins with {rows}: {reason(answer)}")
+        else:
+            self._agreement.judge(name, numbers, answer, company)
+
+    def _is_gone(self, when: str) -> bool:
+        if why := self._gone():
+            self._note(f"The server went away ({why}) {when}.")
+            self._result.failed = True
+        return bool(why)
+
+    def _note(self, note: str) -> None:
+        self._result.notes.append(note)
+
+
+class LoadCheck:
+    """Keeps the answers of a contender's turn, and judges them after it, so that the turn itself costs no time.
+
+    An answer that is the same to the byte as an earlier one to the same request is not judged again.
+    """
+
+    def __init__(self, agreement: Agreement, decode: Decode) -> None:
+        self._agreement, self._decode = agreement, decode
+        self._fresh: list[tuple[int, Any]] = []
+        self._size = 0
+        self._known: dict[tuple[str, int], set[tuple[int, Any]]] = {}
+        self.n_answers = self.n_checked = 0
+
+    def keep(self, answered: tuple[int, Any]) -> None:
+        """Take an answer with the number of its request."""
+        self.n_answers += 1
+        if self._size < MAX_KEPT:
+            self._size += len(answered[1]) if isinstance(answered[1], bytes) else sum(map(len, answered[1]))
+            self._fresh.append(answered)
+
+    def settle(self, contender: Contender, company: str) -> None:
+        """Judge what the turn kept, as far as there is time."""
+        known = self._known.setdefault((contender.name, contender.n_rows), set())
+        end = time.perf_counter() + MAX_CHECKED_S
+        for answered in self._fresh:
+            if answered not in known:
+                if time.perf_counter() > end:
+                    continue
+                known.add(answered)
+                try:
+                    answer = self._decode(contender.name, answered[1])
+                except (ValueError, KeyError) as error:
+                    raise UserError(f"{contender.name}: expected an answer, got: {error}. Look at its log.") from None
+                self._agreement.judge(contender.name, contender.rows[answered[0]], answer, company)
+            self.n_checked += 1
+        self._fresh, self._size = [], 0
+
+    def __str__(self) -> str:
+        if self.n_checked == self.n_answers:
+            return f"all {self.n_answers:,} checked"
+        return f"{self.n_checked:,} of {self.n_answers:,} checked ({self.n_checked / self.n_answers:.0%})"
+
+
+def decoder(target: Target, pair: Pair) -> Callable[[Any], Answer]:
+    """Return what makes outputs of a model's answer."""
+    return partial(decode_all, axis=int(target.max_batch_size > 0)) if pair.streams else decode
 
 
 @asynccontextmanager
-async def both(url: str, a: Target, b: Target, pair: Pair, timeout_s: float) -> AsyncIterator[tuple[Ask, Ask]]:
+async def both(
+    url: str, a: Target, b: Target, pair: Pair, rows: Sequence[Row], timeout_s: float, headers: Headers = ()
+) -> AsyncIterator[tuple[Ask, Ask]]:
     """Connect to a server for asking two of its models."""
-    async with over_grpc(url) as send_a, over_grpc(url) as send_b:
+    connect = over_stream if pair.streams else over_grpc
+    async with connect(url, headers) as send_a, connect(url, headers) as send_b:
 
-        def ask(send: Callable[[Any], Awaitable[Any]], target: Target) -> Ask:
-            async def ask(row: Row) -> Answer:
+        def asking(send: Callable[[Any], Awaitable[Any]], target: Target) -> Ask:
+            async def ask(numbers: Sequence[int]) -> Answer:
                 async with asyncio.timeout(timeout_s):
-                    answer = InferResult(
-                        service_pb2.ModelInferResponse.FromString(await send(request(target, pair, [row])))
+                    return decoder(target, pair)(
+                        await send(request(target, pair, [rows[number] for number in numbers]))
                     )
-                arrays = {tensor.name: answer.as_numpy(tensor.name) for tensor in pair.outputs}
-                if missing := [name for name, array in arrays.items() if array is None]:
-                    raise ValueError(f"no output {missing[0]} in the answer")
-                return {name: array[0] if target.max_batch_size else array for name, array in arrays.items()}
 
             return ask
 
-        yield ask(send_a, a), ask(send_b, b)
+        yield asking(send_a, a), asking(send_b, b)
 
 
 def _refuse_invalid(row: Row, errors: Mapping[str, BaseException]) -> None:
@@ -166,30 +313,3 @@ def _refuse_invalid(row: Row, errors: Mapping[str, BaseException]) -> None:
     codes = Counter(error.code() if isinstance(error, grpc.aio.AioRpcError) else None for error in errors.values())
     if codes[grpc.StatusCode.INVALID_ARGUMENT] == 2:
         raise UserError(f"{row.where}: expected a valid row, got: {reason(next(iter(errors.values())))} Leave it out.")
-
-
-def _same_bits(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
-    if a.dtype.kind == "O":
-        return a.shape == b.shape and bool((a == b).all())
-    return a.shape == b.shape and a.tobytes() == b.tobytes()
-
-
-def _difference(where: str, a: npt.NDArray[Any], b: npt.NDArray[Any]) -> WorstRow:
-    """Return the row's largest difference; NaN if the shapes differ, or if one side alone is NaN."""
-    if a.shape != b.shape:
-        return WorstRow(where, f"shape {list(a.shape)}", f"shape {list(b.shape)}", float("nan"))
-    if not a.size or _same_bits(a, b):
-        return WorstRow(where, "", "", 0.0)
-    if a.dtype.kind == "O":
-        at = int(np.flatnonzero(a != b)[0])
-        return WorstRow(where, a.flat[at].decode(errors="replace"), b.flat[at].decode(errors="replace"), 1.0)
-    a, b = a.astype(np.longdouble).ravel(), b.astype(np.longdouble).ravel()  # in which every int64 is exact
-    with np.errstate(invalid="ignore"):
-        apart = np.abs(a - b)
-    apart[(a == b) | (np.isnan(a) & np.isnan(b))] = 0
-    at = int(np.argmax(np.where(np.isnan(apart), np.inf, apart)))
-    return WorstRow(where, float(a[at]), float(b[at]), float(apart[at]))
-
-
-def _by_difference(row: WorstRow) -> float:
-    return row.difference if row.difference == row.difference else float("inf")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle, islice
 
 import numpy as np
 
@@ -62,33 +63,43 @@ def weighted(rows: Sequence[Row], mix: Mix | None) -> list[Row]:
     return [row.with_weight(weight) for weight in mix for row in rows] if mix else list(rows)
 
 
-def check_batch(rows: Sequence[Row], pair: Pair, batch: int) -> None:
-    """Refuse a batch size that the models or the rows do not allow.
+def check_batch(pair: Pair, batch: int) -> None:
+    """Refuse a batch size that the models do not allow.
 
     Raises:
-        UserError: the models take fewer rows, or the rows are not of one shape.
+        UserError: they take fewer rows.
     """
     if batch > pair.max_batch_size:
         raise UserError(f"--batch: expected at most the models' {pair.max_batch_size} rows, got {batch}. Give less.")
-    if batch == 1:
-        return
-    for tensor in pair.inputs:
-        shapes = {row.tensors[tensor.name].shape: row.where for row in rows}
-        if len(shapes) > 1:
-            (one, here), (other, there) = list(shapes.items())[:2]
-            raise UserError(
-                f"--batch {batch}: expected rows of one shape, got {tensor.name} of {list(one)} in {here} and of "
-                f"{list(other)} in {there}. Use --batch 1."
-            )
+
+
+def companies(rows: Sequence[Row], size: int, rng: np.random.Generator) -> list[list[int]]:
+    """Put all rows, in random order, into requests of so many; return their numbers.
+
+    Rows that have not the same inputs, or not of the same shapes, never meet: Triton takes them in no common request.
+    The last request is filled up with rows that had their turn.
+    """
+    alike: dict[tuple[object, ...], list[int]] = {}
+    for number in rng.permutation(len(rows)).tolist():
+        signature = tuple((name, array.shape) for name, array in rows[number].tensors.items())
+        alike.setdefault(signature, []).append(number)
+    found = [
+        list(islice(cycle(numbers), start, start + size))
+        for numbers in alike.values()
+        for start in range(0, len(numbers), size)
+    ]
+    return [found[index] for index in rng.permutation(len(found))]
 
 
 def request(target: Target, pair: Pair, rows: Sequence[Row]) -> bytes:
-    """Serialise one request of these rows for the outputs that both models have."""
+    """Serialise one request of these rows, which have the same inputs, for the outputs that both models have."""
     inputs = []
     for tensor in pair.inputs:
-        arrays = [row.tensors[tensor.name] for row in rows]
-        inputs.append(infer_input(tensor, np.stack(arrays) if target.max_batch_size else arrays[0]))
-    return serialise(target.model, inputs, [tensor.name for tensor in pair.outputs], target.version)
+        if tensor.name in rows[0].tensors:
+            arrays = [row.tensors[tensor.name] for row in rows]
+            inputs.append(infer_input(tensor, np.stack(arrays) if target.max_batch_size else arrays[0]))
+    watched = [name for name in pair.watched if name in {tensor.name for tensor in target.outputs}]
+    return serialise(target.model, inputs, [*(tensor.name for tensor in pair.outputs), *watched], target.version)
 
 
 def contender(
@@ -100,19 +111,23 @@ def contender(
         mix: whole requests have one of its weights, in random order by its shares; latencies are kept by weight.
     """
     rng = np.random.default_rng(seed)
-    shuffled = [rows[index] for index in rng.permutation(len(rows))]
-    n_pool = max(1, min(-(-len(rows) // batch), MAX_POOL_ROWS // batch))
-    batches = [[shuffled[(number * batch + i) % len(rows)] for i in range(batch)] for number in range(n_pool)]
+    batches = companies(rows, batch, rng)[: max(1, MAX_POOL_ROWS // batch)]
     if mix is None:
-        return Contender(name, [request(target, pair, rows) for rows in batches], [WEIGHT.name] * n_pool, batch)
-    requests, groups = [], []
-    pools = {
-        weight: [request(target, pair, [row.with_weight(weight) for row in rows]) for rows in batches] for weight in mix
-    }
-    for number, weight in enumerate(_schedule(mix, rng)):
-        requests.append(pools[weight][number % n_pool])
-        groups.append(f"{weight:g}")
-    return Contender(name, requests, groups, batch)
+        requests = [request(target, pair, [rows[it] for it in numbers]) for numbers in batches]
+        return Contender(name, requests, [WEIGHT.name] * len(batches), batch, rows=batches)
+    weights = list(mix)
+    pools = [
+        [request(target, pair, [rows[it].with_weight(weight) for it in numbers]) for numbers in batches]
+        for weight in weights
+    ]
+    scheduled = [(weights.index(weight), number % len(batches)) for number, weight in enumerate(_schedule(mix, rng))]
+    return Contender(
+        name,
+        [pools[weight][number] for weight, number in scheduled],
+        [f"{weights[weight]:g}" for weight, _ in scheduled],
+        batch,
+        rows=[[weight * len(rows) + it for it in batches[number]] for weight, number in scheduled],
+    )
 
 
 def _schedule(mix: Mix, rng: np.random.Generator) -> list[float]:

@@ -112,37 +112,55 @@ class Cell:
 class WorstRow:
     """A row on which two contenders disagree most; `where` names it in the input.
 
-    Of a tensor it is the element that differs most. Texts that differ have the difference 1.
+    Of a tensor it is the element that differs most. Texts that differ have the difference 1, forms (shape, type, an
+    output that is not there) NaN. `place` says in which batch and where in it the row was, "" of a row alone, and
+    whose answer it got, if it is another row's.
     """
 
     where: str
     baseline: float | str
     other: float | str
     difference: float
+    place: str = ""
+
+    def __str__(self) -> str:
+        """Return such as "in.csv:7, in a batch of 4, position 2: 0.5 and 0.25 (0.25 apart)"."""
+        apart = "" if isinstance(self.other, str) else f" ({self.difference:.2g} apart)"
+        place = f", {self.place}" if self.place else ""
+        return f"{self.where}{place}: {self.baseline} and {self.other}{apart}"
 
 
 @dataclass(frozen=True)
 class Parity:
-    """One common output of two contenders, over every input that both answered.
+    """One output of a contender, every answer compared with the baseline's answer to the row alone.
 
-    `other` was compared with `baseline`, which need not be the first contender of all. Differences are absolute; NaN
-    equals NaN only. Texts are equal or not: `mean` is the share of those that are not.
+    `baseline` need not be the first contender of all; it is `other` too where it contradicts itself. Differences are
+    absolute; NaN equals NaN only. Texts are equal or not: `mean` is the share of those that are not.
+
+    Attributes:
+        n_rows: rows that were compared, each alone and in `n_answers` / `n_rows` answers on average.
+        n_equal: rows whose answers were all bitwise equal.
+        tolerance: in words, such as "2e-05", "128 ulp" or "exact".
+        beyond: answers beyond the tolerance, by the company that the row was in, such as "alone".
     """
 
     baseline: str
     other: str
     output: str
     n_rows: int
-    n_equal: int  # bitwise
+    n_equal: int
     largest: float
     mean: float
     atol: float
     worst: tuple[WorstRow, ...]
+    tolerance: str = ""
+    n_answers: int = 0
+    beyond: dict[str, int] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
-        """Whether no row differs by more than `atol`."""
-        return self.largest <= self.atol  # NaN is not
+        """Whether no answer differs by more than the tolerance."""
+        return not self.beyond
 
 
 @dataclass(frozen=True)
@@ -193,6 +211,17 @@ class Span:
     end_ms: float
 
 
+@dataclass(frozen=True)
+class GateCheck:
+    """A condition under a load: "passed", "failed" or "undecided", and why if the ratio's interval does not say."""
+
+    load: str
+    condition: str
+    outcome: str
+    ratio: Ratio | None = None
+    why: str = ""
+
+
 @dataclass
 class Result:
     """A whole run.
@@ -203,7 +232,9 @@ class Result:
         command: the exact command to run it again, where it was a command that ran it.
         environment: machine and versions, by what they are: "processor", "cores", "Triton", "precision", …
         notes: about the whole run: outputs left out, interrupted, the server died.
-        failed: whether the run found a failure (exit code 1).
+        gate: what the conditions of a gate came to, load by load.
+        n_excused: answers that were meant to differ.
+        failed: whether the run found a failure.
         interrupted: whether Ctrl-C ended it; it holds what was found until then.
     """
 
@@ -218,10 +249,20 @@ class Result:
     stages: list[Stage] = field(default_factory=list)
     processes: list[Process] = field(default_factory=list)
     timelines: list[Span] = field(default_factory=list)
+    gate: list[GateCheck] = field(default_factory=list)
+    n_excused: int = 0
     notes: list[str] = field(default_factory=list)
     failed: bool = False
     interrupted: bool = False
     verdict: str = ""
+
+    @property
+    def exit_code(self) -> int:
+        """0 good, 1 a failure or a gate's condition that does not hold, 3 a gate that cannot decide, 130 Ctrl-C."""
+        outcomes = {check.outcome for check in self.gate}
+        if self.failed or "failed" in outcomes:
+            return 130 if self.interrupted else 1
+        return 130 if self.interrupted else 3 * ("undecided" in outcomes)
 
     def table(self) -> list[dict[str, Any]]:
         """Return a flat row for each contender under each load, as `pandas.DataFrame` takes them.

@@ -11,7 +11,7 @@ from scipy.stats import linregress
 
 from dualpath.compare import stats
 from dualpath.compare.load import Turn
-from dualpath.compare.result import Cell, Compared, Load, Parity, Result
+from dualpath.compare.result import Cell, Compared, Load, Parity, Result, n_rows
 from dualpath.compare.stats import Ratio
 
 SAME = 1.1
@@ -104,7 +104,10 @@ def _about_figures(cell: Cell, baseline: str) -> Iterable[str]:
 def sentence(result: Result) -> str:
     """Return the verdict on a whole run: who is faster, and whether the answers agree."""
     baseline, *others = result.contenders
-    said = []
+    said = [it for name in (baseline, *others) for it in _agreements(result, name)]
+    if result.n_excused:
+        said.append(f"{result.n_excused:,} answers were meant to differ, and were not compared.")
+    said += [_decision(result)] if result.gate else []
     for other in others:
         cells = [cell for cell in result.cells if other in cell.compared]
         closed = [cell for cell in cells if cell.load.rate is None]
@@ -114,13 +117,21 @@ def sentence(result: Result) -> str:
         if open_:
             counts = _counts(open_, other, baseline)
             said.append(f"{other} against {baseline}, speed of the median answer at a given rate: {counts}.")
-        agreement = [parity for parity in result.parity if parity.other == other]
-        said += [_agreement(parity, baseline) for parity in agreement]
     if n_bound := sum(bool(cell.client_bound) for cell in result.cells):
         said.append(f"In {n_bound} of {len(result.cells)} loads the client was the bottleneck.")
     said += [_failures(result, name) for name in result.contenders]
     said = list(filter(None, said))
     return " ".join(said) or "Nothing was compared."
+
+
+def _decision(result: Result) -> str:
+    parts = []
+    for outcome in ("failed", "undecided", "passed"):
+        checks = [check for check in result.gate if check.outcome == outcome]
+        if checks:
+            named = "" if outcome == "passed" else f" ({'; '.join(f'{it.condition} at {it.load}' for it in checks)})"
+            parts.append(f"{len(checks)} of {len(result.gate)} conditions {outcome}{named}")
+    return f"Gate: {', '.join(parts)}."
 
 
 def _failures(result: Result, name: str) -> str:
@@ -146,19 +157,43 @@ def _range(values: Sequence[float]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _agreement(parity: Parity, baseline: str) -> str:
-    agreement = _within(parity)
-    return agreement if parity.baseline == baseline else f"{parity.other} against {parity.baseline}: {agreement}"
+def _agreements(result: Result, other: str) -> Iterable[str]:
+    """Say how far a contender's outputs agree: first those that do not, then all others in one sentence each way."""
+    found = [parity for parity in result.parity if parity.other == other]
+    for parity in found:
+        if not parity.ok:
+            yield _disagreement(parity, result.contenders[0])
+    alike: dict[tuple[str, str], list[Parity]] = {}
+    for parity in found:
+        if parity.ok and parity.n_rows:
+            same = parity.n_equal == parity.n_rows
+            how = "equal to the last bit" if same else f"within {parity.tolerance}, by up to {parity.largest:.2g} apart"
+            alike.setdefault((_whose(parity, result.contenders[0]), f"{how} in {n_rows(parity.n_rows)}"), []).append(
+                parity
+            )
+    for (whose, how), parities in alike.items():
+        yield f"{whose}{', '.join(it.output for it in parities)}: {how}."
+    for parity in found:
+        if not parity.n_rows:
+            yield f"{parity.output}: not compared."
 
 
-def _within(parity: Parity) -> str:
-    if not parity.n_rows:
-        return f"{parity.output} was not compared."
-    if parity.n_equal == parity.n_rows:
-        return f"{parity.output} is equal to the last bit in all {parity.n_rows} rows."
-    within = f"within {parity.atol:g}" if parity.ok else f"NOT within {parity.atol:g}"
-    worst = f" in {parity.worst[0].where}" if parity.worst and not parity.ok else ""
-    return f"{parity.output} agrees {within}: it differs by up to {parity.largest:.2g}{worst}."
+def _whose(parity: Parity, baseline: str) -> str:
+    return "" if parity.baseline == baseline else f"{parity.other} against {parity.baseline}: "
+
+
+def _disagreement(parity: Parity, baseline: str) -> str:
+    """Say where an output is wrong, and that a row alone would not have shown it."""
+    n_beyond = sum(parity.beyond.values())
+    where = ", ".join(parity.beyond)
+    alone = "" if "alone" in parity.beyond else "alone equal, "
+    whose = _whose(parity, baseline)
+    if parity.other == parity.baseline:
+        whose = f"{parity.baseline} CONTRADICTS ITSELF: "
+    worst = f" First look at {parity.worst[0]}." if parity.worst else ""
+    how = "differ" if parity.tolerance == "exact" else f"not within {parity.tolerance}"
+    answers = f"{n_beyond:,} of {parity.n_answers:,} answers"
+    return f"{whose}{parity.output}: {alone}{where} WRONG: {answers} {how}.{worst}"
 
 
 def _behind(cell: Cell, turns: Mapping[str, Sequence[Turn]]) -> dict[str, str]:

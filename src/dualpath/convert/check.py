@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from dualpath.convert.children import check_children
@@ -70,8 +71,8 @@ def check_model(models: Models, name: str, n_cores: int) -> Iterator[Finding]:
     yield from _fields(model)
     if model.is_ensemble:
         yield from _ensemble_fields(model)
-        if not _contains_unreadable(model, models):
-            yield from check_wiring(model, models)
+        with suppress(UserError):  # a step's config that cannot be read is a finding of its own
+            yield from list(check_wiring(model, models))
     else:
         yield from _threads(model, n_cores)
         yield from check_children(model, models)
@@ -92,17 +93,6 @@ def _without_second_batcher(models: Models, name: str) -> Model | None:
     except ConfigSyntaxError:
         return None
     return model
-
-
-def _contains_unreadable(model: Model, models: Models) -> bool:
-    """Tell whether a step's config cannot be read: that is a finding of its own, and the wiring unknown."""
-    try:
-        for step in model.message.ensemble_scheduling.step:
-            if (found := models.find(step.model_name)) is not None:
-                _ = found.message
-    except UserError:
-        return True
-    return False
 
 
 def _files(model: Model) -> Iterator[Finding]:

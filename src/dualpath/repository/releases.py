@@ -7,7 +7,6 @@ stands for a pipeline whose parts fit. A member that a release does not change i
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -109,6 +108,8 @@ def locked(model_repository: Path) -> Iterator[None]:
 
     A process's lock ends with it, however it ends; what it left unfinished is removed by the next.
     """
+    import fcntl  # Windows has none, nor a server that needs it
+
     folder = os.open(model_repository, os.O_RDONLY)
     try:
         with suppress(OSError):  # a file system without locks

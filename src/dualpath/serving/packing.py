@@ -212,7 +212,8 @@ def _make(folder: Path, python: str, requirements: Sequence[str]) -> None:
             )
     [packages] = folder.glob("lib/python*/site-packages")
     source = Path(dualpath.__file__).parent
-    shutil.copytree(source, packages / "dualpath", ignore=shutil.ignore_patterns("__pycache__"))
+    # The repository's link would bring the built artifacts along.
+    shutil.copytree(source, packages / "dualpath", ignore=shutil.ignore_patterns("__pycache__", "model_repository"))
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from dualpath import __version__
 from dualpath.errors import UserError
+from dualpath.extras import needs
 from dualpath.readability.contract import BERT, FOREST
 from dualpath.repository.facts import Facts
 from dualpath.repository.folders import newest
@@ -121,7 +122,8 @@ def _choice(card: Card) -> Iterator[str]:
 
 def _worse(order: Order, corpus: Corpus, card: Card) -> Iterator[str]:
     """Warn of each model whose newest version so far has a lower error on the same rows."""
-    import torch
+    with needs("models"):
+        import torch
 
     from dualpath.readability.reference import Reference
 

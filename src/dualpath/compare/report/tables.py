@@ -87,7 +87,7 @@ def _agreement(parities: list[Parity]) -> tuple[str, str]:
         return "bad", f"{joined([clean(parity.output) for parity in wrong])} beyond the tolerance"
     if all(parity.n_equal == parity.n_rows for parity in parities):
         return "good", "bitwise equal"
-    return "good", f"within {difference(max(parity.atol for parity in parities))}"
+    return "good", f"within {joined(sorted({parity.tolerance for parity in parities}))}"
 
 
 def _range(ratios: list[Ratio]) -> str:
@@ -111,7 +111,7 @@ def parity(result: Result) -> list[dict[str, Any]]:
                 f"{parity.n_rows:,}",
                 f"{parity.n_equal:,}",
                 *(difference(value) if parity.n_rows else NOTHING for value in (parity.largest, parity.mean)),
-                difference(parity.atol),
+                parity.tolerance,
             ],
         }
         for parity in result.parity
@@ -122,9 +122,9 @@ def worst(result: Result) -> list[dict[str, Any]]:
     """Return the rows on which contenders disagree most, worst first."""
     return [
         {
-            "beyond": not row.difference <= parity.atol,
+            "beyond": not parity.ok,
             "cells": [
-                *(clean(row.where), clean(parity.output)),
+                *(clean(", ".join(filter(None, (row.where, row.place)))), clean(parity.output)),
                 *(clean(parity.other), _value(row.other, row.difference)),
                 *(clean(parity.baseline), _value(row.baseline, row.difference)),
                 difference(row.difference),

@@ -1,0 +1,238 @@
+"""Do answers agree? Each is compared with the baseline's answer to the row alone, whatever company the row was in.
+
+This is pure: answers go in, findings come out. `parity` asks the models.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dualpath.compare.result import Parity, WorstRow
+from dualpath.compare.tolerance import Tolerance
+
+N_WORST = 5
+ALONE = "alone"
+
+Array = npt.NDArray[Any]
+Answer = Mapping[str, Array]
+"""Outputs by name: of one row without a batch dimension, of a request with it, if the model has one."""
+
+Excuse = Callable[[int, Answer, Answer], bool]
+"""Whether a row may differ: its number, the baseline's answer and the other's."""
+
+
+@dataclass
+class _Tally:
+    """One output of one contender."""
+
+    rows: set[int] = field(default_factory=set)
+    unequal: set[int] = field(default_factory=set)
+    differences: list[float] = field(default_factory=list)
+    n_answers: int = 0
+    beyond: Counter[str] = field(default_factory=Counter)  # by company
+    worst: list[WorstRow] = field(default_factory=list)
+
+    def note(self, row: WorstRow) -> None:
+        kept = sorted([*self.worst, row], key=_by_difference, reverse=True)
+        seen: set[str] = set()  # one line a row: its worst
+        self.worst = [it for it in kept if it.where not in seen and not seen.add(it.where)][:N_WORST]  # type: ignore[func-returns-value]
+
+
+class Agreement:
+    """What was found about the answers of a baseline and another contender.
+
+    Args:
+        names: of the baseline and the other.
+        rows: where each row stands.
+        tolerances: by output, of those that are compared.
+        has_batches: whether the contenders' answers have a batch dimension, the baseline's first.
+        excuse: rows that are meant to differ.
+    """
+
+    def __init__(
+        self,
+        names: tuple[str, str],
+        rows: Sequence[str],
+        tolerances: Mapping[str, Tolerance],
+        has_batches: tuple[bool, bool] = (True, True),
+        excuse: Excuse = lambda row, baseline, other: False,
+    ) -> None:
+        self._names, self._rows, self._tolerances, self._excuse = names, rows, tolerances, excuse
+        self._has_batches = dict(zip(names, has_batches, strict=True))
+        self._alone: dict[int, dict[str, Array]] = {}
+        self._usual: dict[str, Array | float] = {}
+        self._by_bytes: dict[bytes, int] = {}
+        self._tallies = {(name, output): _Tally() for name in names for output in tolerances}
+        self.n_excused = 0
+
+    def learn(self, row: int, answer: Answer) -> None:
+        """Take the baseline's answer to a request of this row alone."""
+        split = self._split(self._names[0], answer, 1)
+        self._alone[row] = {
+            name: array if isinstance(array, np.ndarray) else answer[name] for name, (array,) in split.items()
+        }
+        self._by_bytes.setdefault(self._bytes(self._alone[row]), row)
+        self._usual.clear()
+
+    def judge(self, name: str, rows: Sequence[int], answer: Answer, company: str = ALONE) -> None:
+        """Compare a contender's answer to a request of these rows; rows that the baseline did not answer are left out.
+
+        Args:
+            company: what the rows were asked in, such as "in a batch of 4".
+        """
+        split = self._split(name, answer, len(rows))
+        for position, row in enumerate(rows):
+            if (expected := self._alone.get(row)) is None:
+                continue
+            got = {output: parts[position] for output, parts in split.items()}
+            arrays = {output: it for output, it in got.items() if isinstance(it, np.ndarray)}
+            if name == self._names[1] and self._excuse(row, expected, arrays):
+                self.n_excused += 1
+                continue
+            place = "" if company == ALONE else company
+            if len(rows) > 1:
+                place = f"{company}, position {position}"
+            taken = self._taken_from(row, expected, arrays, rows)
+            for output in self._tolerances:
+                self._compare(name, output, row, expected.get(output), got.get(output), company, place + taken)
+
+    def parities(self) -> list[Parity]:
+        """Return what was found: first a baseline that contradicts itself, then each output of the other."""
+        own, other = ([self._parity(name, output) for output in self._tolerances] for name in self._names)
+        return [parity for parity in own if not parity.ok] + other
+
+    def _split(self, name: str, answer: Answer, n_rows: int) -> dict[str, list[Array | str]]:
+        """Return each output's parts by row, or what is wrong with its shape in their place."""
+        split: dict[str, list[Array | str]] = {}
+        for output, array in answer.items():
+            if not self._has_batches[name]:
+                split[output] = [array] * n_rows
+            elif array.ndim and len(array) == n_rows:
+                split[output] = list(array) if array.ndim > 1 else [array[i : i + 1].reshape(()) for i in range(n_rows)]
+            else:
+                split[output] = [f"shape {list(array.shape)} for {n_rows} row{'s' * (n_rows != 1)}"] * n_rows
+        return split
+
+    def _compare(
+        self, name: str, output: str, row: int, a: Array | None, b: Array | str | None, company: str, place: str
+    ) -> None:
+        tally, where = self._tallies[name, output], self._rows[row]
+        if a is None and b is None:
+            return
+        tally.rows.add(row)
+        tally.n_answers += 1
+        said = _form(a, b)
+        if said is not None:
+            tally.unequal.add(row)
+            tally.beyond[company] += 1
+            tally.differences.append(float("nan"))
+            tally.note(WorstRow(where, said[0], said[1], float("nan"), place))
+            return
+        assert isinstance(a, np.ndarray)
+        assert isinstance(b, np.ndarray)
+        if _same_bits(a, b):
+            tally.differences.append(0.0)
+            return
+        tally.unequal.add(row)
+        worst, is_beyond = self._difference(output, where, a, b, place)
+        tally.differences.append(worst.difference)
+        tally.beyond[company] += is_beyond
+        if is_beyond or worst.difference:
+            tally.note(worst)
+
+    def _difference(self, output: str, where: str, a: Array, b: Array, place: str) -> tuple[WorstRow, bool]:
+        """Return the element that is furthest beyond its tolerance, and whether any is."""
+        if a.dtype.kind == "O":
+            at = int(np.flatnonzero(a.ravel() != b.ravel())[0])
+            return WorstRow(where, _text(a.flat[at]), _text(b.flat[at]), 1.0, place), True
+        usual = self._usual_size(output)
+        # An answer of another shape than most has sizes of its own only.
+        usual = usual if not isinstance(usual, np.ndarray) or usual.shape == a.shape else 0.0
+        wide_a, wide_b = a.astype(np.longdouble).ravel(), b.astype(np.longdouble).ravel()  # every int64 is exact
+        allowed = self._tolerances[output].allowed(wide_a, np.broadcast_to(usual, a.shape).ravel())
+        with np.errstate(invalid="ignore"):
+            apart = np.abs(wide_a - wide_b)
+        apart[(wide_a == wide_b) | (np.isnan(wide_a) & np.isnan(wide_b))] = 0
+        over = np.where(np.isnan(apart), np.inf, apart) - allowed
+        beyond = over > 0
+        at = int(np.argmax(np.where(beyond, over, -1) if beyond.any() else np.nan_to_num(apart)))
+        return WorstRow(where, float(wide_a[at]), float(wide_b[at]), float(apart[at]), place), bool(beyond.any())
+
+    def _usual_size(self, output: str) -> Array | float:
+        """Return the median size of each element over the baseline's answers; 0 if their shapes vary."""
+        if not self._usual:
+            for name in self._tolerances:
+                arrays = [it[name] for it in self._alone.values() if name in it and it[name].dtype.kind in "fiub"]
+                alike = arrays and len({array.shape for array in arrays}) == 1
+                with np.errstate(invalid="ignore"):
+                    sizes = np.median(np.abs(np.stack(arrays).astype(np.float64)), axis=0) if alike else 0.0
+                self._usual[name] = np.nan_to_num(np.asarray(sizes), posinf=0.0)
+        return self._usual[output]
+
+    def _taken_from(self, row: int, expected: Answer, got: Answer, rows: Sequence[int]) -> str:
+        """Say which other row a wrong answer is the right one to, "" if to none."""
+        wanted, found = self._bytes(expected), self._bytes(got)
+        if found == wanted or (other := self._by_bytes.get(found)) is None:
+            return ""
+        at = f", at position {rows.index(other)}" if other in rows else ", of another request"
+        return f"; it is the answer to {self._rows[other]}{at}" if other != row else ""
+
+    def _bytes(self, answer: Answer) -> bytes:
+        parts = [
+            b"%s=%s" % (name.encode(), _raw(array))
+            for name, array in sorted(answer.items())
+            if name in self._tolerances
+        ]
+        return b";".join(parts)
+
+    def _parity(self, name: str, output: str) -> Parity:
+        tally, tolerance = self._tallies[name, output], self._tolerances[output]
+        differences = np.array(tally.differences or [0.0])
+        finite = differences[np.isfinite(differences)]
+        return Parity(
+            baseline=self._names[0],
+            other=name,
+            output=output,
+            n_rows=len(tally.rows),
+            n_equal=len(tally.rows - tally.unequal),
+            largest=float(differences.max()),  # NaN, if there is one
+            mean=float(finite.mean()) if len(finite) else float("nan"),
+            tolerance=str(tolerance),
+            atol=tolerance.atol,
+            n_answers=tally.n_answers,
+            beyond={company: n for company, n in tally.beyond.items() if n},
+            worst=tuple(tally.worst),
+        )
+
+
+def _form(a: Array | None, b: Array | str | None) -> tuple[str, str] | None:
+    """Return how the form of two answers differs, or None."""
+    if a is None or b is None:
+        return ("no output", "an output") if a is None else ("an output", "no output")
+    if isinstance(b, str):
+        return f"shape {list(a.shape)} a row", b
+    if a.dtype != b.dtype:
+        return f"type {a.dtype}", f"type {b.dtype}"
+    return None if a.shape == b.shape else (f"shape {list(a.shape)}", f"shape {list(b.shape)}")
+
+
+def _same_bits(a: Array, b: Array) -> bool:
+    return bool((a == b).all()) if a.dtype.kind == "O" else a.tobytes() == b.tobytes()
+
+
+def _raw(array: Array) -> bytes:
+    return repr(array.tolist()).encode() if array.dtype.kind == "O" else array.tobytes()
+
+
+def _text(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def _by_difference(row: WorstRow) -> float:
+    return row.difference if row.difference == row.difference else float("inf")

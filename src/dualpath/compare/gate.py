@@ -1,0 +1,61 @@
+"""What a run has to hold to pass, and whether it does. Decided on intervals, never on points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from dualpath.compare.result import Cell, GateCheck, Result
+from dualpath.compare.stats import Ratio
+
+
+class Outcome(StrEnum):
+    """What the interval of a ratio allows to say about a limit."""
+
+    passed = "passed"
+    failed = "failed"
+    undecided = "undecided"
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A limit for a ratio of B over A: of its "throughput" the smallest, of its "p50" or "p99" the largest."""
+
+    measure: str
+    limit: float
+
+    def __str__(self) -> str:
+        return f"{self.measure} ratio at {'least' if self.measure == 'throughput' else 'most'} {self.limit:g}"
+
+    def judge(self, ratio: Ratio) -> Outcome:
+        """Pass or fail if the whole interval does."""
+        low, high = (ratio.low, ratio.high) if self.measure != "throughput" else (-ratio.high, -ratio.low)
+        limit = self.limit if self.measure != "throughput" else -self.limit
+        return Outcome.passed if high <= limit else Outcome.failed if low > limit else Outcome.undecided
+
+
+def check(result: Result, conditions: Sequence[Condition]) -> None:
+    """Hold every load of a result to the conditions, and note in it what comes of that."""
+    baseline, *others = result.contenders
+    result.gate = [
+        _check(cell, name, baseline, condition) for cell in result.cells for name in others for condition in conditions
+    ]
+    if conditions and not result.gate:
+        result.gate = [
+            GateCheck("no load", str(it), Outcome.undecided, None, "nothing was measured") for it in conditions
+        ]
+
+
+def _check(cell: Cell, name: str, baseline: str, condition: Condition) -> GateCheck:
+    load, why = str(cell.load), ""
+    compared = cell.compared.get(name)
+    for it in (name, baseline):
+        why = why or cell.not_measured.get(it, "") or cell.no_verdict.get(it, "")
+    if compared is None:
+        return GateCheck(load, str(condition), Outcome.undecided, None, why or "too few answers")
+    ratio: Ratio = getattr(compared, condition.measure)
+    outcome = condition.judge(ratio)
+    if outcome is Outcome.passed and {name, baseline} & {*cell.client_bound}:
+        why = why or "the client was the bottleneck"
+    return GateCheck(load, str(condition), Outcome.undecided if why else outcome, ratio, why)

@@ -1,0 +1,130 @@
+"""Results that were saved by `--json`: shown again, or set against a later one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from math import exp, inf, log, sqrt
+from pathlib import Path
+from typing import Any
+
+from dualpath.compare import gate, verdict
+from dualpath.compare.gate import Condition
+from dualpath.compare.result import (
+    Cell,
+    Compared,
+    GateCheck,
+    Load,
+    Measured,
+    Parity,
+    Process,
+    Result,
+    Span,
+    Stage,
+    Step,
+    WorstRow,
+)
+from dualpath.compare.stats import Ratio
+from dualpath.errors import UserError
+
+
+def show(paths: Sequence[Path], conditions: Sequence[Condition] = ()) -> Result:
+    """Read one result; of two, the second with notes on what changed since the first.
+
+    Raises:
+        UserError: a file is no result, or there are more than two.
+    """
+    if len(paths) > 2:
+        raise UserError(f"--from: expected one result or two, got {len(paths)}. Leave some out.")
+    *before, result = map(read, paths)
+    if conditions:
+        gate.check(result, conditions)
+        result.verdict = verdict.sentence(result)
+    result.notes += [note for it in before for note in _changes(it, result)]
+    return result
+
+
+def read(path: Path) -> Result:
+    """Read a result from its JSON.
+
+    Raises:
+        UserError: the file is not there, or holds something else.
+    """
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"--from: expected a result that --json printed, got {str(path)!r}: {error}. Name one."
+        ) from None
+    try:
+        return _result(plain)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{path}: expected a result that --json printed, got something else ({error}). Name another."
+        ) from None
+
+
+def _result(plain: dict[str, Any]) -> Result:
+    kinds: dict[str, Any] = {"steps": Step, "stages": Stage, "processes": Process, "timelines": Span}
+    lists = {name: [kind(**it) for it in plain[name]] for name, kind in kinds.items()}
+    lists["gate"] = [GateCheck(**{**it, "ratio": it["ratio"] and _ratio(it["ratio"])}) for it in plain["gate"]]
+    lists["parity"] = [_parity(it) for it in plain["parity"]]
+    lists["cells"] = [_cell(it) for it in plain["cells"]]
+    return Result(**{**plain, **lists})
+
+
+def _cell(plain: dict[str, Any]) -> Cell:
+    measured = {
+        name: Measured(
+            **{
+                **it,
+                "latencies_ms": _percentiles(it["latencies_ms"]),
+                "groups_ms": {group: _percentiles(ms) for group, ms in it["groups_ms"].items()},
+            }
+        )
+        for name, it in plain["measured"].items()
+    }
+    compared = {
+        name: Compared(**{of: _ratio(ratio) for of, ratio in it.items()}) for name, it in plain["compared"].items()
+    }
+    return Cell(**{**plain, "load": Load(**plain["load"]), "measured": measured, "compared": compared})
+
+
+def _parity(plain: dict[str, Any]) -> Parity:
+    worst = tuple(WorstRow(**{**it, "difference": float(it["difference"])}) for it in plain["worst"])
+    finite = {name: float("nan") if plain[name] is None else plain[name] for name in ("largest", "mean")}
+    return Parity(**{**plain, **finite, "worst": worst})
+
+
+def _percentiles(plain: dict[str, float]) -> dict[float, float]:
+    return {float(percentile) if "." in percentile else int(percentile): ms for percentile, ms in plain.items()}
+
+
+def _ratio(plain: dict[str, float | None]) -> Ratio:
+    """Read a ratio; what JSON could not hold is infinite, but for a lower end."""
+    value, low, high = plain["value"], plain["low"], plain["high"]
+    return Ratio(inf if value is None else value, low or 0.0, inf if high is None else high)
+
+
+def _changes(before: Result, after: Result) -> list[str]:
+    """Say for each load and contender that both have how its ratio over the baseline has changed."""
+    cells = {cell.load: cell for cell in before.cells}
+    said = []
+    for cell in after.cells:
+        for name, now in cell.compared.items():
+            if cell.load in cells and (then := cells[cell.load].compared.get(name)):
+                for what, a, b in (("throughput", then.throughput, now.throughput), ("p50", then.p50, now.p50)):
+                    change = _quotient(b, a)
+                    sure = "changed" if change.low > 1 or change.high < 1 else "no change that shows"
+                    said.append(f"{name}, {cell.load}, {what} ratio: {a} before, {b} now: {sure}, {change}.")
+    return said or ["The two results have no load and contender in common."]
+
+
+def _quotient(now: Ratio, before: Ratio) -> Ratio:
+    """Divide two independent ratios; their half intervals add up as variances do, on the logarithmic scale."""
+    if not (now.low and before.low and max(now.high, before.high) < inf):
+        return Ratio(now.value / before.value, 0.0, inf)
+    value = log(now.value / before.value)
+    low = sqrt(log(now.value / now.low) ** 2 + log(before.high / before.value) ** 2)
+    high = sqrt(log(now.high / now.value) ** 2 + log(before.value / before.low) ** 2)
+    return Ratio(exp(value), exp(value - low), exp(value + high))
