@@ -46,6 +46,8 @@ def served(names):
                 command = [sys.executable, "-m", "dualpath", "compare", "right", name, "--url", server.grpc_url]
                 rows = many if name == RARE else few
                 run = subprocess.run([*command, "--input", rows, *OPTIONS], capture_output=True, text=True, timeout=300)
+                if "Traceback" in run.stderr:  # whose exit code is 1, too
+                    return "traceback", run.stderr
                 return run.returncode, run.stdout + run.stderr
 
             yield compare
