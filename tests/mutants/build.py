@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-sys.path.insert(0, str(FOLDER))  # the models import these files by their bare names, too
+sys.path.append(str(FOLDER))  # the models import these files by their bare names, too
 
 import pipeline  # noqa: E402
 from harmless import HARMLESS  # noqa: E402
