@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo serve test lint bench prove check-rapids clean
+.PHONY: help setup build demo serve test lint bench prove check-rapids chaos clean
 
 # The first Python on PATH that the embedded server supports; `make PYTHON=/path/to/python3.12 demo` chooses another.
 PYTHON ?= $(shell for python in python3 python3.12 python3.11; do \
@@ -40,8 +40,9 @@ lint: setup  ## Check style and types, and the Dockerfile
 bench: build  ## Measure the orchestrator against the ensemble, about 20 minutes on an idle machine
 	$(BIN)/python benchmarks/orchestrator.py $(if $(INPUT),--input $(INPUT))
 
-prove: build  ## Long proofs: hundreds of random ensembles answer like their BLS models
+prove: build  ## Long proofs: random ensembles answer like their BLS models; the gate tells wrong models from right ones
 	$(BIN)/python tests/prove_ensembles.py
+	$(BIN)/python tests/prove_gate.py
 
 # The release that deploy/ names; `make RAPIDS=26.10.* check-rapids` checks another.
 RAPIDS ?= $(shell sed -n 's/^cudf-cu13==//p' deploy/constraints.txt)
@@ -51,6 +52,9 @@ check-rapids: build  ## Hold the GPU code's calls against the real RAPIDS, witho
 	.venv-rapids/bin/python -m pip install --disable-pip-version-check --only-binary :all: \
 		'cudf-cu13==$(RAPIDS)' 'cuml-cu13==$(RAPIDS)' cupti-python
 	.venv-rapids/bin/python tools/check_rapids.py
+
+chaos: build  ## Break a served pipeline in every way under load, about 10 minutes
+	$(BIN)/python tools/chaos.py $(ONLY)
 
 clean:  ## Remove .venv and the model artifacts
 	rm -rf .venv .venv-rapids model_repository/bert-large/1 model_repository/cuml/1

@@ -157,7 +157,7 @@ class Bench:
                 on_turns=over_limit,
                 on_progress=lambda text, fraction: status.update(f"{workload.name}: {text}"),
             )
-        result.environment = {**machine_facts(), "precision": server.precision or "unknown"}
+        result.environment = {**machine_facts(), "precision": server.precision or "unknown", **server.engines()}
         self.figures[workload.name] = {**result.to_dict(), "x_limit": {name: vars(it) for name, it in x_limit.items()}}
         compare_view.show(result, Console(width=150))
 

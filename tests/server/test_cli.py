@@ -149,7 +149,7 @@ def test_a_model_that_is_not_ready_is_named(small_server):
 def test_a_server_that_dies_midway_leaves_the_rows_so_far(small_server):
     batch = "".join(f"{'x' * n}\n" for n in range(1, 33))
     with subprocess.Popen(
-        [*DUALPATH, "score", "--file", "-", "--url", small_server.grpc_url],
+        [*DUALPATH, "score", "--file", "-", "--retry-for", "0", "--url", small_server.grpc_url],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -15,7 +15,7 @@ from dualpath.serving import StartFailed, TritonServer, installation
 from dualpath.serving.installation import PYTHON, STUB
 
 DUALPATH = str(Path(sys.executable).parent / "dualpath")
-PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
+PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0", "--health-port", "0")
 
 
 def dualpath(*arguments, **options):

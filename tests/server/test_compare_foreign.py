@@ -20,6 +20,9 @@ FAULTS = {
     "half_a_place": "half a place",
     "class_off": "class off by one",
     "no_label": "no label",
+    "stream": "stream",
+    "stream_again": "stream",
+    "stream_short": "stream, one short",
 }
 
 
@@ -29,7 +32,9 @@ def url(tmp_path_factory):
     config = (PIPELINE / "config.pbtxt").read_text()
     for name, fault in FAULTS.items():
         (repository / name / "1").mkdir(parents=True)
-        (repository / name / "config.pbtxt").write_text(config.replace("NAME", name).replace("FAULT", fault))
+        decoupled = "model_transaction_policy { decoupled: True }\n" * fault.startswith("stream")
+        text = config.replace("NAME", name).replace("FAULT", fault)
+        (repository / name / "config.pbtxt").write_text(text + decoupled)
         (repository / name / "1" / "model.py").write_text((PIPELINE / "model.py").read_text())
     with TritonServer(repository, http_port=0, grpc_port=0, metrics_port=0, server="embedded") as server:
         yield server.grpc_url
@@ -56,7 +61,7 @@ def rows(tmp_path_factory):
 def compare(url, rows):
     """compare(B, *arguments) -> exit code and result, of `right` against B."""
 
-    def compare(b, *arguments):
+    def compare(b, *arguments, a="right"):
         options = [
             "--url",
             url,
@@ -70,7 +75,7 @@ def compare(url, rows):
             "0.5",
             "--json",
         ]
-        command = [sys.executable, "-m", "dualpath", "compare", "right", b, *options, *arguments]
+        command = [sys.executable, "-m", "dualpath", "compare", a, b, *options, *arguments]
         done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=120)
         assert done.returncode in (0, 1, 3), done.stderr
         return done.returncode, json.loads(done.stdout)
@@ -141,3 +146,13 @@ def test_a_gate_is_decided_on_the_interval(compare):
     assert (code, {it["outcome"] for it in result["gate"]}) == (0, {"passed"})
     code, result = compare("again", "--gate", "--min-throughput-ratio", "50")
     assert (code, {it["outcome"] for it in result["gate"]}) == (1, {"failed"})
+
+
+def test_all_responses_of_a_decoupled_model_are_compared_in_their_order(compare):
+    code, result = compare("stream_again", a="stream")
+    assert code == 0, result["verdict"]
+    assert [it["n_equal"] for it in result["parity"]] == [12] * 5
+    code, result = compare("stream_short", a="stream")
+    assert (code, {*beyond(result)}) == (1, {*OUTPUTS})
+    worst = result["parity"][1]["worst"][0]
+    assert (worst["baseline"], worst["other"]) == ("shape [3, 1]", "shape [2, 1]")

@@ -40,6 +40,7 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.models = models
         self.unimplemented = set()  # names of calls
         self.seen = []  # model and version of each request
+        self.headers = {}  # by call, of the last one
         self._lock = threading.Lock()
 
     def ServerLive(self, request, context):
@@ -57,6 +58,7 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
         return index
 
     def ModelReady(self, request, context):
+        self.headers["ModelReady"] = dict(context.invocation_metadata())
         return service_pb2.ModelReadyResponse(ready=request.name in self.models)
 
     def ModelConfig(self, request, context):
@@ -71,6 +73,7 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
         return service_pb2.ModelConfigResponse(config=config)
 
     def ModelInfer(self, request, context):
+        self.headers["ModelInfer"] = dict(context.invocation_metadata())
         model = self._model(request.model_name, context)
         with self._lock:
             self.seen.append((request.model_name, request.model_version))

@@ -20,7 +20,7 @@ def runtime(tmp_path, monkeypatch):
 
 
 def test_the_key_is_found_by_the_port_of_this_machine_while_its_server_is_there():
-    file = access.KeyFile(access.default_file(8001), KEY)
+    file = access.OwnFile(access.default_file(8001), KEY)
     assert stat.S_IMODE(file.path.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.path.parent.stat().st_mode) == 0o700
     assert access.key_for("localhost:8001") == access.key_for("127.0.0.1:8001") == access.key_for("0.0.0.0:8001") == KEY
@@ -33,15 +33,15 @@ def test_the_key_is_found_by_the_port_of_this_machine_while_its_server_is_there(
 
 
 def test_a_file_whose_server_was_killed_does_not_count():
-    code = f"from dualpath.serving import access; access.KeyFile(access.default_file(8001), {KEY!r})"
+    code = f"from dualpath.serving import access; access.OwnFile(access.default_file(8001), {KEY!r})"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert access.default_file(8001).read_text() == f"{KEY}\n"
     assert access.key_for("localhost:8001") is None
 
 
 def test_the_next_server_on_a_port_replaces_the_file_and_the_one_before_leaves_it():
-    before = access.KeyFile(access.default_file(8001), KEY)
-    after = access.KeyFile(access.default_file(8001), KEY * 2)
+    before = access.OwnFile(access.default_file(8001), KEY)
+    after = access.OwnFile(access.default_file(8001), KEY * 2)
     before.close()
     assert access.key_for("localhost:8001") == KEY * 2
     after.close()
@@ -78,7 +78,7 @@ def test_a_missing_key_file_is_named(tmp_path):
 def test_without_a_runtime_folder_the_key_is_in_the_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "nowhere"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    file = access.KeyFile(access.default_file(8001), KEY)
+    file = access.OwnFile(access.default_file(8001), KEY)
     assert file.path == tmp_path / "cache" / "dualpath" / "8001.key"
     assert access.key_for("127.0.0.1:8001") == KEY
     file.close()

@@ -131,6 +131,50 @@ def test_a_run_that_starts_again_asks_nothing_twice(gated, fast):
     assert sum(fake_triton.METRICS["bls_rows_total"].values()) == 2
 
 
+def test_a_run_that_starts_again_is_given_what_was_found_out_and_not_what_the_graph_made_of_it(gated, fast):
+    quick, several, slow = Child("fast", "y", early_return=False), merging("fast", early_return=False), merging()
+
+    async def graph(request):
+        rows = request.inputs["rows"].copy()
+        sliced = await in_slices(lambda rows: [row + 1 for row in rows], list(rows), 4)
+        called = await quick.call({"x": rows})
+        asked = await several.rows(rows)
+        for array in (*sliced, called, asked, rows):  # arrays are free to be written to
+            array += 100
+        return {"y": called + await slow.rows(rows_of(request)) + asked}
+
+    request = asking(5, 6)
+    with serving(graph) as server:
+        server.execute(request).result(PATIENCE_S)
+        gated.next_call().let_through()
+        assert answered_values(answer_to(request)) == [215, 218]
+
+
+def test_together_of_nothing_is_nothing():
+    async def graph(request):
+        assert await together() == []
+        return {"y": request.inputs["rows"][:, :1]}
+
+    with serving(graph) as server:
+        assert answered_values(server.ask(asking(1))[0]) == [1]
+
+
+@pytest.mark.parametrize("early_return", [True, False])
+def test_a_metric_that_cannot_be_counted_costs_neither_an_answer_nor_other_metrics(fast, early_return):
+    counted, child = Metrics("m"), merging("fast", early_return=early_return)
+
+    async def graph(request):
+        answers = await child.rows(rows_of(request))
+        counted.count("rows", label=["a list"])
+        counted.count("rows")
+        return {"y": answers}
+
+    with serving(graph) as server:
+        assert answered_values(server.ask(asking(1))[0]) == [1]
+    counted.close()
+    assert sum(fake_triton.METRICS["bls_rows_total"].values()) == 1
+
+
 def test_an_unavailable_child_is_asked_once_for_requests_that_arrived_together():
     calls = []
 

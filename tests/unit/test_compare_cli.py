@@ -366,3 +366,55 @@ def test_compare_runs_within_a_notebook_s_loop_and_ctrl_c_leaves_what_was_found(
         signal.signal(signal.SIGINT, before)
     assert result.interrupted
     assert result.parity[0].n_rows == 8
+
+
+def test_headers_go_with_every_request(dualpath):
+    with served(PAIR) as (url, servicer):
+        code, _, _ = dualpath("--url", url, *QUICK, "--header", "Authorization: Bearer x", "--header", "tenant:a")
+    assert code == 0
+    for call in ("ModelReady", "ModelInfer"):
+        assert servicer.headers[call].items() >= {"authorization": "Bearer x", "tenant": "a"}.items()
+
+
+def test_a_saved_result_is_shown_again_and_set_against_a_later_one(dualpath, url, tmp_path):
+    code, out, _ = dualpath("--url", url, *QUICK, "--json", "--duration", "1")
+    path = tmp_path / "result.json"
+    path.write_text(out)
+    code, again, _ = dualpath("--from", path, "--json")
+    assert (code, json.loads(again)) == (0, json.loads(out))
+    code, shown, _ = dualpath("--from", path, "--from", path)
+    assert "orchestrator, 2 clients, 1 row, throughput ratio: " in " ".join(shown.split())
+    assert "no change that shows" in " ".join(shown.split())
+    assert dualpath("--from", path, "--max-p50-ratio", "1e-9")[0] == 1
+    path.write_text("{}")
+    code, _, err = dualpath("--from", path)
+    assert (code, err.startswith(f"dualpath: {path}: expected a result that --json printed, got ")) == (2, True)
+
+
+def test_a_summary_is_appended_for_a_pull_request(dualpath, url, tmp_path):
+    path = tmp_path / "summary.md"
+    path.write_text("# Before\n")
+    assert (
+        dualpath("ensemble_all", "wrong", "--url", url, *QUICK, "--gate", "--max-p50-ratio", "1e9", "--summary", path)[
+            0
+        ]
+        == 1
+    )
+    text = path.read_text()
+    assert text.startswith("# Before\n## ❌ ensemble_all and wrong\n\nSCORE: alone, ")
+    assert "| p50 ratio at most 1e+09 | 2 clients, 1 row |" in text
+    assert "| SCORE | built-in excerpt" in text
+
+
+def test_validation_data_are_held_to_both_models(dualpath, url, tmp_path):
+    path = tmp_path / "in.json"
+    path.write_text('{"data": [{"X": [1]}, {"X": [2]}], "validation_data": [{"SCORE": [2]}, {"SCORE": [5]}]}')
+    code, out, _ = dualpath("unweighted", "unweighted", "--url", url, "--input", path, *QUICK, "--json")
+    wrong = [it for it in json.loads(out)["parity"] if it["beyond"]]
+    assert (code, [(it["baseline"], it["other"]) for it in wrong]) == (
+        1,
+        [("validation_data", "unweighted"), ("validation_data", "unweighted (again)")],
+    )
+    assert [(row["where"], row["baseline"], row["other"]) for row in wrong[0]["worst"]] == [
+        (f"{path}: validation_data[1]", 5, 4)
+    ]

@@ -305,3 +305,34 @@ def test_numbers_survive_the_way_through_json_and_base64(dtype, numpy_dtype, dat
 def test_brain_floats_can_be_sent():
     tensor = Tensor("T", "TYPE_BF16", (2,))
     assert infer_input(tensor, from_values([1.5, 2], tensor))._get_content() == b"\xc0\x3f\x00\x40"
+
+
+def test_brain_floats_are_read_from_base64_whatever_their_number():
+    tensor = Tensor("T", "TYPE_BF16", (-1,))
+    read = from_base64(base64.b64encode(b"\xc0\x3f\x00\x40\x00\x80").decode(), tensor)
+    assert (read.dtype, read.tolist()) == (np.float32, [1.5, 2.0, -0.0])
+    assert infer_input(tensor, read)._get_content() == b"\xc0\x3f\x00\x40\x00\x80"
+
+
+def test_an_optional_input_may_be_left_out_row_by_row(rows, tmp_path):
+    tensors = (Tensor("X", "TYPE_FP32", (1,)), Tensor("GAIN", "TYPE_FP32", (1,)))
+    for name, content in (
+        ("in.csv", "X,GAIN\n1,2\n3,\n"),
+        ("in.json", '{"data": [{"X": [1], "GAIN": [2]}, {"X": [3]}]}'),
+    ):
+        (tmp_path / name).write_text(content)
+        read = inputs.read(tmp_path / name).tensors(tensors, {"GAIN"})
+        assert [values(row) for row in read] == [{"X": [1], "GAIN": [2]}, {"X": [3]}]
+    with pytest.raises(UserError, match="expected a value for GAIN"):
+        inputs.read(tmp_path / "in.json").tensors(tensors)
+
+
+def test_validation_data_are_the_outputs_of_each_row(tmp_path):
+    path = tmp_path / "in.json"
+    path.write_text('{"data": [{"X": [1]}, {"X": [2]}], "validation_data": [{"Y": [5]}, {}]}')
+    outputs = (Tensor("Y", "TYPE_INT32", (1,)), Tensor("Z", "TYPE_FP32", (1,)))
+    found = inputs.read(path).expected(outputs)
+    assert [{name: array.tolist() for name, array in row.items()} for row in found] == [{"Y": [5]}, {}]
+    path.write_text('{"data": [{"X": [1]}, {"X": [2]}], "validation_data": [{"Y": [5]}]}')
+    with pytest.raises(UserError, match="expected validation_data for each of 2 rows"):
+        inputs.read(path)

@@ -55,9 +55,21 @@ def test_a_server_that_does_not_tell_what_it_serves_refuses_all_the_same():
     assert message == "nope: expected a model that is ready, got one that is not. See `dualpath models`."
 
 
-def test_models_that_answer_otherwise_are_refused(client):
-    assert "got a decoupled one" in refused(read, client, "decoupled")
-    assert "got one with sequence batching" in refused(read, client, "sequence")
+def test_models_that_keep_state_are_refused_and_decoupled_ones_are_asked_over_streams(client):
+    assert "got sequence batching in sequence" in refused(read, client, "sequence")
+    decoupled, plain = (read(client, name) for name in ("decoupled", "orchestrator"))
+    assert pair(decoupled, plain).streams
+    assert not pair(plain, plain).streams
+
+
+def test_an_ensemble_of_a_model_that_keeps_state_is_refused_by_its_name():
+    step = {"model_name": "sequence", "model_version": -1}
+    models = {
+        "steps": Model(config={"ensemble_scheduling": {"step": [step]}}),
+        "sequence": Model(config={"sequence_batching": {}}),
+    }
+    with served(models) as (url, _), closing(connect(url)) as client:
+        assert "got sequence batching in sequence" in refused(read, client, "steps")
 
 
 def test_names_are_split():

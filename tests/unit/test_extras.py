@@ -39,7 +39,7 @@ def without(packages, *arguments):
         ("scipy", "compare", ["compare"]),
         ("jinja2", "compare", ["compare"]),
         ("psutil", "compare", ["bench"]),
-        ("torch", "models", ["score", "--local", "a"]),
+        ("treelite", "models", ["score", "--local", "a"]),
         ("tokenizers", "readability", ["score", "--local", "a"]),
         ("venv_pack", "pack", ["env", "pack", "--environment", sys.prefix]),
     ],

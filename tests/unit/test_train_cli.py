@@ -116,7 +116,7 @@ def test_rows_that_cannot_be_used_are_named_and_nothing_is_published(dualpath, r
         (["--folds", "21"], "expected excerpts of at least 21 sources, one for each fold, got 40 rows of 20."),
         (["--model-repository", "none"], "none: expected a model repository with bert-large, got none in it."),
         (["--data", "none.csv"], "none.csv: expected a file to read, got: No such file"),
-        (["--encoder", "./none"], "--encoder ./none: expected a folder in Hugging Face's layout, found none."),
+        (["--encoder", "./none"], "--encoder ./none: expected a folder in Hugging Face's layout, got none."),
     ],
 )
 def test_wrong_use_is_one_sentence_and_exit_code_2(dualpath, repository, arguments, message):
@@ -131,7 +131,7 @@ def test_too_few_sources_to_hold_some_out_are_refused(dualpath, tmp_path):
     write_corpus(tmp_path / "few.csv", n_rows=4)  # two sources: beside each fold one, to fit on or to hold out
     code, out, err = dualpath("bert", "--data", "few.csv", "--encoder", "encoder", *TINY)
     assert (code, out) == (2, "")
-    assert "bert: expected excerpts of two sources or more beside each fold, found 2 in all." in err
+    assert "bert: expected excerpts of two sources or more beside each fold, got 2 in all." in err
 
 
 @pytest.mark.parametrize(

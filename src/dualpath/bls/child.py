@@ -25,7 +25,7 @@ class Child:
     Args:
         name: the model's name on this server.
         outputs: the output to ask for, whose array `call` then returns; or several, which it returns by name. A name
-            that ends in "?" is optional: left out where the model leaves it out.
+            that ends in "?" is optional: left out if the model leaves it out.
         version: a version of the model; -1 lets Triton's version policy choose.
         retry: when to call again after an error.
         forward: the request parameters that calls take over; "*" for all.
@@ -76,9 +76,11 @@ class Child:
             return self._calls.given(await in_thread(partial(self._timed, inputs, Carried())))
         key = [tuple(inputs.values())]
         if known := run.memo.recall(self, key):
-            return self._calls.given(known[0])
-        outputs = await (self._inline(run, inputs) if run.inline else self._on_loop(run, inputs))
-        run.memo.note(self, key, [outputs])
+            outputs = known[0]
+        else:
+            outputs = await (self._inline(run, inputs) if run.inline else self._on_loop(run, inputs))
+        if run.inline:
+            run.memo.note(self, key, [outputs])
         return self._calls.given(outputs)
 
     async def stream(self, inputs: Mapping[str, Any]) -> AsyncIterator[Any]:

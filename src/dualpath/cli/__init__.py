@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 
 import typer
@@ -64,10 +66,21 @@ def root(version: bool = typer.Option(False, "--version", callback=_version, hel
 
 def main() -> None:
     """Run the command line; turn a UserError into one line and exit code 2."""
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115  None if it was closed by `<&-`; so with the others
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     try:
+        if sys.stdout is None:
+            raise UserError("standard output: expected an open stream, got a closed one. Redirect it to a file.")
         app()
     except UserError as error:
         print(f"dualpath: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        what = error.filename or "standard output"
+        print(f"dualpath: {what}: expected room to write, got: {error.strerror}. Make room.", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python tries again at its end
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -20,13 +20,26 @@ class Precision(enum.StrEnum):
     float16 = "float16"
 
 
+class Format(enum.StrEnum):
+    """Which of Triton's backends BERT is written for."""
+
+    torchscript = "torchscript"
+    openvino = "openvino"
+
+
 def build(
     model_repository: ModelRepository = DEFAULT_REPOSITORY,
     precision: Annotated[
         Precision, typer.Option(help="What BERT computes in. float16 is for GPUs: a CPU is several times slower in it.")
     ] = Precision.float32,
+    format: Annotated[
+        Format,
+        typer.Option(
+            help="openvino also writes BERT for Triton's C++ openvino backend (never run), into REPOSITORY.openvino."
+        ),
+    ] = Format.torchscript,
     force: Annotated[bool, typer.Option("--force", help="Build even what is up to date.")] = False,
-    json_: Json = False,
+    as_json: Json = False,
 ) -> None:
     """Build the model artifacts: BERT's TorchScript and tokenizer, the forest and its word lists."""
     from rich import filesize
@@ -43,7 +56,10 @@ def build(
             status.update(line)
 
         artifacts = training.build(model_repository, precision.value, force, report)
-    if json_:
+        if format is Format.openvino:
+            report("bert-large: for the openvino backend")
+            artifacts.append(training.build_openvino(model_repository))
+    if as_json:
         print(json.dumps([dataclasses.asdict(artifact) for artifact in artifacts], default=str, indent=2))
         return
     table = Table("model", "artifact", "size", "seconds")

@@ -25,7 +25,13 @@ def compare(
     ] = "ensemble_all",
     b: Annotated[str, typer.Argument(metavar="B", help="The model that is compared with it.")] = "orchestrator",
     url: Annotated[
-        str | None, typer.Option(help="Triton's gRPC address; without it, a server of its own is started.")
+        str | None,
+        typer.Option(
+            help="Triton's gRPC address, grpcs://HOST:PORT with TLS; without it, a server of its own is started."
+        ),
+    ] = None,
+    header: Annotated[
+        Texts, typer.Option(metavar="NAME:VALUE", help="Sent with each request to --url; may be repeated.")
     ] = None,
     concurrency: Annotated[str, typer.Option(help="Numbers of clients that wait for their answers.")] = CONCURRENCY,
     batch: Annotated[
@@ -153,6 +159,7 @@ def compare(
         a,
         b,
         url=url,
+        headers=_headers(header),
         model_repository=model_repository,
         input_file=input_,
         mix=requests.parse_mix(mix) if mix is not None else None,
@@ -185,6 +192,17 @@ def _by_output(option: str, texts: Texts) -> dict[str, float]:
             found[name.strip()] = float(value)
         except ValueError:
             raise UserError(f"{option}: expected a number or OUTPUT=NUMBER, got {text!r}. Mend it.") from None
+    return found
+
+
+def _headers(texts: Texts) -> dict[str, str]:
+    """Read ["Authorization: Bearer x"] as {"Authorization": "Bearer x"}."""
+    found = {}
+    for text in texts or ():
+        name, colon, value = text.partition(":")
+        if not colon or not name.strip():
+            raise UserError(f"--header: expected NAME:VALUE, got {text!r}. Mend it.")
+        found[name.strip()] = value.strip()
     return found
 
 

@@ -84,11 +84,16 @@ def printable(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def write_csv(columns: tuple[str, ...]) -> Callable[[Record, float | None], None]:
+def header(columns: tuple[str, ...]) -> list[str]:
+    """Return the columns of what is written for a table with these columns."""
+    return [*columns, *((SCORE_COLUMN,) if SCORE_COLUMN not in columns else ())]
+
+
+def write_csv(columns: tuple[str, ...], with_header: bool = True) -> Callable[[Record, float | None], None]:
     """Print a CSV header; return the function that prints a scored row."""
-    header = [*columns, *((SCORE_COLUMN,) if SCORE_COLUMN not in columns else ())]
-    writer = csv.DictWriter(sys.stdout, header, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
+    writer = csv.DictWriter(sys.stdout, header(columns), lineterminator="\n", extrasaction="ignore")
+    if with_header:
+        writer.writeheader()
 
     def write(row: Record, value: float | None) -> None:
         cells = {name: as_text(cell) for name, cell in printable(row.cells).items()}

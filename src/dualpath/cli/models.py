@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import json as json_module
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from dualpath.cli.options import DEFAULT_REPOSITORY, DEFAULT_URL, Json, ModelRepository, Url
 from dualpath.errors import UserError
+from dualpath.inference.served import engines
 from dualpath.readability.contract import BERT, MODELS
 from dualpath.repository.facts import Facts
 
+METRICS_PORT = 8002
+"""Where `dualpath serve` and Triton have their metrics unless they are told otherwise."""
 COLUMNS = ("model", "version", "state", "backend", "device", "artifact")
 
 
-def models(json: Json = False, model_repository: ModelRepository = DEFAULT_REPOSITORY, url: Url = DEFAULT_URL) -> None:
+def models(
+    as_json: Json = False, model_repository: ModelRepository = DEFAULT_REPOSITORY, url: Url = DEFAULT_URL
+) -> None:
     """Show what is served: each model's version, state, backend, device and artifact; then the releases that are there.
 
     A backend is the stand-in that comes with Dualpath, or Triton's own in C++. Artifacts and releases are looked up in
@@ -26,6 +31,7 @@ def models(json: Json = False, model_repository: ModelRepository = DEFAULT_REPOS
     from dualpath.repository import folders, releases
     from dualpath.serving import access
     from dualpath.serving.client import connect
+    from dualpath.serving.watch.status import status_of
 
     client = connect(url)
     try:
@@ -39,13 +45,22 @@ def models(json: Json = False, model_repository: ModelRepository = DEFAULT_REPOS
         ) from None
     ready = {entry["name"] for entry in index if entry.get("state") == "READY"}
     rows = [_row(client, entry, model_repository) for entry in index if not _is_past(entry, ready)]
+    running = engines(f"http://{url.rpartition(':')[0]}:{METRICS_PORT}/metrics")
+    for row in rows:
+        if engine := running.get(f"{row['model']}:{row['version']}"):
+            row["backend"] += f" ({engine})"
+    status = status_of(url)
+    if status is not None:
+        for row in rows:
+            row["restarts"] = str(status.restarts.get(row["model"], 0))
+            row["last_fault"] = status.faults.get(row["model"], "")
     loaded = {(row["model"], row["version"]) for row in rows if row["state"] == "ready"}
     for name in sorted(model.name for model in MODELS if model.artifact):
         for folder in folders.filled(model_repository / name):
             if not folder.is_symlink() and (name, folder.name) not in loaded:
                 rows.append(_on_disk(folder))
-    if json:
-        print(json_module.dumps(rows, indent=2))
+    if as_json:
+        print(json.dumps(rows, indent=2))
         return
     from rich.console import Console
     from rich.table import Table
@@ -59,7 +74,7 @@ def models(json: Json = False, model_repository: ModelRepository = DEFAULT_REPOS
         members = {model.name for model in releases.members(model_repository)}
         served = set.intersection(*({int(v) for name, v in loaded if name == member} for member in members))
         print(f"Releases: {', '.join(f'{each} (served)' if each in served else str(each) for each in there)}.")
-    for line in _cards(rows, model_repository):
+    for line in [*([status.line] if status else []), *_cards(rows, model_repository)]:
         print(line)
 
 

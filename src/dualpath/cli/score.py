@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import os
@@ -15,8 +16,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dualpath.cli.excerpt_files import Excerpts, open_excerpts, printable, write_csv
+from dualpath.cli.excerpt_files import Excerpts, header, open_excerpts, printable, write_csv
 from dualpath.cli.options import DEFAULT_REPOSITORY, DEFAULT_URL, ModelRepository, Url
+from dualpath.cli.score_output import first_line, written_to
 from dualpath.errors import UserError
 from dualpath.tables import Format, Record
 
@@ -58,6 +60,15 @@ def score(
     ] = 0.7,
     model: Annotated[Style, typer.Option(help="The model that scores.")] = Style.orchestrator,
     local: Annotated[bool, typer.Option("--local", help="Score in this process, without a server.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", help="Write here, not to standard output.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where --output ends; its rows are not scored again.")
+    ] = False,
+    retry_for: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="How long to try again while the server is unavailable.")
+    ] = 60,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
     model_repository: ModelRepository = DEFAULT_REPOSITORY,
     url: Url = DEFAULT_URL,
@@ -79,16 +90,32 @@ def score(
     except InvalidInput as error:
         raise UserError(str(error)) from None
     with open_excerpts(texts, file, file_format) as excerpts:
-        score_rows = _local(model_repository) if local else _served(url, model.value)
-        show: Show = partial(_show_line, excerpts)
-        if as_json or excerpts.format is Format.jsonl:
-            show = _show_json
-        elif excerpts.columns:
-            show = write_csv(excerpts.columns)
-        batches = _batches(excerpts.records)
-        n_bad = sum(_score_batch(batch, excerpts, bert_weight, score_rows, show) for batch in batches)
+        score_rows = _local(model_repository) if local else _served(url, model.value, retry_for)
+        json_lines = as_json or excerpts.format is Format.jsonl
+        as_csv = bool(excerpts.columns) and not json_lines
+        with written_to(output, resume, quoted=as_csv) as n_lines:
+            show: Show = partial(_show_line, excerpts)
+            if json_lines:
+                show = _show_json
+            elif as_csv:
+                _check_header(output if n_lines else None, excerpts.columns)
+                show = write_csv(excerpts.columns, with_header=not n_lines)
+            left = islice(excerpts.records, max(0, n_lines - as_csv), None)
+            n_bad = sum(_score_batch(it, excerpts, bert_weight, score_rows, show) for it in _batches(left))
     if n_bad:
         raise typer.Exit(1)
+
+
+def _check_header(output: Path | None, columns: tuple[str, ...]) -> None:
+    """Refuse to go on with a file that was written for other columns."""
+    if output is None:
+        return
+    wanted, [found] = header(columns), csv.reader([first_line(output)])
+    if found != wanted:
+        raise UserError(
+            f"--resume {output}: expected the columns {', '.join(wanted)}, got {', '.join(found)}. "
+            "Name the output of the same file."
+        )
 
 
 def _score_batch(batch: list[Record], excerpts: Excerpts, bert_weight: float, score_rows: ScoreRows, show: Show) -> int:
@@ -138,19 +165,23 @@ def _local(model_repository: Path) -> ScoreRows:
         ) from None
 
 
-def _served(url: str, model: str) -> ScoreRows:
+def _served(url: str, model: str, retry_for_s: float) -> ScoreRows:
     from tritonclient.utils import InferenceServerException
 
     from dualpath.serving.client import Scorer, connect
+    from dualpath.serving.retry import retrying
 
     client = connect(url)
     scorer = Scorer(client, model)
     if not client.is_model_ready(model):
         raise UserError(f"{model}: expected it to be ready at {url}, got another state. See `dualpath models`.")
 
+    def report(line: str) -> None:
+        _complain(f"{model}: {line}")
+
     def score_rows(excerpts: list[bytes], weights: Scores) -> Scores:
         try:
-            return scorer.score(excerpts, weights)
+            return retrying(lambda: scorer.score(excerpts, weights), retry_for_s, report)
         except InferenceServerException as error:
             reason = " ".join(str(error.message()).split()).rstrip(".")
             _complain(f"{model} failed: {reason}. The rows above are complete.")

@@ -5,8 +5,11 @@ from __future__ import annotations
 import ipaddress
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 
     from dualpath.serving import Progress, TritonServer
     from dualpath.serving.log import Record
+
+POLL_S = 0.25
 
 SEVERITIES = {"W": "warning", "E": "error", "F": "fatal"}
 
@@ -49,6 +54,16 @@ def serve(
     ] = None,
     grpc_tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM) for gRPC; HTTP has no TLS.")] = None,
     grpc_tls_key: Annotated[Path | None, typer.Option(help="The certificate's private key (PEM).")] = None,
+    gateway_port: Annotated[
+        int | None,
+        typer.Option(help="Put HAProxy in front of HTTP, on this port: it bounds sizes and takes binary tensors only."),
+    ] = None,
+    health_port: Annotated[
+        int, typer.Option(help="Port for /live, /ready, /status and /metrics of the watchdog; 0 takes a free one.")
+    ] = 8003,
+    watchdog: Annotated[
+        bool, typer.Option("--watchdog/--no-watchdog", help="Replace what dies or hangs: a model, or the server.")
+    ] = True,
     verbose: Annotated[bool, typer.Option("--verbose", help="Pass Triton's log through.")] = False,
 ) -> None:
     """Serve the models on Triton until Ctrl-C."""
@@ -63,6 +78,11 @@ def serve(
         "http_port": http_port,
         "grpc_port": grpc_port,
         "metrics_port": metrics_port,
+        "more_ports": {
+            **({"--health-port": health_port} if watchdog else {}),
+            **({"--gateway-port": gateway_port} if gateway_port is not None else {}),
+        },
+        "http_on_loopback": gateway_port is not None,
         "config_name": config_name,
         "server": server,
         "key": access.read_key(key_file) if key_file else None,
@@ -76,9 +96,45 @@ def serve(
         print(f"key      {triton.key_file}")
         for line in _exposure(triton):
             print(line)
-        print("Ctrl-C stops it", flush=True)
-        while True:
-            triton.wait(1)
+        with (
+            _gateway(triton),
+            _watch(triton, console) if watchdog else nullcontext(partial(triton.wait, POLL_S)) as look,
+        ):
+            print("Ctrl-C stops it", flush=True)
+            while True:
+                look()
+
+
+@contextmanager
+def _gateway(triton: TritonServer) -> Iterator[None]:
+    """Put the proxy in front of HTTP, if a port for it was asked for."""
+    from dualpath.serving.gateway import gateway
+
+    port = triton.more_ports.get("--gateway-port")
+    if port is None:
+        yield
+        return
+    assert triton.log_path is not None
+    with gateway(triton.address, port, triton.http_url, triton.log_path.with_suffix(".gateway.log")):
+        print(f"gateway  http://{'127.0.0.1' if triton.address == '0.0.0.0' else triton.address}:{port}")
+        yield
+
+
+@contextmanager
+def _watch(triton: TritonServer, console: Console) -> Iterator[Callable[[], None]]:
+    """Give what looks after a server once."""
+    from dualpath.serving.watch import watched
+
+    def report(line: str) -> None:
+        console.print(f"{datetime.now():%H:%M:%S} {line}", markup=False, highlight=False, soft_wrap=True)
+
+    def look() -> None:
+        dog.step()
+        time.sleep(POLL_S)
+
+    with watched(triton, report) as (dog, url):
+        print(f"health   {url}/ready")
+        yield look
 
 
 def _exposure(triton: TritonServer) -> Iterator[str]:
@@ -136,9 +192,12 @@ def start(model_repository: Path, console: Console, *, verbose: bool = False, **
 def _counts(record: Record, ready: bool) -> bool:
     """Say whether a warning is about more than the GPU that a laptop does not have.
 
-    While loading, Triton has several of those, and one on an ensemble's first request; what models say counts always.
+    While loading, Triton has several of those, and some on an ensemble's first request; what models say counts always.
     """
-    return ".py:" in record.source or (ready and not record.source.startswith("pinned_memory_manager.cc"))
+    from dualpath.serving import preflight
+
+    about_gpu = record.source.startswith("pinned_memory_manager.cc") or "CUDA" in record.message
+    return ".py:" in record.source or (ready and (preflight.gpu_visible() or not about_gpu))
 
 
 @contextmanager

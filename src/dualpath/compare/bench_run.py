@@ -259,6 +259,7 @@ class _Bench:
             "server": place.cpu.describe(),
             "encoder": place.encoder,
             "precision": ", ".join(place.precision for place in self._places),
+            **place.cpu.engines(),
             "model": self._model,
             "inputs": f"{len(self._rows)} rows: {self._source}",
             "duration": f"{self._timing.duration_s:g} s for each set-up under each load",

@@ -6,20 +6,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from dualpath.compare import gate, inputs, parity, requests, target, verdict
 from dualpath.compare.agreement import Agreement
 from dualpath.compare.breakdown import Recorder, timelines
 from dualpath.compare.breakdown.processes import is_loopback
+from dualpath.compare.connection import over_grpc, over_stream
 from dualpath.compare.excuses import Filter, excuse
 from dualpath.compare.gate import Condition
 from dualpath.compare.inputs import DEFAULT_WEIGHT, InputRows
 from dualpath.compare.load import Contender, Turn
 from dualpath.compare.machine import machine_facts
 from dualpath.compare.made_up import RandomRows
-from dualpath.compare.parity import LoadCheck
+from dualpath.compare.parity import LoadCheck, decoder
 from dualpath.compare.requests import Mix
 from dualpath.compare.result import Load, Parity, Result
 from dualpath.compare.run import OnProgress, Timing, TurnSpec, measure, on_server
@@ -55,6 +56,7 @@ def compare(
     b: str = "orchestrator",
     *,
     url: str | None = None,
+    headers: Mapping[str, str] = {},
     model_repository: Path = Path("model_repository"),
     input_file: Path | None = None,
     mix: Mix | None = None,
@@ -81,7 +83,9 @@ def compare(
 
     Args:
         a: the baseline: a model, or one version as NAME:VERSION.
-        url: the server's gRPC address; without it, a server is started on `model_repository`.
+        url: the server's gRPC address, "grpcs://HOST:PORT" with TLS; without it, a server is started on
+            `model_repository`.
+        headers: that go with each request to `url`.
         input_file: a table, or perf_analyzer's JSON; without it, the built-in excerpts.
         mix: BERT_WEIGHT -> share of the requests.
         concurrency: numbers of clients that wait for their answers.
@@ -118,16 +122,18 @@ def compare(
     question = _Question(
         a, b, rows, mix, loads, batch is not None, timing, by_output[0], by_output[1], ignore, filters, conditions
     )
-    with _server(question, url, model_repository, start) as server:
+    with _server(question, url, headers, model_repository, start) as server:
         result = _Comparison(question, server).run(on_progress)
         on_result(result)
     return result
 
 
 @contextmanager
-def _server(question: _Question, url: str | None, model_repository: Path, start: Start) -> Iterator[Server]:
+def _server(
+    question: _Question, url: str | None, headers: Mapping[str, str], model_repository: Path, start: Start
+) -> Iterator[Server]:
     if url is not None:
-        with closing(Server(url)) as server:
+        with closing(Server(url, headers=tuple((name.lower(), it) for name, it in headers.items()))) as server:
             yield server
         return
     names = {target.split(name)[0] for name in (question.a, question.b)}
@@ -178,7 +184,9 @@ class _Comparison:
             (a.max_batch_size > 0, b.max_batch_size > 0),
             excuse(question.filters, self._asked),
         )
-        self._load_check = LoadCheck(self._agreement)
+        self._load_check = LoadCheck(
+            self._agreement, lambda name, answer: decoder(self._targets[name], self._pair)(answer)
+        )
         self._recorder = Recorder(
             server.url,
             {name: (target.model, target.version) for name, target in self._targets.items()},
@@ -196,7 +204,7 @@ class _Comparison:
                 self.result.interrupted = True
             self._conclude()
             self._break_down()
-        if not self.result.interrupted and not self._server.gone():
+        if not self.result.interrupted and not self._pair.streams and not self._server.gone():
             self._trace()
         return self.result
 
@@ -227,7 +235,9 @@ class _Comparison:
         )
         self._asking = parity.Asking(self.result, self._agreement, (name_a, name_b), self._asked, in_company)
         return self._asking.run(
-            lambda: parity.both(self._server.url, a, b, self._pair, self._asked, question.timing.timeout_s),
+            lambda: parity.both(
+                self._server.url, a, b, self._pair, self._asked, question.timing.timeout_s, self._server.headers
+            ),
             gone=self._server.gone,
             on_progress=on_progress,
         )
@@ -256,8 +266,9 @@ class _Comparison:
         def contender(name: str, batch: int) -> Contender:
             model, seed = self._targets[name], question.timing.seed
             made = requests.contender(name, model, self._pair, self._rows, batch, question.mix, seed)
-            return replace(made, kept=self._load_check.keep)
+            return replace(made, kept=self._load_check.keep, connect=connect)
 
+        connect = partial(over_stream if self._pair.streams else over_grpc, headers=self._server.headers)
         on_triton = on_server(self._server.url, question.timing.timeout_s)
 
         def checked(spec: TurnSpec) -> Turn:
@@ -305,6 +316,7 @@ class _Comparison:
             **({} if is_loopback(server.url) else {"machine": "all of the above is the client's, not the server's"}),
             "server": server.describe(),
             "precision": server.precision or "unknown",
+            **server.engines(),
             "tolerance": ", ".join(f"{name} {tolerance}" for name, tolerance in self._tolerances.items()),
             "inputs": f"{len(self._rows)} rows: {question.rows.name}",
             "duration": f"{question.timing.duration_s:g} s for each model under each load",

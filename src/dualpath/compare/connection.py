@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import grpc
@@ -14,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import tritonclient.grpc as grpcclient
 from tritonclient.grpc import service_pb2
+
+from dualpath.serving.client import TLS
 
 CONNECT_TIMEOUT_S = 2.0
 
@@ -26,23 +29,61 @@ NUMPY_DTYPES = {
     **{"FP16": "<f2", "FP32": "<f4", "FP64": "<f8", "BOOL": "?", "BF16": "<u2"},
 }
 
-_INFER = "/inference.GRPCInferenceService/ModelInfer"
+_INFER, _STREAM = (f"/inference.GRPCInferenceService/{name}" for name in ("ModelInfer", "ModelStreamInfer"))
 
 Send = Callable[[Any], Awaitable[object]]
 """Sends one request and returns when it is answered; whatever it raises counts as an error."""
+
+Headers = tuple[tuple[str, str], ...]
 
 Connect = Callable[[str], AbstractAsyncContextManager[Send]]
 """Opens one client's connection to a server's gRPC address."""
 
 
 @asynccontextmanager
-async def over_grpc(url: str) -> AsyncIterator[Send]:
-    """Open a connection of its own that takes serialised ModelInferRequests."""
-    unlimited = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-    async with grpc.aio.insecure_channel(url, options=[("grpc.use_local_subchannel_pool", 1), *unlimited]) as channel:
+async def over_grpc(url: str, headers: Headers = ()) -> AsyncIterator[Send]:
+    """Open a connection of its own that takes serialised ModelInferRequests.
+
+    Args:
+        url: such as "localhost:8001", or "grpcs://scores.example.org:8001" for TLS.
+        headers: that go with each request, by lower-case name.
+    """
+    async with _channel(url) as channel:
+        infer = channel.unary_unary(_INFER)  # bytes in, bytes out
+        yield partial(infer, metadata=headers) if headers else infer
+
+
+@asynccontextmanager
+async def over_stream(url: str, headers: Headers = ()) -> AsyncIterator[Send]:
+    """Open a connection as `over_grpc`, with a stream for each request; an answer is the tuple of its responses."""
+    async with _channel(url) as channel:
+        infer = channel.stream_stream(_STREAM)
+
+        async def send(request: bytes) -> tuple[bytes, ...]:
+            call = infer(metadata=headers)
+            await call.write(request)
+            await call.done_writing()  # after the last response Triton ends the stream
+            messages = [service_pb2.ModelStreamInferResponse.FromString(message) async for message in call]
+            for message in messages:
+                if message.error_message:
+                    raise RuntimeError(message.error_message)
+            return tuple(message.infer_response.SerializeToString() for message in messages)
+
+        yield send
+
+
+@asynccontextmanager
+async def _channel(url: str) -> AsyncIterator[grpc.aio.Channel]:
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    options += [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+    if url.startswith(TLS):
+        opened = grpc.aio.secure_channel(url.removeprefix(TLS), grpc.ssl_channel_credentials(), options=options)
+    else:
+        opened = grpc.aio.insecure_channel(url, options=options)
+    async with opened as channel:
         with suppress(TimeoutError):  # then its first request fails, and is counted
             await asyncio.wait_for(channel.channel_ready(), CONNECT_TIMEOUT_S)
-        yield channel.unary_unary(_INFER)  # bytes in, bytes out
+        yield channel
 
 
 def serialise(
@@ -56,6 +97,17 @@ def serialise(
         request.inputs.append(tensor._get_tensor())
         request.raw_input_contents.append(tensor._get_content())
     return bytes(request.SerializeToString())
+
+
+def decode_all(responses: Sequence[bytes], axis: int) -> dict[str, npt.NDArray[Any]]:
+    """Return the outputs of a request's responses, in their order along a new axis.
+
+    Raises:
+        ValueError: as `decode`, or responses have an output of different shapes.
+    """
+    answers = [decode(response) for response in responses]
+    names = dict.fromkeys(name for answer in answers for name in answer)
+    return {name: np.stack([answer[name] for answer in answers if name in answer], axis) for name in names}
 
 
 def decode(response: bytes) -> dict[str, npt.NDArray[Any]]:
@@ -74,12 +126,16 @@ def _array(output: Any, raw: bytes) -> npt.NDArray[Any]:
     if output.datatype == "BYTES":
         array: npt.NDArray[Any] = np.array([*_texts(raw), None], np.object_)[:-1]
     else:
-        array = np.frombuffer(raw, NUMPY_DTYPES[output.datatype])
-        if output.datatype == "BF16":
-            array = (array.astype(np.uint32) << 16).view(np.float32)
+        array = from_bytes(output.datatype, raw)
     if len(array) != math.prod(output.shape):
         raise ValueError(f"output {output.name}: expected the values of shape {list(output.shape)}, got {len(array)}")
     return array.reshape(tuple(output.shape))
+
+
+def from_bytes(datatype: str, raw: bytes) -> npt.NDArray[Any]:
+    """Return little-endian numbers as an array; BF16 becomes float32."""
+    array = np.frombuffer(raw, NUMPY_DTYPES[datatype])
+    return (array.astype(np.uint32) << 16).view(np.float32) if datatype == "BF16" else array
 
 
 def _texts(raw: bytes) -> Iterator[bytes]:

@@ -26,7 +26,7 @@ class Condition:
     limit: float
 
     def __str__(self) -> str:
-        return f"{self.measure} ratio {'>=' if self.measure == 'throughput' else '<='} {self.limit:g}"
+        return f"{self.measure} ratio at {'least' if self.measure == 'throughput' else 'most'} {self.limit:g}"
 
     def judge(self, ratio: Ratio) -> Outcome:
         """Pass or fail if the whole interval does."""

@@ -20,7 +20,7 @@ from dualpath.compare.load import Turn, answers_per_s
 
 @dataclass(frozen=True)
 class Plan:
-    """One way to use the cores: so many processes with so many torch threads, and rows that BERT takes at a time."""
+    """One way to use the cores: so many processes with so many threads for BERT, and rows that BERT takes at a time."""
 
     processes: int
     threads: int
@@ -126,9 +126,6 @@ def plans() -> list[Plan]:
 
 
 def _work(model_repository: Path, plan: Plan, connection: Connection) -> None:
-    import warnings
-
-    warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript
     from dualpath.readability.reference import Reference
 
     reference = Reference(model_repository, plan.threads, plan.chunk_rows)

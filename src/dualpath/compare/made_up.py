@@ -8,10 +8,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from tritonclient.utils import triton_to_np_dtype
 
 from dualpath.compare.inputs import Row
-from dualpath.compare.tensors import wire_dtype
+from dualpath.compare.tensors import numpy_dtype
 from dualpath.errors import UserError
 from dualpath.readability.contract import WEIGHT, Tensor
 
@@ -93,7 +92,7 @@ def _values(tensor: Tensor, shape: tuple[int, ...], rng: np.random.Generator) ->
         return array
     if tensor.name == WEIGHT.name:
         return rng.random(shape).astype(np.float32)
-    dtype = np.dtype(triton_to_np_dtype(wire_dtype(tensor)))
+    dtype = numpy_dtype(tensor)
     if dtype.kind == "b":
         return rng.random(shape) < 0.5
     return (rng.standard_normal(shape) if dtype.kind == "f" else rng.integers(0, INTEGERS, shape)).astype(dtype)

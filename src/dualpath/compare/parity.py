@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import grpc
@@ -15,7 +16,7 @@ import grpc.aio
 import numpy as np
 
 from dualpath.compare.agreement import Agreement, Answer
-from dualpath.compare.connection import decode, over_grpc, reason
+from dualpath.compare.connection import Headers, decode, decode_all, over_grpc, over_stream, reason
 from dualpath.compare.inputs import Row
 from dualpath.compare.load import Contender, run
 from dualpath.compare.requests import companies, request
@@ -35,6 +36,10 @@ MAX_CHECKED_S = 0.5
 
 Ask = Callable[[Sequence[int]], Awaitable[Answer]]
 """Sends one request of these rows to a model."""
+
+
+Decode = Callable[[str, Any], Answer]
+"""Makes outputs of a contender's answer."""
 
 
 @dataclass(frozen=True)
@@ -241,18 +246,18 @@ class LoadCheck:
     An answer that is the same to the byte as an earlier one to the same request is not judged again.
     """
 
-    def __init__(self, agreement: Agreement) -> None:
-        self._agreement = agreement
-        self._fresh: list[tuple[int, bytes]] = []
+    def __init__(self, agreement: Agreement, decode: Decode) -> None:
+        self._agreement, self._decode = agreement, decode
+        self._fresh: list[tuple[int, Any]] = []
         self._size = 0
-        self._known: dict[tuple[str, int], set[tuple[int, bytes]]] = {}
+        self._known: dict[tuple[str, int], set[tuple[int, Any]]] = {}
         self.n_answers = self.n_checked = 0
 
     def keep(self, answered: tuple[int, Any]) -> None:
         """Take an answer with the number of its request."""
         self.n_answers += 1
         if self._size < MAX_KEPT:
-            self._size += len(answered[1])
+            self._size += len(answered[1]) if isinstance(answered[1], bytes) else sum(map(len, answered[1]))
             self._fresh.append(answered)
 
     def settle(self, contender: Contender, company: str) -> None:
@@ -265,7 +270,7 @@ class LoadCheck:
                     continue
                 known.add(answered)
                 try:
-                    answer = decode(answered[1])
+                    answer = self._decode(contender.name, answered[1])
                 except (ValueError, KeyError) as error:
                     raise UserError(f"{contender.name}: expected an answer, got: {error}. Look at its log.") from None
                 self._agreement.judge(contender.name, contender.rows[answered[0]], answer, company)
@@ -278,17 +283,25 @@ class LoadCheck:
         return f"{self.n_checked:,} of {self.n_answers:,} checked ({self.n_checked / self.n_answers:.0%})"
 
 
+def decoder(target: Target, pair: Pair) -> Callable[[Any], Answer]:
+    """Return what makes outputs of a model's answer."""
+    return partial(decode_all, axis=int(target.max_batch_size > 0)) if pair.streams else decode
+
+
 @asynccontextmanager
 async def both(
-    url: str, a: Target, b: Target, pair: Pair, rows: Sequence[Row], timeout_s: float
+    url: str, a: Target, b: Target, pair: Pair, rows: Sequence[Row], timeout_s: float, headers: Headers = ()
 ) -> AsyncIterator[tuple[Ask, Ask]]:
     """Connect to a server for asking two of its models."""
-    async with over_grpc(url) as send_a, over_grpc(url) as send_b:
+    connect = over_stream if pair.streams else over_grpc
+    async with connect(url, headers) as send_a, connect(url, headers) as send_b:
 
         def asking(send: Callable[[Any], Awaitable[Any]], target: Target) -> Ask:
             async def ask(numbers: Sequence[int]) -> Answer:
                 async with asyncio.timeout(timeout_s):
-                    return decode(await send(request(target, pair, [rows[number] for number in numbers])))
+                    return decoder(target, pair)(
+                        await send(request(target, pair, [rows[number] for number in numbers]))
+                    )
 
             return ask
 

@@ -97,7 +97,7 @@ def _parity(plain: dict[str, Any]) -> Parity:
 
 
 def _percentiles(plain: dict[str, float]) -> dict[float, float]:
-    return {float(percentile): ms for percentile, ms in plain.items()}
+    return {float(percentile) if "." in percentile else int(percentile): ms for percentile, ms in plain.items()}
 
 
 def _ratio(plain: dict[str, float | None]) -> Ratio:

@@ -10,7 +10,9 @@ from typing import Any
 
 from tritonclient.utils import InferenceServerException
 
+from dualpath.compare.connection import Headers
 from dualpath.errors import UserError
+from dualpath.inference.served import engines
 from dualpath.readability.contract import BERT
 from dualpath.repository import folders
 from dualpath.repository.facts import Facts
@@ -33,15 +35,17 @@ class Server:
     Attributes:
         own: whether it was started for the run.
         precision: of its BERT, where that is known.
+        headers: that go with each request.
     """
 
     url: str
     own: TritonServer | None = None
     precision: str | None = None
+    headers: Headers = ()
     client: Any = field(init=False)
 
     def __post_init__(self) -> None:
-        self.client = connect(self.url)
+        self.client = connect(self.url, dict(self.headers))
 
     def close(self) -> None:
         """Close the connection; the server stays."""
@@ -57,6 +61,11 @@ class Server:
             return str(error).rstrip(".")
         except InferenceServerException as error:
             return f"no answer from {self.url}: {error.message()}"
+
+    def engines(self) -> dict[str, str]:
+        """Return what computes for the stand-ins, by "engine of MODEL:VERSION"; empty for somebody else's server."""
+        found = engines(self.own.metrics_url) if self.own else {}
+        return {f"engine of {model}": engine for model, engine in found.items()}
 
     def describe(self) -> str:
         """Return its name, version and address.

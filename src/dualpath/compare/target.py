@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +25,7 @@ class Target:
         version: "" leaves the choice to the server.
         max_batch_size: 0 where its tensors have no batch dimension.
         optional: inputs that a request may leave out.
+        decoupled: whether a request may have any number of responses.
     """
 
     model: str
@@ -33,6 +34,7 @@ class Target:
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     optional: frozenset[str] = frozenset()
+    decoupled: bool = False
 
     @property
     def name(self) -> str:
@@ -48,6 +50,7 @@ class Pair:
         notes: name what is left out.
         optional: inputs that a request to either may leave out.
         watched: outputs that are asked for without being compared.
+        streams: whether one is decoupled, so that both are asked over streams.
     """
 
     inputs: tuple[Tensor, ...]
@@ -56,6 +59,7 @@ class Pair:
     notes: tuple[str, ...] = ()
     optional: frozenset[str] = frozenset()
     watched: tuple[str, ...] = ()
+    streams: bool = False
 
     def without(self, ignored: Sequence[str]) -> Pair:
         """Leave out these outputs.
@@ -98,7 +102,7 @@ def read(client: grpcclient.InferenceServerClient, name: str) -> Target:
     Args:
         name: `model` or `model:version`.
     Raises:
-        UserError: the server does not serve it, or not so that one request gets one answer.
+        UserError: the server does not serve it, or it keeps state between requests.
     """
     model, version = split(name)
     try:
@@ -107,10 +111,8 @@ def read(client: grpcclient.InferenceServerClient, name: str) -> Target:
         config = client.get_model_config(model, version, as_json=True, client_timeout=TIMEOUT_S)["config"]
     except InferenceServerException as error:
         raise UserError(f"{name}: expected a model of the server, got: {error.message()}. {_served(client)}") from None
-    if config.get("model_transaction_policy", {}).get("decoupled"):
-        raise UserError(f"{name}: expected a model that answers a request once, got a decoupled one. Name another.")
-    if "sequence_batching" in config:
-        raise UserError(f"{name}: expected a model without state, got one with sequence batching. Name another.")
+    if keeper := _keeps_state(client, model, config):
+        raise UserError(f"{name}: expected a model without state, got sequence batching in {keeper}. Name another.")
     return Target(
         model,
         version,
@@ -118,7 +120,19 @@ def read(client: grpcclient.InferenceServerClient, name: str) -> Target:
         _tensors(config.get("input", ())),
         _tensors(config.get("output", ())),
         frozenset(tensor["name"] for tensor in config.get("input", ()) if tensor.get("optional")),
+        bool(config.get("model_transaction_policy", {}).get("decoupled")),
     )
+
+
+def _keeps_state(client: grpcclient.InferenceServerClient, model: str, config: Mapping[str, Any]) -> str | None:
+    """Return which model has sequence batching, this one or a step of it."""
+    if "sequence_batching" in config:
+        return model
+    for step in config.get("ensemble_scheduling", {}).get("step", ()):
+        of_step = client.get_model_config(step["model_name"], as_json=True, client_timeout=TIMEOUT_S)["config"]
+        if keeper := _keeps_state(client, step["model_name"], of_step):
+            return keeper
+    return None
 
 
 def pair(a: Target, b: Target) -> Pair:
@@ -144,7 +158,14 @@ def pair(a: Target, b: Target) -> Pair:
             f"{_names(b.outputs)} of {b.name}. Name two models with an output in common."
         )
     max_batch_size = min(a.max_batch_size or 1, b.max_batch_size or 1)
-    return Pair(inputs, tuple(outputs), max_batch_size, tuple(notes), a.optional & b.optional)
+    return Pair(
+        inputs,
+        tuple(outputs),
+        max_batch_size,
+        tuple(notes),
+        a.optional & b.optional,
+        streams=a.decoupled or b.decoupled,
+    )
 
 
 def _common_inputs(a: Target, b: Target, notes: list[str]) -> tuple[Tensor, ...]:

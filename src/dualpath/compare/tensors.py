@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tritonclient.grpc as grpcclient
-from tritonclient.utils import deserialize_bytes_tensor, triton_to_np_dtype
+from tritonclient.utils import deserialize_bytes_tensor
 
+from dualpath.compare.connection import NUMPY_DTYPES, from_bytes
 from dualpath.readability.contract import Tensor
 
 
@@ -28,8 +29,19 @@ def wire_dtype(tensor: Tensor) -> str:
 def infer_input(tensor: Tensor, array: npt.NDArray[Any]) -> grpcclient.InferInput:
     """Make a request's input of an array as `from_values` gives it, with whatever dimensions it has."""
     made = grpcclient.InferInput(tensor.name, list(array.shape), wire_dtype(tensor))
+    if tensor.dtype == "TYPE_BF16":  # of which tritonclient's versions want different arrays
+        bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
+        nearest = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+        made._raw_content = np.where(np.isnan(array), 0x7FC0, nearest).astype("<u2").tobytes()
+        return made
     made.set_data_from_numpy(array)
     return made
+
+
+def numpy_dtype(tensor: Tensor) -> np.dtype[Any]:
+    """Return the type of a tensor's arrays: object of texts, float32 of BF16."""
+    wire = wire_dtype(tensor)
+    return np.dtype({"BYTES": "O", "BF16": "f4"}.get(wire) or NUMPY_DTYPES[wire])
 
 
 def from_values(values: Any, tensor: Tensor, shape: Sequence[int] | None = None) -> npt.NDArray[Any]:
@@ -45,7 +57,7 @@ def from_values(values: Any, tensor: Tensor, shape: Sequence[int] | None = None)
     if nested is None or not nested:
         raise BadValue(f"expected a list of values, got {values!r:.40}")
     flat = _flatten(values, len(nested))
-    dtype = np.dtype(triton_to_np_dtype(wire_dtype(tensor)))
+    dtype = numpy_dtype(tensor)
     array = np.empty(len(flat), dtype)
     for index, value in enumerate(flat):
         array[index] = _element(value, dtype)
@@ -63,10 +75,8 @@ def from_base64(text: str, tensor: Tensor, shape: Sequence[int] | None = None) -
     except ValueError as error:
         raise BadValue(f"expected Base64, got: {error}") from None
     try:
-        if wire_dtype(tensor) == "BYTES":
-            array = deserialize_bytes_tensor(raw)
-        else:
-            array = np.frombuffer(raw, triton_to_np_dtype(wire_dtype(tensor)))
+        wire = wire_dtype(tensor)
+        array = deserialize_bytes_tensor(raw) if wire == "BYTES" else from_bytes(wire, raw)
     except (struct.error, ValueError):
         raise BadValue(f"expected Base64 of whole {wire_dtype(tensor)} elements, got {len(raw)} bytes") from None
     return _reshape(array, tensor, shape)

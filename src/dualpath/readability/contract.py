@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dualpath.inference.precision import TOLERANCES as TOLERANCES
+
 MAX_BATCH_SIZE = 512
 
 MAX_TOKENS = 512
@@ -18,17 +20,8 @@ BUCKETS: tuple[int, ...] = (*range(32, 320, 16), *range(320, MAX_TOKENS + 1, 32)
 
 N_FEATURES = 207
 
-CHUNK_ROWS = 4
+CHUNK_ROWS = 2
 """Rows that BERT takes at a time: the stand-in backend's `STAND_IN_CHUNK_ROWS`, and the reference's."""
-
-TOLERANCES = {"float32": 2e-5, "bfloat16": 2e-2, "float16": 5e-3}
-"""Largest difference between two scores of the same excerpt, by the precision BERT was built with.
-
-One row moves by up to 3.6e-6 (float32) with the rows it shares a batch with, by 1.7e-6 with padding, by 9.1e-6
-with the number of threads: matrix kernels sum in another order. In bfloat16 each of these is up to 7e-3.
-float16 rounds eight times finer than bfloat16: up to 2.5e-4 where bfloat16 moved by 1.7e-3 (24 excerpts, a CPU), and
-5e-3 leaves room for a GPU's kernels, which were not measured.
-"""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from dualpath import inference
 from dualpath.extras import needs
 from dualpath.readability.combine import Scores, combine
 from dualpath.readability.contract import BERT, CHUNK_ROWS, FOREST
@@ -17,8 +18,10 @@ from dualpath.readability.tokens import TokenEncoder, pad
 from dualpath.repository.folders import newest
 
 with needs("models"):
-    import torch
     import treelite
+
+
+BERT_INPUTS = [inference.Input("int64", (-1, -1))] * 2
 
 
 class Reference:
@@ -26,16 +29,18 @@ class Reference:
 
     Args:
         model_repository: holds what `dualpath build` wrote; the newest version of each model counts.
-        threads: torch threads, for the whole process. BERT's scores are bitwise those of a server whose instances have
-            as many.
+        threads: that BERT computes with. By torch, its scores are bitwise those of a server whose instances have as
+            many; by OpenVINO those of any.
         chunk_rows: rows that BERT takes at a time.
+        engine: that runs BERT, one of `inference.ENGINES`.
     """
 
-    def __init__(self, model_repository: Path, threads: int = 1, chunk_rows: int = CHUNK_ROWS) -> None:
+    def __init__(
+        self, model_repository: Path, threads: int = 1, chunk_rows: int = CHUNK_ROWS, engine: str = "auto"
+    ) -> None:
         bert, forest = (newest(model_repository / model.name) for model in (BERT, FOREST))
-        torch.set_num_threads(threads)
         self._chunk_rows = chunk_rows
-        self._bert = torch.jit.load(bert / "model.pt", map_location="cpu").eval()
+        self._bert = inference.load(bert / "model.pt", BERT_INPUTS, engine, threads=threads)
         self._tokens = TokenEncoder(bert / "tokenizer.json")
         self._forest = treelite.Model.deserialize(forest / "checkpoint.tl")
         self._features = FeatureCounter(WordLists.load(forest / "word_lists.json"))
@@ -48,10 +53,15 @@ class Reference:
 
     def bert(self, excerpts: Sequence[bytes]) -> Scores:
         """Score with BERT alone, all rows padded to one length: float32 [rows]."""
-        input_ids, attention_mask = map(torch.from_numpy, pad(self._tokens.encode(excerpts)))
-        chunks = zip(input_ids.split(self._chunk_rows), attention_mask.split(self._chunk_rows), strict=True)
-        with torch.inference_mode():
-            return np.asarray(torch.cat([self._bert(*chunk) for chunk in chunks])[:, 0])
+        arrays = pad(self._tokens.encode(excerpts))
+        starts = range(0, len(excerpts), self._chunk_rows)
+        chunks = [[array[start : start + self._chunk_rows] for array in arrays] for start in starts]
+        return np.concatenate([self._bert.run(chunk)[0] for chunk in chunks])[:, 0]
+
+    @property
+    def engine(self) -> str:
+        """What runs BERT, such as "OpenVINO 2026.4.1 in float32"."""
+        return self._bert.engine
 
     def forest(self, excerpts: Sequence[bytes]) -> Scores:
         """Score with the forest alone: float32 [rows]."""

@@ -64,18 +64,18 @@ def read_key(path: Path) -> str:
     return key
 
 
-def default_file(port: int) -> Path:
-    """Return the file of the key of the server at a gRPC port of this machine."""
-    return _folder() / f"{port}.key"
+def default_file(port: int, what: str = "key") -> Path:
+    """Return the file of the key (or `what` else) of the server at a gRPC port of this machine."""
+    return _folder() / f"{port}.{what}"
 
 
-class KeyFile:
-    """A file with a key that only its user can read, there while a server is; `close` removes it.
+class OwnFile:
+    """A line in a file that only its user can read, there while a server is; `close` removes it.
 
     The file is locked as long as this process lives, so that one left behind can be told.
     """
 
-    def __init__(self, path: Path, key: str) -> None:
+    def __init__(self, path: Path, line: str) -> None:
         import fcntl  # Windows has none, nor a server that needs it
 
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ class KeyFile:
         self._descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with suppress(OSError):  # a file system without locks
             fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-        os.write(self._descriptor, f"{key}\n".encode())
+        os.write(self._descriptor, f"{line}\n".encode())
         new.replace(path)
 
     def close(self) -> None:
@@ -109,13 +109,28 @@ def key_for(url: str) -> str | None:
     """
     if named := os.environ.get(KEY_FILE_VARIABLE):
         return read_key(Path(named))
+    path = _file_for(url, "key")
+    try:
+        return read_key(path) if path else None
+    except UserError:
+        return None
+
+
+def health_for(url: str) -> str | None:
+    """Return the address of the health endpoint of the server at a gRPC address of this machine, if it has one."""
+    path = _file_for(url, "health")
+    return path.read_text(encoding="ascii").strip() if path else None
+
+
+def _file_for(url: str, what: str) -> Path | None:
+    """Return the file of a living server at a gRPC address of this machine."""
     host, _, port = url.rpartition(":")
     if not hasattr(os, "getuid") or not port.isdecimal() or not _is_here(host.strip("[]")):
         return None
-    path = default_file(int(port))
+    path = default_file(int(port), what)
     try:
-        return None if _is_stale(path) else read_key(path)
-    except (UserError, OSError):
+        return None if _is_stale(path) else path
+    except OSError:
         return None
 
 

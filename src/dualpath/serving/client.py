@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ssl
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,30 +23,47 @@ TLS = "grpcs://"
 """How an address of a gRPC port with TLS begins. Authorities beside the system's: GRPC_DEFAULT_SSL_ROOTS_FILE_PATH."""
 
 
-class _WithKey:
-    """A client's plugin that adds the server's key to every request."""
+class _WithHeaders:
+    """A client's plugin that adds headers to every request, such as the server's key."""
 
-    def __init__(self, key: str) -> None:
-        self._key = key
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self._headers = headers
 
     def __call__(self, request: Any) -> None:
-        request.headers = {**(request.headers or {}), access.GRPC_HEADER: self._key}
+        request.headers = {**(request.headers or {}), **self._headers}
 
 
-def open_client(url: str) -> grpcclient.InferenceServerClient:
+def open_client(
+    url: str, headers: Mapping[str, str] | None = None, certificate: Path | None = None
+) -> grpcclient.InferenceServerClient:
     """Return a client of a gRPC address, with the server's key if this user has it. It does not connect yet.
 
     Args:
         url: such as "localhost:8001", or "grpcs://scores.example.org:8001" for TLS.
+        certificate: trust the server with this certificate (PEM), by whatever name it is reached.
     """
-    address = url.removeprefix(TLS)
-    client = grpcclient.InferenceServerClient(address, ssl=url.startswith(TLS))
+    address, options = url.removeprefix(TLS), {}
+    if certificate is not None:
+        options = {"root_certificates": str(certificate), "channel_args": _named_as(certificate)}
+    client = grpcclient.InferenceServerClient(address, ssl=url.startswith(TLS), **options)
     if (key := access.key_for(address)) is not None:
-        client.register_plugin(_WithKey(key))
+        headers = {access.GRPC_HEADER: key, **(headers or {})}
+    if headers:
+        client.register_plugin(_WithHeaders(headers))
     return client
 
 
-def connect(url: str) -> grpcclient.InferenceServerClient:
+def _named_as(certificate: Path) -> list[tuple[str, Any]]:
+    """Return the channel's options by which a server passes for one of the names in its certificate."""
+    # The standard library reads a certificate from a file by this function alone.
+    facts: Any = ssl._ssl._test_decode_cert(str(certificate))  # type: ignore[attr-defined]
+    names = [name for kind, name in facts.get("subjectAltName", ()) if kind == "DNS"]
+    names += [value for part in facts.get("subject", ()) for key, value in part if key == "commonName"]
+    unlimited = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+    return [("grpc.ssl_target_name_override", name.replace("*", "any")) for name in names[:1]] + unlimited
+
+
+def connect(url: str, headers: Mapping[str, str] | None = None) -> grpcclient.InferenceServerClient:
     """Return a client of the server at a gRPC address, which must be alive.
 
     Raises:
@@ -54,7 +73,7 @@ def connect(url: str) -> grpcclient.InferenceServerClient:
         raise UserError(
             f"--url: expected HOST:PORT of a Triton server's gRPC, got {url!r}. Write it like localhost:8001."
         )
-    client = open_client(url)
+    client = open_client(url, headers)
     try:
         alive = client.is_server_live(client_timeout=5)
     except InferenceServerException as error:

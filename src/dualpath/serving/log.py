@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -82,8 +83,10 @@ def _unquote(message: str) -> str | None:
 class LogFollower:
     """Read a growing log file, record by record."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, from_end: bool = False) -> None:
         self._file = path.open("rb")
+        if from_end:
+            self._file.seek(0, os.SEEK_END)
         self._tail = b""
         self._lines: list[str] = []
 

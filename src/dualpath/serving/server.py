@@ -12,15 +12,15 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from dualpath.repository import folders, releases
-from dualpath.serving import access, environment, installation, log, preflight, supervise
-from dualpath.serving.client import TLS, connect
+from dualpath.serving import access, environment, installation, known_faults, log, preflight, supervise
+from dualpath.serving.client import TLS, open_client
 from dualpath.serving.installation import Installation
 from dualpath.serving.pins import Pins
 from dualpath.serving.reload import ReloadFailed
@@ -62,6 +62,9 @@ class TritonServer:
         model_repository: folder of models; all are served.
         host: name or IPv4 address to listen on.
         http_port: 0 means any free port; so with `grpc_port` and `metrics_port`.
+        more_ports: by option, such as {"--health-port": 0}: checked and chosen with the server's own ports, for
+            what stands beside it.
+        http_on_loopback: listen for HTTP there alone, whatever `host` is.
         config_name: serve `configs/<config_name>.pbtxt` of each model with instances.
         server: "auto", "embedded", or the path of a tritonserver binary.
         log_path: where Triton's output goes; by default a temporary file, which is kept only if something failed.
@@ -75,6 +78,7 @@ class TritonServer:
     Attributes:
         pid: of the Triton process, once started.
         address: IPv4 address that it listens on, once started.
+        more_ports: those that were chosen, once started.
         shm_prefix: how the names of its regions in /dev/shm begin, once started.
         key_file: where commands on this machine find the key, once started.
         key_shows: whether other users of this machine can read the key among Triton's arguments, once started.
@@ -90,6 +94,8 @@ class TritonServer:
         http_port: int = 8000,
         grpc_port: int = 8001,
         metrics_port: int = 8002,
+        more_ports: Mapping[str, int] | None = None,
+        http_on_loopback: bool = False,
         config_name: str | None = None,
         server: str = "auto",
         log_path: Path | None = None,
@@ -109,9 +115,11 @@ class TritonServer:
         self.key_file: Path | None = None
         self.key_shows = False
         self._tls = tls
-        self._written: access.KeyFile | None = None
+        self._written: access.OwnFile | None = None
         self.log_path = log_path.absolute() if log_path else None
         self._ports = {"--http-port": http_port, "--grpc-port": grpc_port, "--metrics-port": metrics_port}
+        self.more_ports = dict(more_ports or {})
+        self._http_on_loopback = http_on_loopback
         self._config_name = config_name
         self._server = server
         self._keep_log = log_path is not None
@@ -124,7 +132,7 @@ class TritonServer:
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._log: log.LogFollower | None = None
         self._records: deque[log.Record] = deque(maxlen=500)
-        self._failed = False
+        self._failed = self._restarted = False
 
     def __enter__(self) -> Self:
         self.start()
@@ -132,6 +140,11 @@ class TritonServer:
 
     def __exit__(self, *exception: object) -> None:
         self.stop()
+
+    @property
+    def certificate(self) -> Path | None:
+        """The file of the gRPC endpoint's certificate, with TLS."""
+        return self._tls[0] if self._tls else None
 
     @property
     def http_url(self) -> str:
@@ -150,7 +163,11 @@ class TritonServer:
 
     def _url(self, option: str) -> str:
         # A server on all addresses is reached through the loopback.
-        return f"{'127.0.0.1' if self.address == '0.0.0.0' else self.address}:{self._ports[option]}"
+        address = self._address_of(option)
+        return f"{'127.0.0.1' if address == '0.0.0.0' else address}:{self._ports[option]}"
+
+    def _address_of(self, option: str) -> str:
+        return "127.0.0.1" if self._http_on_loopback and option == "--http-port" else self.address
 
     def start(self) -> None:
         """Start the server and return when every model is ready.
@@ -166,8 +183,12 @@ class TritonServer:
         environment.check_attached(models, self._config_name, found.stub)
         preflight.check_config_name(models, self._config_name)
         preflight.check_devices(models, self._config_name, found)
+        known_faults.check_configs(models, self._config_name, known_faults.release_of(found))
         self.address = preflight.resolve(self.host)
-        self._ports = preflight.check_ports(self.address, self._ports)
+        more = {} if self._restarted else self.more_ports
+        chosen = preflight.check_ports(self.address, self._ports | more)
+        self._ports = {option: chosen[option] for option in self._ports}
+        self.more_ports = {option: chosen[option] for option in more} or self.more_ports
         try:
             # Nobody publishes a version while Triton looks which there are.
             with releases.locked(self.model_repository):
@@ -175,11 +196,11 @@ class TritonServer:
                 pins = Pins.of(models, self._config_name)
                 at_once = [model.name for model in models if model.name not in pins.ensembles]
                 self._spawn(found, at_once if pins.ensembles else ["*"])
-                self._written = access.KeyFile(access.default_file(self._ports["--grpc-port"]), self.key)
+                self._written = access.OwnFile(access.default_file(self._ports["--grpc-port"]), self.key)
                 self.key_file = self._written.path
                 self._await_ready(at_once)
                 if pins.ensembles:
-                    with closing(connect(self.grpc_url)) as client:
+                    with closing(open_client(self.grpc_url, certificate=self.certificate)) as client:
                         pins.load(client)
         except ReloadFailed as error:
             self.stop()
@@ -208,11 +229,25 @@ class TritonServer:
             with suppress(OSError):
                 region.chmod(0o600)
 
-    def stop(self) -> None:
-        """Stop the server and return when nothing of it is left. Does nothing when it is not running."""
+    def restart(self) -> None:
+        """Kill the server, in whatever state it is, and start it on the same ports with the same key.
+
+        Raises: as `start`.
+        """
+        self.stop(at_once=True)
+        self._restarted = True
+        self._records.clear()
+        self.start()
+
+    def stop(self, at_once: bool = False) -> None:
+        """Stop the server and return when nothing of it is left. Does nothing when it is not running.
+
+        Args:
+            at_once: leave requests in flight unanswered; their connections are closed.
+        """
         if self._supervisor is not None:
             # Closing its stdin would do, were it not that a fork of this process may hold the pipe open too.
-            self._supervisor.communicate(b"stop")
+            self._supervisor.communicate(b"k" if at_once else b"stop")
             self._supervisor = None
         if self._written is not None:
             self._written.close()
@@ -223,7 +258,7 @@ class TritonServer:
         if self._log is not None:
             self._log.close()
             self._log = None
-            if self.log_path and not self._keep_log and not self._failed:
+            if self.log_path and not self._keep_log and not self._failed and not at_once:
                 self.log_path.unlink(missing_ok=True)
         self.ready = False
 
@@ -241,7 +276,7 @@ class TritonServer:
             str(found.binary),
             f"--model-repository={self.model_repository}",
             f"--backend-directory={backends}",
-            *(f"{option.replace('port', 'address')}={self.address}" for option in self._ports),
+            *(f"{option.replace('port', 'address')}={self._address_of(option)}" for option in self._ports),
             *(f"{option}={port}" for option, port in self._ports.items()),
             # Explicit, so that a model can be unloaded and loaded again while the server runs.
             "--model-control-mode=explicit",
@@ -258,8 +293,8 @@ class TritonServer:
             *self._extra_args,
         ]
         hidden = {f"{supervise.HIDDEN}{i}": argument for i, argument in enumerate(access.arguments(self.key))}
-        with self.log_path.open("wb") as output:
-            self._log = log.LogFollower(self.log_path)
+        with self.log_path.open("ab" if self._restarted else "wb") as output:
+            self._log = log.LogFollower(self.log_path, from_end=self._restarted)
             self._supervisor = subprocess.Popen(
                 [
                     sys.executable,

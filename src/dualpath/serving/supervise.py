@@ -6,8 +6,9 @@ never end, and shared memory.
 Usage: python -I supervise.py GRACE_S SCRATCH SHM_PREFIX COMMAND...
 
 The first line on stdout is the command's pid. The command writes to stderr. Anything on stdin, its end included, stops
-the command: SIGTERM, GRACE_S seconds, SIGKILL. Then its process group, /dev/shm/SHM_PREFIX* and the folder SCRATCH are
-removed. The exit status is the command's, or 128 and the signal that ended it.
+the command: SIGTERM, GRACE_S seconds, SIGKILL; "k" leaves out the first two. Then its process group,
+/dev/shm/SHM_PREFIX* and the folder SCRATCH are removed. The exit status is the command's, or 128 and the signal that
+ended it.
 
 An argument that is the name of an environment variable DUALPATH_ARGUMENT_* stands for its value, which other users of
 the machine cannot read in /proc/PID/cmdline, nor the command's children in their environment.
@@ -50,7 +51,8 @@ def main(grace_s: float, scratch: Path, shm_prefix: str, command: list[str]) -> 
             readable, _, _ = select.select([sys.stdin, wakeup], [], [])
             if sys.stdin in readable or signal.SIGCHLD not in os.read(wakeup, 1):
                 break
-        status = _stop(server, grace_s)
+        at_once = bool(select.select([sys.stdin], [], [], 0)[0]) and os.read(sys.stdin.fileno(), 1) == b"k"
+        status = _stop(server, 0 if at_once else grace_s)
     finally:
         for region in Path("/dev/shm").glob(f"{shm_prefix}*"):
             region.unlink(missing_ok=True)
@@ -135,7 +137,7 @@ def _put_hidden(pid: int) -> None:
 
 def _stop(server: subprocess.Popen[bytes], grace_s: float) -> int:
     deadline = time.monotonic() + grace_s
-    if not _ended(server.pid):
+    if grace_s and not _ended(server.pid):
         server.send_signal(signal.SIGTERM)
     while not _ended(server.pid) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -16,7 +16,7 @@ from pathlib import Path
 from dualpath import __version__
 from dualpath.errors import UserError
 from dualpath.extras import needs
-from dualpath.readability.contract import BERT, FOREST
+from dualpath.readability.contract import BERT, FOREST, MAX_BATCH_SIZE
 from dualpath.repository.facts import Facts, digests
 from dualpath.repository.folders import newest
 from dualpath.repository.publishing import check_target, publish
@@ -107,6 +107,25 @@ def build(
             path, seconds = newest(model_repository / model) / name, elapsed_s.get((model, name))
             artifacts.append(Artifact(model, path, path.stat().st_size, seconds or 0.0, up_to_date=seconds is None))
     return artifacts
+
+
+def build_openvino(model_repository: Path) -> Artifact:
+    """Write the newest BERT for Triton's C++ `openvino` backend, into a folder beside the model repository.
+
+    Raises:
+        EngineError: OpenVINO is not installed or cannot run this model.
+    """
+    from dualpath.inference.export import export
+    from dualpath.inference.model import Input
+
+    start = time.perf_counter()
+    repository = model_repository.resolve()
+    folder = repository.with_name(f"{repository.name}.openvino") / BERT.name
+    inputs = {tensor.name: Input("int64", (-1, *tensor.dims)) for tensor in BERT.inputs}
+    model = newest(model_repository / BERT.name) / "model.pt"
+    path = export(model, folder, inputs, BERT.outputs[0].name, MAX_BATCH_SIZE)
+    n_bytes = path.stat().st_size + path.with_suffix(".bin").stat().st_size
+    return Artifact(BERT.name, path, n_bytes, time.perf_counter() - start, up_to_date=False)
 
 
 def _stays(version: Path, recipe: Recipe) -> str | None:

@@ -4,37 +4,38 @@ Like the C++ one it maps inputs and outputs by `NAME__index`, takes tensors in a
 accepts a tensor or a tuple of tensors as the answer, and concatenates the requests of one `execute`. Unlike it: no GPU,
 no torch.compile models, and of its parameters only those below; the others are refused by name.
 
-`STAND_IN_CHUNK_ROWS` is the stand-in's own (the C++ backend ignores it): long batches run in chunks of that many rows,
-whose activations stay in the processor's cache.
+Two parameters are the stand-in's own; the C++ backend ignores them. `STAND_IN_ENGINE` is `auto` (the default),
+`openvino` or `torch`: what computes. OpenVINO is not used unless it gives torch's answers within the tolerance.
+`INFERENCE_MODE` and `INTER_OP_THREAD_COUNT` change nothing: nothing here computes gradients or forks.
+`STAND_IN_CHUNK_ROWS`: long batches run in chunks of that many rows, whose activations stay in the processor's cache.
+
+The model lies once in a process that all instances share (`dualpath.inference.service`): an instance is only a place
+in the queue.
 """
 
-import os
+import numpy as np
 
 from dualpath import bls
-from dualpath.extras import needs
-
-with needs("models"):
-    import torch
-
-NICENESS = 10
+from dualpath.bls.triton import pb_utils
+from dualpath.inference import ENGINES, Input
+from dualpath.inference.client import Shared
+from dualpath.inference.served import METRIC
 
 DTYPES = {
-    "TYPE_BOOL": torch.bool,
-    "TYPE_UINT8": torch.uint8,
-    "TYPE_INT8": torch.int8,
-    "TYPE_INT16": torch.int16,
-    "TYPE_INT32": torch.int32,
-    "TYPE_INT64": torch.int64,
-    "TYPE_FP16": torch.float16,
-    "TYPE_FP32": torch.float32,
-    "TYPE_FP64": torch.float64,
+    "TYPE_BOOL": np.bool_,
+    "TYPE_UINT8": np.uint8,
+    "TYPE_INT8": np.int8,
+    "TYPE_INT16": np.int16,
+    "TYPE_INT32": np.int32,
+    "TYPE_INT64": np.int64,
+    "TYPE_FP16": np.float16,
+    "TYPE_FP32": np.float32,
+    "TYPE_FP64": np.float64,
 }
 
 
 class TritonPythonModel:
     def initialize(self, args):
-        # Long computations yield the cores to the steps that take a millisecond; alone they get all the same.
-        os.nice(NICENESS)
         config = bls.ModelConfig(args)
         config.refuse_gpu("The stand-in for the pytorch backend runs on the CPU; use a server with the C++ backend.")
         config.refuse_parameters_except(
@@ -42,23 +43,34 @@ class TritonPythonModel:
             "INTER_OP_THREAD_COUNT",
             "INFERENCE_MODE",
             "STAND_IN_CHUNK_ROWS",
+            "STAND_IN_ENGINE",
             why="the stand-in for the pytorch backend",
         )
-        if "INTRA_OP_THREAD_COUNT" in config.parameters:
-            torch.set_num_threads(config.integer("INTRA_OP_THREAD_COUNT", 1))
-        if "INTER_OP_THREAD_COUNT" in config.parameters:
-            torch.set_num_interop_threads(config.integer("INTER_OP_THREAD_COUNT", 1))
-        self.inference_mode = config.boolean("INFERENCE_MODE", True)
-        self.chunk_rows = config.integer("STAND_IN_CHUNK_ROWS", config.raw["max_batch_size"] or 1)
-        self.inputs = self.positions(config, config.inputs)
-        self.outputs = self.positions(config, config.outputs)
-        self.name = config.name
-        self.model = torch.jit.load(config.artifact("model.pt"), map_location="cpu").eval()
+        config.boolean("INFERENCE_MODE", True)
+        config.integer("INTER_OP_THREAD_COUNT", 1)
+        self.inputs, inputs = self.positions(config, config.inputs)
+        self.outputs, outputs = self.positions(config, config.outputs)
+        self.model = Shared(
+            config.artifact("model.pt"),
+            inputs,
+            n_outputs=len(outputs),
+            engine=config.choice("STAND_IN_ENGINE", ENGINES).default,
+            threads=config.integer("INTRA_OP_THREAD_COUNT", 1),
+            chunk_rows=config.integer("STAND_IN_CHUNK_ROWS", config.raw["max_batch_size"] or 1),
+            name=config.name,
+        )
+        because = f": {self.model.reason}" if self.model.reason else ""
+        pb_utils.Logger.log_info(f"{config.name}: served by {self.model.engine}{because}.")
+        labels = {"model": config.name, "version": str(config.version), "engine": self.model.engine}
+        gauge = pb_utils.MetricFamily.GAUGE
+        self.family = pb_utils.MetricFamily(name=METRIC, description="What computes for a stand-in", kind=gauge)
+        self.metric = self.family.Metric(labels=labels)
+        self.metric.set(1)
 
     @staticmethod
     def positions(config, tensors):
-        """Return the tensors' names in the order of their `__index`."""
-        names = {}
+        """Return the tensors' names in the order of their `__index`, and what they are."""
+        named = {}
         for tensor in tensors:
             stem, _, index = tensor["name"].rpartition("__")
             if not stem or not index.isdecimal():
@@ -68,25 +80,20 @@ class TritonPythonModel:
                     f"{config.name}.{tensor['name']}: {tensor['data_type']} cannot be exchanged with TorchScript; "
                     f"expected one of {', '.join(DTYPES)}."
                 )
-            names[int(index)] = tensor["name"]
-        if sorted(names) != list(range(len(tensors))):
-            raise bls.ConfigError(f"{config.name}: expected indices from __0 without a gap, got {sorted(names)}.")
-        return [names[index] for index in sorted(names)]
+            named[int(index)] = tensor
+        if sorted(named) != list(range(len(tensors))):
+            raise bls.ConfigError(f"{config.name}: expected indices from __0 without a gap, got {sorted(named)}.")
+        ordered = [named[index] for index in sorted(named)]
+        rows = [-1] if config.raw["max_batch_size"] else []
+        return [tensor["name"] for tensor in ordered], [
+            Input(np.dtype(DTYPES[tensor["data_type"]]).name, (*rows, *map(int, tensor["dims"]))) for tensor in ordered
+        ]
 
     def execute(self, requests):
         return bls.answer_merged(requests, self.forward)
 
     def forward(self, inputs):
-        tensors = [torch.from_numpy(inputs[name]) for name in self.inputs]
-        with torch.inference_mode(self.inference_mode), torch.no_grad():
-            chunks = [self.run(chunk) for chunk in zip(*(t.split(self.chunk_rows) for t in tensors), strict=True)]
-        return {
-            name: torch.cat(parts).numpy() for name, parts in zip(self.outputs, zip(*chunks, strict=True), strict=True)
-        }
+        return dict(zip(self.outputs, self.model.run([inputs[name] for name in self.inputs]), strict=True))
 
-    def run(self, inputs):
-        answer = self.model(*inputs)
-        answer = answer if isinstance(answer, tuple) else (answer,)
-        if len(answer) != len(self.outputs) or not all(isinstance(part, torch.Tensor) for part in answer):
-            raise TypeError(f"{self.name}: expected {len(self.outputs)} tensors from the model, got {answer!r:.80}.")
-        return answer
+    def finalize(self):
+        self.model.close()

@@ -105,14 +105,17 @@ class Usage:
         try:
             if self._server:
                 yield self._server, True
-                for child in self._server.children():
+                for child in self._server.children(recursive=True):
                     yield child, True
         except psutil.Error:  # the server has ended
             return
 
 
 def _name(process: psutil.Process) -> str:
-    """Return a stub's model instance, or what the process calls itself."""
+    """Return a stub's model instance, the model that its stand-in computes, or what the process calls itself."""
     name = process.name()
-    instances = [argument for argument in process.cmdline() if _INSTANCE.fullmatch(argument)]
+    arguments = process.cmdline()
+    if "dualpath.inference.service" in arguments:
+        return f"{arguments[-1]}, engine"
+    instances = [argument for argument in arguments if _INSTANCE.fullmatch(argument)]
     return instances[-1] if "stub" in name and instances else name

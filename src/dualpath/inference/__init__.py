@@ -1,0 +1,8 @@
+"""Run TorchScript models on the CPU, by the fastest engine that gives their answers: OpenVINO or torch.
+
+`load` decides, for everything in the project that only infers. `service` shares one loaded model between processes.
+"""
+
+from dualpath.inference.model import ENGINES, EngineError, Input, Model, load
+
+__all__ = ["ENGINES", "EngineError", "Input", "Model", "load"]

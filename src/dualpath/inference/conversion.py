@@ -1,0 +1,162 @@
+"""TorchScript files converted to OpenVINO's format, each once: what was found is kept in the user's cache.
+
+Converting needs torch, and comparing with torch needs both engines: they do it in a process that ends, so that a server
+never holds that memory. Cached is the converted model; compiling it takes half a second.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from dualpath.inference import openvino_model
+from dualpath.inference.model import Input
+
+FINDING, MODEL = "finding.json", "model.xml"
+KEPT = 8
+"""Models that the cache keeps, those used last."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What converting a model found.
+
+    Attributes:
+        precision: that the model computes in: "float32" or "bfloat16".
+        reason: why OpenVINO cannot run the model or must not; None if it can.
+        slower: that torch was the faster one here; None if it was not.
+        largest_difference: between the two engines' answers to the sample, over the size of the answers.
+        ms: by engine, what a call of the sample's largest size took.
+    """
+
+    precision: str = ""
+    reason: str | None = None
+    slower: str | None = None
+    largest_difference: float | None = None
+    ms: dict[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class Converted(Finding):
+    """A finding and the converted model."""
+
+    model: Path = Path()
+
+
+def convert(path: Path, inputs: Sequence[Input], n_outputs: int = 1) -> Converted:
+    """Convert a TorchScript file and compare the answers, or take from the cache what was found before.
+
+    Args:
+        inputs: the model's, in their order.
+    """
+    if reason := _unsupported(inputs, n_outputs):
+        return Converted(reason=reason)
+    folder = cache_folder() / _key(path, inputs)
+    with _alone(folder.with_suffix(".lock")):
+        if not (folder / FINDING).is_file():
+            _convert(path, inputs, folder)
+            _tidy(folder.parent)
+        os.utime(folder)
+        finding = json.loads((folder / FINDING).read_text(encoding="utf-8"))
+    return Converted(**finding, model=folder / MODEL)
+
+
+def cache_folder() -> Path:
+    """Return the folder of converted models: DUALPATH_CACHE, the user's cache, or else a temporary one."""
+    named = os.environ.get("DUALPATH_CACHE")
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    for folder in (Path(named) if named else Path(home) / "dualpath", private_folder()):
+        with suppress(OSError):
+            (folder / "engines").mkdir(parents=True, exist_ok=True)
+            if os.access(folder / "engines", os.W_OK | os.X_OK):
+                return folder / "engines"
+    raise OSError(f"{folder}: expected a folder to write to, got one that cannot be written. Set DUALPATH_CACHE.")
+
+
+def private_folder() -> Path:
+    """Return a folder for temporary files that this user alone can reach.
+
+    Raises:
+        PermissionError: somebody else has made it.
+    """
+    folder = Path(tempfile.gettempdir()) / f"dualpath-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    status = folder.lstat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise PermissionError(f"{folder}: expected a folder of this user alone, got one of others. Set TMPDIR.")
+    return folder
+
+
+def _unsupported(inputs: Sequence[Input], n_outputs: int) -> str | None:
+    """Say what the conversion does not take."""
+    for number, tensor in enumerate(inputs):
+        if tensor.dtype not in ("int32", "int64", "float32"):
+            return f"input {number} is {tensor.dtype}"
+    return None if n_outputs == 1 else f"it has {n_outputs} outputs"
+
+
+def _key(path: Path, inputs: Sequence[Input]) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    here = [openvino_model.version(), _torch(), _processor(), _code()]
+    return hashlib.sha256(json.dumps([digest, *inputs, *here]).encode()).hexdigest()[:32]
+
+
+def _torch() -> str:
+    with suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version("torch")
+    return "not installed"
+
+
+def _code() -> str:
+    """Tell this way of converting and comparing from others."""
+    return hashlib.sha256((Path(__file__).parent / "convert.py").read_bytes()).hexdigest()
+
+
+@functools.cache
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _convert(path: Path, inputs: Sequence[Input], folder: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as name:
+        order = json.dumps({"path": str(path.resolve()), "inputs": inputs, "folder": name})
+        command = [sys.executable, "-W", "ignore", "-m", "dualpath.inference.convert"]
+        ended = subprocess.run(command, input=order, text=True, capture_output=True)
+        finding = Path(name) / FINDING
+        if not finding.is_file():  # a converter may crash, and torch may fail to load the file
+            said = (ended.stderr.strip().splitlines() or [f"it ended with {ended.returncode}"])[-1]
+            write(Finding(reason=f"its conversion failed: {said:.200}"), Path(name))
+        shutil.copytree(name, folder, dirs_exist_ok=True)
+
+
+def write(finding: Finding, folder: Path) -> None:
+    """Write a finding into a folder."""
+    (folder / FINDING).write_text(json.dumps(asdict(finding)) + "\n", encoding="utf-8")
+
+
+def _tidy(folder: Path) -> None:
+    """Remove all but the models used last."""
+    models = sorted((path for path in folder.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
+    for old in models[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,82 @@
+"""Load a TorchScript file into this process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy.typing as npt
+
+from dualpath.errors import UserError
+
+ENGINES = ("auto", "openvino", "torch")
+"""`auto` is the faster one of those that can run the model."""
+
+Array = npt.NDArray[Any]
+
+
+class EngineError(UserError):
+    """No engine can run the model."""
+
+
+class Input(NamedTuple):
+    """An input of a model: NumPy's name of its dtype, and its shape with -1 for what varies, the rows included."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class Model(Protocol):
+    """A loaded model. Any thread may run it; more calls at a time than it has streams wait for one another.
+
+    Attributes:
+        engine: what runs it, for people: "OpenVINO 2026.4.1 in float32".
+        reason: why it is not OpenVINO although that was possible; None if it is, or was not asked for.
+        is_exact: whether a row's answer is the same to the last bit, whatever rows and padding stand beside it, and
+            whatever number of threads computes it.
+    """
+
+    engine: str
+    reason: str | None
+    is_exact: bool
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        """Return the model's outputs: arrays of their own."""
+
+
+def load(
+    path: Path,
+    inputs: Sequence[Input],
+    engine: str = "auto",
+    *,
+    threads: int = 1,
+    streams: int = 1,
+    n_outputs: int = 1,
+) -> Model:
+    """Load a TorchScript file.
+
+    Args:
+        inputs: the model's, in their order.
+        engine: one of ENGINES. `openvino` too gives way to torch where it cannot run the model: see `Model.reason`.
+        threads: that compute one call.
+        streams: calls that run at a time.
+        n_outputs: tensors that the model answers with.
+    Raises:
+        EngineError: no such engine, neither OpenVINO nor torch is installed, or the file cannot be loaded.
+    """
+    if engine not in ENGINES:
+        raise EngineError(f"engine: expected {', '.join(ENGINES[:-1])} or {ENGINES[-1]}, got {engine!r}.")
+    reason = None
+    if engine != "torch":
+        from dualpath.inference import conversion, openvino_model
+
+        reason = openvino_model.missing()
+        if reason is None:
+            converted = conversion.convert(path, inputs, n_outputs)
+            reason = converted.reason or (converted.slower if engine == "auto" else None)
+            if reason is None:
+                return openvino_model.OpenVinoModel(converted.model, converted.precision, threads, streams)
+    from dualpath.inference.torch_model import TorchModel
+
+    return TorchModel(path, reason, threads, n_outputs)

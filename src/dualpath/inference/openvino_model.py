@@ -1,0 +1,82 @@
+"""A converted model by OpenVINO; the one place that imports it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from queue import SimpleQueue
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from dualpath.inference.model import Array
+
+HINTS = {"float32": "f32", "bfloat16": "bf16"}
+"""Precisions that OpenVINO computes in on a CPU, by their names there."""
+
+
+def openvino() -> ModuleType:
+    """Import OpenVINO, without its usage statistics.
+
+    Its converter sends them to a server of Google's if the package `openvino-telemetry` can be imported, and does
+    without if not.
+    """
+    if "openvino" not in sys.modules:
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # `import` raises ImportError for it
+    ov = importlib.import_module("openvino")
+    # Its binding (2026.4) looks NumPy up at the first array. Two threads that do so together block each other for ever.
+    _ = ov.Tensor(np.zeros(1, np.float32)).data
+    return ov
+
+
+def missing() -> str | None:
+    """Say that OpenVINO is not installed; None if it is."""
+    try:
+        version()
+    except importlib.metadata.PackageNotFoundError:
+        return "OpenVINO is not installed"
+    return None
+
+
+def version() -> str:
+    """Return OpenVINO's version, without importing it."""
+    return importlib.metadata.version("openvino")
+
+
+class OpenVinoModel:
+    """See `Model`."""
+
+    reason: str | None = None
+    is_exact = True
+
+    def __init__(self, path: Path, precision: str, threads: int = 1, streams: int = 1) -> None:
+        ov = openvino()
+        self.engine = f"OpenVINO {version()} in {precision}"
+        compiled = ov.Core().compile_model(
+            str(path),
+            "CPU",
+            {
+                # By default a processor that has bfloat16 computes float32 models in it.
+                "INFERENCE_PRECISION_HINT": HINTS[precision],
+                "NUM_STREAMS": streams,
+                "INFERENCE_NUM_THREADS": threads * streams,
+                # Other processes want the cores too: a thread that may not leave its core waits for them.
+                "ENABLE_CPU_PINNING": False,
+            },
+        )
+        self._n_outputs = len(compiled.outputs)
+        self._idle: SimpleQueue[Any] = SimpleQueue()
+        for _ in range(streams):
+            self._idle.put(compiled.create_infer_request())
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        request = self._idle.get()
+        try:
+            answers = request.infer(list(inputs))
+            return [answers[index].copy() for index in range(self._n_outputs)]
+        finally:
+            self._idle.put(request)

@@ -1,0 +1,33 @@
+"""What a server's stand-ins compute with, from its metrics: a Triton model cannot be asked about itself."""
+
+from __future__ import annotations
+
+import re
+import urllib.request
+
+METRIC = "stand_in_engine"
+"""A gauge of 1 with the labels model, version and engine."""
+TIMEOUT_S = 2.0
+
+_LINE = re.compile(rf"^{METRIC}\{{(.*)\}} 1$", re.MULTILINE)
+_LABEL = re.compile(r'(\w+)="([^"]*)"')
+
+
+def engines(metrics_url: str) -> dict[str, str]:
+    """Return the engine of each model that a stand-in serves, by `model:version`; empty if nothing answers there."""
+    # The server is reached directly, whatever proxy the environment names.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(metrics_url, timeout=TIMEOUT_S) as answer:
+            return parse(answer.read().decode())
+    except (OSError, ValueError):
+        return {}
+
+
+def parse(text: str) -> dict[str, str]:
+    """Parse the text of Triton's metrics.
+
+    'stand_in_engine{engine="torch 2.13.0",model="m",version="1"} 1' -> {"m:1": "torch 2.13.0"}
+    """
+    found = [dict(_LABEL.findall(line[1])) for line in _LINE.finditer(text)]
+    return {f"{labels['model']}:{labels['version']}": labels["engine"] for labels in found}

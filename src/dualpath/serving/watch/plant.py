@@ -1,0 +1,172 @@
+"""A running server, as the watchdog sees and mends it.
+
+What Triton 2.51 does, by measurement: `load` alone leaves a model whose process has ended as it is; `unload` and `load`
+give it new processes, and take the ensembles on it down and up. An unload waits for the model's requests, and for ever
+for those that a killed process had; a load does not wait for it. Their callers are failed within a second, but those of
+a Python model that answers by senders, as `orchestrator` does, wait for ever: only a restart fails them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from dualpath.errors import UserError
+from dualpath.extras import needs
+from dualpath.repository import releases
+from dualpath.serving.client import open_client
+from dualpath.serving.server import ServerFailed, TritonServer
+from dualpath.serving.watch import processes
+from dualpath.serving.watch.canary import Canaries, Canary
+from dualpath.serving.watch.processes import Stub
+from dualpath.serving.watch.watchdog import MendFailed
+
+with needs("cli"):
+    from google.protobuf import json_format
+    from tritonclient.utils import InferenceServerException
+
+UNLOAD_S = 2.0
+"""How long the requests of a broken model may take to end."""
+LOAD_S = 60.0
+CALL_S = 2.0
+POLL_S = 0.05
+
+
+class ServedPlant:
+    """A `TritonServer` that this process has started.
+
+    Args:
+        triton: the server, started.
+
+    Attributes:
+        models: those that it serves, by name.
+    """
+
+    def __init__(self, triton: TritonServer) -> None:
+        self._triton = triton
+        self._connect()
+
+    def _connect(self) -> None:
+        self._client = open_client(self._triton.grpc_url, certificate=self._triton.certificate)
+        self._canaries = Canaries(self._client, time.monotonic)
+        self.models = sorted(self._ready())
+
+    def close(self) -> None:
+        """Close the connection; the server stays."""
+        self._client.close()
+
+    def death(self) -> str | None:
+        """Say why the server ended, or None while it runs. Passes its log on."""
+        try:
+            self._triton.wait(0)
+        except ServerFailed as error:
+            return str(error).rstrip(".")
+        return None
+
+    def stubs(self) -> list[Stub]:
+        """Return the living processes of its models."""
+        return processes.stubs(self._triton.pid)
+
+    def server_stopped(self) -> bool:
+        """Tell whether a signal holds the server itself."""
+        return processes.is_stopped(self._triton.pid)
+
+    def expected(self, model: str) -> int:
+        """Return how many processes the ready versions of a model must have."""
+        with suppress(InferenceServerException):
+            n_versions = len(self._ready().get(model, ()))
+            groups = self._client.get_model_config(model, client_timeout=CALL_S).config.instance_group
+            return n_versions * sum(int(group.count) * max(1, len(group.gpus)) for group in groups)
+        return 0
+
+    def canaries(self) -> Mapping[str, Canary]:
+        """Return each model's canary."""
+        return self._canaries.states
+
+    def ask(self) -> None:
+        """Send each model's next canary."""
+        self._triton.close_shared_memory()
+        for model in self.models:
+            self._canaries.send(model)
+
+    def answered(self, model: str) -> int:
+        """Return how many requests the model has answered; an error counts."""
+        try:
+            found = self._client.get_inference_statistics(model, client_timeout=CALL_S).model_stats
+        except InferenceServerException:
+            return 0
+        return sum(it.inference_stats.success.count + it.inference_stats.fail.count for it in found)
+
+    def replace(self, model: str) -> None:
+        """Put new processes in the place of a model's, of the versions that are served.
+
+        Raises:
+            MendFailed: requests of the model do not end, or it cannot be loaded.
+        """
+        with releases.locked(self._triton.model_repository):
+            self._replace(model)
+        processes.sweep_shm(self._triton.pid, self._triton.shm_prefix)
+        self._triton.close_shared_memory()
+
+    def _replace(self, model: str) -> None:
+        before = [stub for stub in self.stubs() if stub.model == model]
+        for stub in before:
+            if stub.stopped:  # resumed after a second, it would end the server
+                processes.end(stub)
+        try:
+            served = self._ready()
+            config = self._config(model, served.get(model, set()))
+            self._client.unload_model(model, client_timeout=CALL_S)
+            if config.backend == "python":
+                self._await_unloaded(model)
+            as_json = json_format.MessageToJson(config, preserving_proto_field_name=True)
+            self._client.load_model(model, config=as_json, client_timeout=LOAD_S)
+            self._bring_back(served)
+        except InferenceServerException as error:
+            raise MendFailed(" ".join(str(error.message()).split())) from None
+        for stub in before:  # Triton forgets the others of a model of which one has ended
+            processes.end(stub)
+
+    def restart(self) -> None:
+        """Start the server anew.
+
+        Raises:
+            MendFailed: it does not start.
+        """
+        self.close()
+        try:
+            self._triton.restart()
+            self._connect()
+        except (ServerFailed, UserError, InferenceServerException) as error:
+            raise MendFailed(str(error)) from None
+
+    def _await_unloaded(self, model: str) -> None:
+        deadline = time.monotonic() + UNLOAD_S
+        while self._ready("READY", "UNLOADING").get(model):
+            if time.monotonic() > deadline:
+                raise MendFailed(f"its requests do not end within {UNLOAD_S:g} s of its unloading")
+            time.sleep(POLL_S)
+
+    def _bring_back(self, served: Mapping[str, set[int]]) -> None:
+        """Load the models that came down with another, by what they were loaded with."""
+        deadline = time.monotonic() + UNLOAD_S
+        while missing := sorted(served.keys() - self._ready().keys()):
+            if time.monotonic() > deadline:
+                raise MendFailed(f"{', '.join(missing)} did not come back with it")
+            time.sleep(POLL_S)
+
+    def _config(self, model: str, versions: set[int]) -> Any:
+        """Return the config that a model is served by, for these versions alone."""
+        config: Any = self._client.get_model_config(model, client_timeout=CALL_S).config
+        config.ClearField("runtime")  # Triton's own
+        config.version_policy.specific.versions[:] = sorted(versions)
+        return config
+
+    def _ready(self, *states: str) -> dict[str, set[int]]:
+        found: dict[str, set[int]] = {}
+        for entry in self._client.get_model_repository_index(client_timeout=CALL_S).models:
+            if entry.state in (states or ("READY",)):
+                found.setdefault(entry.name, set()).add(int(entry.version))
+        return found

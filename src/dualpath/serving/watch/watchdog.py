@@ -1,0 +1,228 @@
+"""Decide what is dead or hangs, and have it replaced.
+
+What is watched and what can be done stand behind `Plant`, so that the decisions can be tested without a server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from dualpath.serving.watch.canary import Canary
+from dualpath.serving.watch.processes import Stub
+
+STOPPED_S = 1.0
+"""How long a signal may hold a process before it is replaced."""
+HANG_S = 10.0
+"""How long a canary may wait while its model answers nobody."""
+CANARY_S = 3.0
+"""How often each model is asked."""
+SCORED_S = 3 * CANARY_S
+"""How old a score may be to count as just made."""
+ESCALATE = 3
+"""Replacements of a model within `MEMORY_S` before the whole server is restarted in its place."""
+MEMORY_S = 300.0
+"""How long a restart counts for the back-off."""
+LONGEST_DELAY_S = 60.0
+SERVER = "server"
+"""The name of the server among the models in `restarts`."""
+
+
+class MendFailed(Exception):
+    """A model could not be replaced. The message says why."""
+
+
+class Plant(Protocol):
+    """A server as the watchdog sees it."""
+
+    def death(self) -> str | None:
+        """Say why the server ended, or None while it runs."""
+
+    def stubs(self) -> list[Stub]:
+        """Return the living processes of its models."""
+
+    def server_stopped(self) -> bool:
+        """Tell whether a signal holds the server itself."""
+
+    def expected(self, model: str) -> int:
+        """Return how many processes a model must have: none while it is loaded or unloaded."""
+
+    def canaries(self) -> Mapping[str, Canary]:
+        """Return each model's canary."""
+
+    def ask(self) -> None:
+        """Send each model's next canary."""
+
+    def answered(self, model: str) -> int:
+        """Return how many requests the model has answered; an error counts."""
+
+    def replace(self, model: str) -> None:
+        """Put new processes in the place of a model's. Raises MendFailed."""
+
+    def restart(self) -> None:
+        """Start the server anew, whatever state it is in. Raises MendFailed."""
+
+
+@dataclass
+class Incident:
+    """The last fault of a model or of the server."""
+
+    what: str
+    at: float
+
+
+@dataclass
+class Record:
+    """What has been mended so far.
+
+    Attributes:
+        restarts: by model, or SERVER.
+        last: the last fault, by the same.
+    """
+
+    restarts: dict[str, int] = field(default_factory=dict)
+    last: dict[str, Incident] = field(default_factory=dict)
+
+
+class Watchdog:
+    """Looks at a server, several times a second, by `step`.
+
+    Args:
+        plant: the server.
+        scorers: the models whose scores make the server ready.
+        clock: seconds.
+        report: gets one line for each fault and each mending.
+    """
+
+    def __init__(
+        self, plant: Plant, scorers: tuple[str, ...], clock: Callable[[], float], report: Callable[[str], None]
+    ) -> None:
+        self._plant, self._scorers, self._clock, self._report = plant, scorers, clock, report
+        self.record = Record()
+        self._known: set[Stub] = set()
+        self._stopped: dict[int, float] = {}
+        self._waits: dict[str, tuple[float, int]] = {}
+        self._mended: dict[str, list[float]] = {}
+        self._asked = -float("inf")
+        self._delayed: tuple[str, float] | None = None
+
+    def step(self) -> None:
+        """Look once; mend what is broken. Returns when it is mended, or its next attempt is due later."""
+        now = self._clock()
+        if (reason := self._plant.death()) is not None:
+            self._restart(reason)
+            return
+        if self._delayed is not None:
+            self._restart(self._delayed[0])
+            return
+        if now - self._asked >= CANARY_S:
+            self._asked = now
+            self._plant.ask()
+        if self._held(now, 0, self._plant.server_stopped()):
+            self._restart("the server is stopped by a signal")
+            return
+        for model, what in self._faults(now).items():
+            self._mend(model, what)
+
+    def names(self) -> list[str]:
+        """Name the server and the models that are watched."""
+        return [SERVER, *sorted(self._plant.canaries())]
+
+    def unready(self) -> str | None:
+        """Say why no load balancer should send requests here, or None: both scorers have just made a score."""
+        now = self._clock()
+        states = self._plant.canaries()
+        for model in self._scorers:
+            state = states.get(model)
+            if state is None or now - state.scored > SCORED_S:
+                return f"{model}: no score for {SCORED_S:g} s" + (f": {state.error}" if state and state.error else "")
+        return None
+
+    def _faults(self, now: float) -> dict[str, str]:
+        stubs = self._plant.stubs()
+        faults = {}
+        for model in {stub.model for stub in self._known - set(stubs)}:
+            n_living, n_expected = sum(stub.model == model for stub in stubs), self._plant.expected(model)
+            if n_living < n_expected:
+                faults[model] = f"{n_expected - n_living} of {n_expected} processes ended"
+        for stub in stubs:
+            if self._held(now, stub.pid, stub.stopped):
+                faults.setdefault(stub.model, f"process {stub.pid} is stopped by a signal")
+        if not faults:
+            self._known = set(stubs)
+            faults = self._hanging(now)
+        return faults
+
+    def _held(self, now: float, pid: int, stopped: bool) -> bool:
+        """Tell whether a process has been stopped for too long."""
+        if not stopped:
+            self._stopped.pop(pid, None)
+            return False
+        return now - self._stopped.setdefault(pid, now) >= STOPPED_S
+
+    def _hanging(self, now: float) -> dict[str, str]:
+        """Find models whose canary waits while they answer nobody: one that is only overloaded answers others."""
+        faults = {}
+        for model, canary in self._plant.canaries().items():
+            if not canary.pending or now - canary.sent < HANG_S / 2:
+                self._waits.pop(model, None)
+                continue
+            n_answered = self._plant.answered(model)
+            since, before = self._waits.setdefault(model, (now, n_answered))
+            if n_answered != before:
+                self._waits[model] = now, n_answered
+            elif now - since >= HANG_S / 2:
+                faults[model] = f"no answer to anybody for {now - since:.0f} s"
+        return faults
+
+    def _mend(self, model: str, what: str) -> None:
+        if len(self._recent(model)) >= ESCALATE:
+            self._restart(f"{model}: {what}, again after {ESCALATE} replacements")
+            return
+        self._note(model, what)
+        self._report(f"{model}: {what}; replacing it")
+        began = self._clock()
+        try:
+            self._plant.replace(model)
+        except MendFailed as error:
+            self._restart(f"{model}: {error}")
+            return
+        self._forget()
+        self._report(f"{model}: replaced within {self._clock() - began:.1f} s")
+
+    def _restart(self, what: str) -> None:
+        now = self._clock()
+        if self._delayed is None:
+            n_recent = len(self._recent(SERVER))
+            delay_s = min(LONGEST_DELAY_S, 2.0**n_recent) if n_recent > 1 else 0.0
+            self._note(SERVER, what)
+            self._report(f"server: {what}; starting it anew" + (f" in {delay_s:g} s" if delay_s else ""))
+            self._delayed = what, now + delay_s
+        if now < self._delayed[1]:
+            return
+        self._delayed = None
+        try:
+            self._plant.restart()
+        except MendFailed as error:
+            self._report(f"server: not started: {error}")
+            return
+        self._forget()
+        self._report(f"server: serving again after {self._clock() - now:.1f} s")
+
+    def _note(self, name: str, what: str) -> None:
+        now = self._clock()
+        self._mended.setdefault(name, []).append(now)
+        self.record.restarts[name] = self.record.restarts.get(name, 0) + 1
+        self.record.last[name] = Incident(what, now)
+
+    def _recent(self, name: str) -> list[float]:
+        recent = [at for at in self._mended.get(name, ()) if self._clock() - at < MEMORY_S]
+        self._mended[name] = recent
+        return recent
+
+    def _forget(self) -> None:
+        self._known = set(self._plant.stubs())
+        self._stopped.clear()
+        self._waits.clear()
+        self._asked = -float("inf")

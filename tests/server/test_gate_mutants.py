@@ -1,0 +1,37 @@
+"""The comparison as a gate, on some of the variants that tests/prove_gate.py tries all of."""
+
+import pytest
+
+from mutants.build import HARMLESS, WRONG
+from prove_gate import expected, served
+
+NAMES = [
+    "rows_reversed",
+    "last_request_wrong_under_concurrency",
+    "batches_over_8_wrong",
+    "stale_embedding_every_tenth_request",
+    "nan_for_minus_zero",
+    "space_after_a_text",
+    "two_instances",
+    "outputs_in_another_order",
+    "rows_permuted_and_restored",
+    "computed_in_float64",
+]
+
+
+@pytest.fixture(scope="module")
+def compare():
+    with served(NAMES) as compare:
+        yield compare
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gate_fails_a_wrong_variant_and_no_harmless_one(compare, name):
+    code, said = compare(name)
+    assert code == expected(name), said
+
+
+def test_variants_are_many_and_each_is_of_one_kind():
+    assert len(WRONG) >= 40
+    assert len(HARMLESS) >= 40
+    assert not set(WRONG) & set(HARMLESS)

@@ -1,0 +1,349 @@
+"""Which engine runs a TorchScript model, what it answers, and how instances share it."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from dualpath import inference
+from dualpath.inference import Input, conversion, export, openvino_model, served
+from dualpath.inference.client import Shared
+from dualpath.inference.service import TwoWays
+from dualpath.readability.contract import TOLERANCES
+from dualpath.repository.facts import Facts
+from dualpath.repository.folders import newest
+from prove_engines import largest_difference
+
+FLOATS, WHOLE = Input("float32", (-1, 4)), Input("int64", (-1, -1))
+
+
+class Sum(torch.nn.Module):
+    def forward(self, a: torch.Tensor):
+        return (a * 2.0 + 1.0).sum(1, keepdim=True)
+
+
+class Large(torch.nn.Module):
+    """Needs 64 bits, of which OpenVINO's CPU plugin keeps 32: it answers something else."""
+
+    def forward(self, a: torch.Tensor):
+        return ((a + 1) * 3_000_000_000 // 1_000_000_000).to(torch.float32).sum(1, keepdim=True)
+
+
+class Unknown(torch.nn.Module):
+    """An operation that OpenVINO does not know."""
+
+    def forward(self, a: torch.Tensor):
+        return torch.linalg.lstsq(a.unsqueeze(-1), a[:, :, None]).solution[:, 0]
+
+
+class Half(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(4, 1, dtype=torch.float16)
+
+    def forward(self, a: torch.Tensor):
+        return self.layer(a.to(torch.float16)).to(torch.float32)
+
+
+class Two(torch.nn.Module):
+    def forward(self, a: torch.Tensor):
+        return a, a * 2.0
+
+
+class Doubled(torch.nn.Module):
+    def forward(self, a: torch.Tensor):
+        return a * 2.0
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("DUALPATH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def saved(tmp_path):
+    def save(module):
+        with torch.no_grad():
+            torch.jit.save(torch.jit.freeze(torch.jit.script(module.eval())), tmp_path / "model.pt")
+        return tmp_path / "model.pt"
+
+    return save
+
+
+def test_openvino_gives_torchs_answers_and_the_second_load_converts_nothing(saved, cache, monkeypatch):
+    path = saved(Sum())
+    rows = np.arange(8, dtype=np.float32).reshape(2, 4)
+    expected = (rows * 2 + 1).sum(1, keepdims=True)
+    model = inference.load(path, [FLOATS], "openvino")
+    assert model.engine.startswith("OpenVINO")
+    assert model.engine.endswith("in float32")
+    assert model.reason is None
+    np.testing.assert_array_equal(model.run([rows])[0], expected)
+    monkeypatch.setattr(conversion.subprocess, "run", lambda *_, **__: pytest.fail("converted again"))
+    np.testing.assert_array_equal(inference.load(path, [FLOATS], "openvino").run([rows])[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("module", "tensor", "options", "reason"),
+    [
+        (Unknown(), FLOATS, {}, "OpenVINO cannot"),
+        (Large(), WHOLE, {}, "OpenVINO's answers differ from torch's by"),
+        (Half(), FLOATS, {}, "it computes in float16"),
+        (Doubled(), Input("float64", (-1, 4)), {}, "input 0 is float64"),
+        (Two(), FLOATS, {"n_outputs": 2}, "it has 2 outputs"),
+    ],
+)
+def test_torch_runs_what_openvino_cannot_run_or_runs_wrongly(saved, module, tensor, options, reason):
+    path = saved(module)
+    model = inference.load(path, [tensor], "openvino", **options)
+    assert model.engine.startswith("torch")
+    assert model.reason.startswith(reason), model.reason
+    rows = np.arange(1, 9).reshape(2, 4).astype(tensor.dtype)
+    expected = torch.jit.load(str(path))(torch.from_numpy(rows))
+    expected = expected if isinstance(expected, tuple) else (expected,)
+    for got, right in zip(model.run([rows]), expected, strict=True):
+        np.testing.assert_array_equal(got, right.detach().numpy())
+
+
+def test_torch_serves_if_openvino_is_not_installed_or_not_asked_for(saved, monkeypatch):
+    path = saved(Sum())
+    assert inference.load(path, [FLOATS], "torch").reason is None
+    monkeypatch.setattr(openvino_model, "missing", lambda: "OpenVINO is not installed")
+    model = inference.load(path, [FLOATS])
+    assert (model.engine.split()[0], model.reason) == ("torch", "OpenVINO is not installed")
+
+
+def test_a_crash_of_the_converter_is_a_reason_for_torch(saved, monkeypatch):
+    crash = subprocess.CompletedProcess([], -11, "", "")
+    monkeypatch.setattr(conversion.subprocess, "run", lambda *_, **__: crash)
+    assert inference.load(saved(Sum()), [FLOATS]).reason == "its conversion failed: it ended with -11"
+
+
+@pytest.mark.parametrize(("engine", "message"), [("tensorrt", "expected auto, openvino or torch, got 'tensorrt'")])
+def test_an_unknown_engine_is_refused(saved, engine, message):
+    with pytest.raises(inference.EngineError, match=message):
+        inference.load(saved(Sum()), [FLOATS], engine)
+
+
+def test_a_file_that_is_no_model_is_refused_by_name(tmp_path):
+    (tmp_path / "model.pt").write_bytes(b"no model")
+    with pytest.raises(inference.EngineError, match=r"model\.pt: expected a TorchScript model"):
+        inference.load(tmp_path / "model.pt", [FLOATS])
+
+
+NO_CONNECTION = """
+import os, sys
+def hook(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto"):
+        with open(os.environ["CONNECTIONS"], "a") as file:
+            print(event, arguments, file=file)
+sys.addaudithook(hook)
+"""
+
+
+def test_openvino_is_told_nothing_to_send_home(saved, cache, tmp_path):
+    path = saved(Sum())
+    (tmp_path / "sitecustomize.py").write_text(NO_CONNECTION)
+    environment = {
+        **{name: value for name, value in os.environ.items() if name not in ("CI", "TF_BUILD")},
+        "PYTHONPATH": str(tmp_path),
+        "CONNECTIONS": str(tmp_path / "connections"),
+        "HOME": str(tmp_path / "home"),
+    }
+    code = f"""
+import sys, time
+from pathlib import Path
+from dualpath import inference
+model = inference.load(Path({str(path)!r}), [inference.Input("float32", (-1, 4))], "openvino")
+assert model.engine.startswith("OpenVINO"), model.reason
+assert not sys.modules["openvino_telemetry"]
+time.sleep(1)
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=environment, check=True)
+    assert not (tmp_path / "connections").exists(), (tmp_path / "connections").read_text()
+    assert not (tmp_path / "home").exists()
+    # The hook does see connections.
+    attempt = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('127.0.0.1', 9))"
+    subprocess.run([sys.executable, "-c", attempt], env=environment, check=True)
+    assert "socket.connect" in (tmp_path / "connections").read_text()
+
+
+class Noted:
+    """A model that waits for a gate and notes how many rows each call had."""
+
+    is_exact = True
+
+    def __init__(self, is_open=True):
+        self.gate = threading.Event()
+        self.rows = []
+        if is_open:
+            self.gate.set()
+
+    def run(self, inputs):
+        self.rows.append(len(inputs[0]))
+        assert self.gate.wait(10)
+        return [inputs[0] * 10]
+
+
+def test_a_lone_row_gets_all_threads_and_many_rows_all_streams():
+    narrow, wide = Noted(), Noted()
+    ways = TwoWays(narrow, wide, streams=2, chunk_rows=4)
+    assert ways.run([np.array([[1]])])[0].tolist() == [[10]]
+    assert (narrow.rows, wide.rows) == ([], [1])
+    rows = np.arange(11)[:, None]
+    assert ways.run([rows])[0].tolist() == (rows * 10).tolist()
+    assert (sorted(narrow.rows), wide.rows) == ([3, 4, 4], [1])
+
+
+def test_a_call_beside_another_takes_a_stream_at_once_and_a_third_waits_its_turn():
+    narrow, wide = Noted(is_open=False), Noted(is_open=False)
+    ways = TwoWays(narrow, wide, streams=2, chunk_rows=4)
+    calls = [threading.Thread(target=ways.run, args=([np.array([[n]])],)) for n in range(3)]
+    for call in calls:
+        call.start()
+        time.sleep(0.1)
+    assert (len(wide.rows), len(narrow.rows)) == (1, 1)
+    narrow.gate.set()
+    calls[2].join(10)
+    assert len(narrow.rows) == 2
+    wide.gate.set()
+    for call in calls:
+        call.join(10)
+
+
+def test_torchs_chunks_do_not_depend_on_the_number_of_streams():
+    narrow = Noted()
+    narrow.is_exact = False
+    TwoWays(narrow, None, streams=2, chunk_rows=4).run([np.arange(6)[:, None]])
+    assert sorted(narrow.rows) == [2, 4]
+
+
+@pytest.fixture
+def name(request):
+    return f"model-of-{request.node.name}"
+
+
+@pytest.fixture
+def shared(saved, name):
+    instances = []
+
+    def make(engine="torch"):
+        path = instances[0]._path if instances else saved(Sum())
+        instances.append(Shared(path, [FLOATS], engine=engine, name=name))
+        return instances[-1]
+
+    yield make
+    for instance in instances:
+        instance.close()
+
+
+@pytest.fixture
+def service(name):
+    """Gives the process of this test's model."""
+
+    def find():
+        [found] = [p for p in psutil.Process().children() if name in p.cmdline()]
+        return found
+
+    return find
+
+
+def test_instances_share_a_process_which_a_kill_ends_and_the_next_call_starts_again(shared, service, name):
+    one, other = shared(), shared()
+    rows = np.ones((3, 4), np.float32)
+    assert one.engine == other.engine
+    for instance in (one, other):
+        assert instance.run([rows])[0].tolist() == [[12.0]] * 3
+    killed = service()
+    assert killed.nice() == psutil.Process().nice() + 10
+    killed.send_signal(signal.SIGINT)  # Ctrl-C is for the server
+    assert one.run([rows])[0].tolist() == [[12.0]] * 3
+    killed.kill()
+    killed.wait(10)
+    for instance in (one, other):
+        with pytest.raises(
+            RuntimeError, match=f"{name}: the process that computes ended. The next request starts it again"
+        ):
+            instance.run([rows])
+        assert instance.run([rows])[0].tolist() == [[12.0]] * 3
+    service()
+
+
+def test_the_process_ends_when_the_last_instance_has_left(shared, service):
+    instance = shared()
+    running = service()
+    instance.close()
+    assert running.wait(15) == 0
+
+
+def test_a_failing_call_is_an_error_and_the_next_one_works(shared, name):
+    instance = shared()
+    with pytest.raises(RuntimeError, match=f"{name}: "):
+        instance.run([np.ones((1, 4), np.float32).astype(object)])
+    assert instance.run([np.ones((1, 4), np.float32)])[0].tolist() == [[12.0]]
+
+
+def test_a_model_that_cannot_be_loaded_is_refused_with_its_reason(tmp_path):
+    (tmp_path / "model.pt").write_bytes(b"no model")
+    with pytest.raises(inference.EngineError, match="expected a TorchScript model"):
+        Shared(tmp_path / "model.pt", [FLOATS], engine="torch")
+
+
+def test_a_model_for_the_openvino_backend_has_the_names_of_its_config(saved, tmp_path):
+    from google.protobuf import text_format
+    from tritonclient.grpc import model_config_pb2
+
+    class Longest(torch.nn.Module):
+        def forward(self, ids: torch.Tensor, mask: torch.Tensor):
+            return (ids * mask).to(torch.float32).sum(1, keepdim=True)
+
+    inputs = {"INPUT__0": WHOLE, "INPUT__1": WHOLE}
+    path = export.export(saved(Longest()), tmp_path / "bert", inputs, "OUTPUT__0", 512)
+    config = text_format.Parse((tmp_path / "bert/config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+    assert (config.name, config.backend, config.max_batch_size) == ("bert", "openvino", 512)
+    compiled = openvino_model.openvino().Core().compile_model(str(path), "CPU")
+    arrays = {tensor.name: np.full((2, 3), 2, np.int64) for tensor in config.input}
+    assert compiled(arrays)[config.output[0].name].tolist() == [[12.0], [12.0]]
+
+
+def test_the_engine_that_serves_is_read_from_the_metrics():
+    line = 'stand_in_engine{engine="OpenVINO 2026.4.1 in float32",model="bert-large",version="2"} 1\n'
+    assert served.parse(f"# TYPE stand_in_engine gauge\n{line}nv_x 3\n") == {
+        "bert-large:2": "OpenVINO 2026.4.1 in float32"
+    }
+
+
+def test_openvino_scores_as_torch_does_within_the_tolerance(model_repository):
+    version = newest(model_repository / "bert-large")
+    tolerance = TOLERANCES[Facts.of(version).precision]
+    engine, difference = largest_difference(version / "model.pt", 12)
+    assert engine.startswith("OpenVINO")
+    assert 0 < difference <= tolerance
+
+
+TWO_AT_ONCE = """
+import faulthandler, sys, threading
+from pathlib import Path
+import numpy as np
+from dualpath import inference
+faulthandler.dump_traceback_later(20, exit=True)
+model = inference.load(Path(sys.argv[1]), [inference.Input("float32", (-1, 4))], "openvino", streams=2)
+sys.setswitchinterval(1e-6)
+threads = [threading.Thread(target=model.run, args=([np.ones((1, 4), np.float32)],)) for _ in range(2)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+
+
+def test_the_first_two_calls_of_a_process_may_come_at_once(saved):
+    path = saved(Sum())
+    for _ in range(4):  # without care every third process hangs
+        subprocess.run([sys.executable, "-W", "ignore", "-c", TWO_AT_ONCE, str(path)], check=True)

@@ -1,0 +1,193 @@
+"""What the watchdog sees and says: processes, canaries, and the health endpoint."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from google.protobuf import text_format
+from prometheus_client.parser import text_string_to_metric_families
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+from tritonclient.utils import InferenceServerException
+
+from dualpath.serving import preflight
+from dualpath.serving.watch import processes
+from dualpath.serving.watch.canary import Canaries, Canary, inputs
+from dualpath.serving.watch.endpoint import endpoint
+from dualpath.serving.watch.watchdog import Incident, Record
+
+SLEEPING = "import time; print('up', flush=True); time.sleep(300)"
+
+
+@pytest.fixture
+def stub():
+    """A child of this process that looks like an instance of a model."""
+    command = ["/x/triton_python_backend_stub", "-c", SLEEPING, "/models/bert-large/1/model.py", "bert-large_0_1"]
+    with subprocess.Popen(command, executable=sys.executable, stdout=subprocess.PIPE) as process:
+        assert process.stdout.read(2) == b"up"
+        yield process
+        process.kill()
+
+
+def own(pid):
+    return [found for found in processes.stubs(os.getpid()) if found.pid == pid]
+
+
+def until(condition):
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_stub_is_seen_with_its_model_until_it_ends_though_nobody_has_reaped_it(stub):
+    [found] = own(stub.pid)
+    assert (found.model, found.stopped) == ("bert-large", False)
+    os.kill(stub.pid, signal.SIGSTOP)
+    until(lambda: own(stub.pid)[0].stopped)
+    assert processes.is_stopped(stub.pid)
+    os.kill(stub.pid, signal.SIGKILL)
+    until(lambda: not own(stub.pid))
+
+
+def test_only_the_very_process_is_ended(stub):
+    [found] = own(stub.pid)
+    processes.end(processes.Stub(found.pid, found.started + 1, found.model, False))
+    assert own(stub.pid)
+    processes.end(found)
+    until(lambda: not own(stub.pid))
+
+
+def test_regions_that_nobody_maps_are_swept():
+    prefix = f"dualpath-test-{os.getpid()}-"
+    unused, mapped, others = (Path("/dev/shm") / name for name in (f"{prefix}a", f"{prefix}b", f"other-{prefix}"))
+    for region in (unused, mapped, others):
+        region.write_bytes(b"x" * 4096)
+    try:
+        kept = np.memmap(mapped)
+        assert processes.sweep_shm(os.getpid(), prefix) == 1
+        assert [region.exists() for region in (unused, mapped, others)] == [False, True, True]
+        del kept
+    finally:
+        for region in (unused, mapped, others):
+            region.unlink(missing_ok=True)
+
+
+CONFIG = """
+max_batch_size: 8
+input [
+  { name: "excerpt" data_type: TYPE_STRING dims: [ -1 ] },
+  { name: "ids" data_type: TYPE_INT64 dims: [ 3 ] },
+  { name: "weight" data_type: TYPE_FP32 dims: [ 1 ] },
+  { name: "more" data_type: TYPE_FP32 dims: [ 1 ] optional: true }
+]
+"""
+
+
+def test_a_canary_is_one_row_of_the_inputs_that_a_config_demands():
+    made = inputs(text_format.Parse(CONFIG, ModelConfig()))
+    assert [(item.name(), item.datatype(), item.shape()) for item in made] == [
+        ("excerpt", "BYTES", [1, 1]),
+        ("ids", "INT64", [1, 3]),
+        ("weight", "FP32", [1, 1]),
+    ]
+    [without_batch] = inputs(text_format.Parse('input [{name: "x" data_type: TYPE_BOOL dims: [2]}]', ModelConfig()))
+    assert (without_batch.datatype(), without_batch.shape()) == ("BOOL", [2])
+
+
+class Answer:
+    """A model's answer with one output."""
+
+    def __init__(self, *values):
+        self._array = np.array(values, np.float32)
+
+    def get_response(self):
+        return type("Response", (), {"outputs": [type("Output", (), {"name": "SCORE"})]})
+
+    def as_numpy(self, name):
+        return self._array
+
+
+class Client:
+    """A client that keeps the canaries until the test answers them."""
+
+    def __init__(self):
+        self.callbacks = []
+
+    def get_model_config(self, model, client_timeout):
+        return type("Answer", (), {"config": text_format.Parse(CONFIG, ModelConfig())})
+
+    def async_infer(self, model, inputs, callback, request_id, client_timeout):
+        self.callbacks.append(callback)
+
+
+@pytest.mark.parametrize(
+    ("result", "error", "answered", "scored"),
+    [
+        (Answer(0.5), None, True, True),
+        (Answer(np.nan), None, True, False),
+        (None, InferenceServerException("overloaded", "StatusCode.UNAVAILABLE"), True, False),
+        (None, InferenceServerException("late", "StatusCode.DEADLINE_EXCEEDED"), False, False),
+    ],
+)
+def test_a_canary_tells_an_answer_from_a_score_and_from_silence(result, error, answered, scored):
+    client, now = Client(), [10.0]
+    canaries = Canaries(client, lambda: now[0])
+    canaries.send("orchestrator")
+    canaries.send("orchestrator")  # the first is still on its way
+    [callback] = client.callbacks
+    assert canaries.states["orchestrator"].pending
+    now[0] = 11.0
+    callback(result, error)
+    state = canaries.states["orchestrator"]
+    assert (state.pending, state.answered == 11.0, state.scored == 11.0) == (False, answered, scored)
+    assert bool(state.error) is not scored
+
+
+class Dog:
+    """A watchdog that has mended BERT twice."""
+
+    reason = "orchestrator: no score for 9 s"
+    record = Record({"bert-large": 2}, {"bert-large": Incident("1 of 2 processes ended", time.monotonic())})
+
+    def unready(self):
+        return self.reason
+
+    def names(self):
+        return ["server", "bert-large"]
+
+
+def answer(url):
+    try:
+        with urllib.request.urlopen(url) as found:
+            return found.status, found.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_the_endpoint_tells_live_from_ready_and_counts_for_prometheus():
+    dog = Dog()
+    [port] = preflight.check_ports("127.0.0.1", {"--health-port": 0}).values()
+    at = f"http://127.0.0.1:{port}"
+    with endpoint(dog, "127.0.0.1", port):
+        assert answer(f"{at}/live") == (200, "live\n")
+        assert answer(f"{at}/ready") == (503, "orchestrator: no score for 9 s\n")
+        families = {it.name: it for it in text_string_to_metric_families(answer(f"{at}/metrics")[1])}
+        assert families["dualpath_ready"].samples[0].value == 0
+        restarts = {it.labels["model"]: it.value for it in families["dualpath_restarts"].samples}
+        assert restarts == {"server": 0, "bert-large": 2}
+        dog.reason = None
+        assert answer(f"{at}/ready") == (200, "ready\n")
+        assert answer(f"{at}/elsewhere")[0] == 404
+    with pytest.raises(OSError, match="refused"):
+        answer(f"{at}/live")
+
+
+def test_a_canary_that_was_never_answered_has_no_score():
+    assert Canary(1.0).scored == -np.inf
