@@ -141,7 +141,7 @@ def differences(client, ensemble, models, random, n_requests, parts):
     """
     found, n_answered, n_failed = [], 0, 0
     for turn in range(n_requests):
-        inputs = made_up(ensemble.model.message, random, n_rows=1 + turn % 4, leave_out=0.5)
+        inputs = made_up(ensemble.model.message, random, n_rows=int(random.choice([1, 1, 1, 2, 4])), leave_out=0.5)
         parameters = {"turn": turn}
         if turn % 3 == 2:
             parameters["fail"] = str(random.choice(parts))
