@@ -1,5 +1,7 @@
 """Requests that share a run: one call for all, each its own rows and errors; what was found out is not asked again."""
 
+import threading
+
 import fake_triton
 import numpy as np
 import pytest
@@ -321,6 +323,31 @@ def test_a_stream_that_fails_ends_with_its_error():
     first, last = request.answers
     assert first.arrays()["y"].tolist() == [[1]]
     assert error_of(last) == (TritonError.INTERNAL, "ValueError: a bug")
+
+
+def test_a_stream_whose_child_falls_silent_is_late_at_the_requests_timeout():
+    may_end = threading.Event()
+
+    def child(inputs):
+        yield {"y": inputs["x"]}
+        may_end.wait(PATIENCE_S)
+
+    fake_triton.CHILDREN["silent"] = child
+    silent = Child("silent", "y")
+
+    async def graph(request):
+        async for answer in silent.stream({"x": request.inputs["rows"]}):
+            yield {"y": answer}
+
+    request = asking(1, timeout_us=200_000)
+    with serving_a_stream(graph) as server:
+        server.execute(request).result(PATIENCE_S)
+        wait_for_the_end(request)
+        may_end.set()
+    first, last = request.answers
+    assert answered_values(first) == [1]
+    late = "silent: expected an answer within the request's timeout, got none."
+    assert error_of(last) == (TritonError.UNAVAILABLE, late)
 
 
 def serving_a_stream(graph):

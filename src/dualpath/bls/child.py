@@ -97,7 +97,14 @@ class Child:
             raise inline.Leave
         carried = Carried.by([run.request], self._forward) if run else Carried()
         answers = self._calls.stream(inputs, carried)
-        while (outputs := await in_thread(partial(next, answers, None))) is not None:
+        while True:
+            try:
+                async with asyncio.timeout_at(run.request.deadline if run else None):
+                    outputs = await in_thread(partial(next, answers, None))
+            except TimeoutError:
+                raise self._late() from None
+            if outputs is None:
+                return
             yield self._calls.given(outputs)
 
     async def _inline(self, run: Run, inputs: Mapping[str, Any]) -> Outputs:
