@@ -95,7 +95,7 @@ def test_models_with_other_inputs_are_refused(server):
     done = dualpath("compare", "ensemble_all", "bert-large", "--url", server.grpc_url)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(
-        "dualpath: expected models with the same inputs, got excerpt, BERT_WEIGHT of ensemble_all "
+        "dualpath: ensemble_all, bert-large: expected the same inputs, got excerpt, BERT_WEIGHT of ensemble_all "
     )
 
 

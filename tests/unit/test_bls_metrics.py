@@ -133,7 +133,7 @@ def test_a_failing_metric_costs_no_answer(monkeypatch):
     assert ("warn", "metrics could not be passed on: no metrics today") in fake_triton.LOGGED
 
 
-def test_a_loop_shows_its_rows_in_flight_and_the_time_of_each_request():
+def test_a_pipeline_shows_its_rows_in_flight_and_the_time_of_each_request():
     metrics = Metrics("m")
     seen = []
 

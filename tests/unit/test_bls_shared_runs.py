@@ -1,5 +1,7 @@
 """Requests that share a run: one call for all, each its own rows and errors; what was found out is not asked again."""
 
+import threading
+
 import fake_triton
 import numpy as np
 import pytest
@@ -129,6 +131,50 @@ def test_a_run_that_starts_again_asks_nothing_twice(gated, fast):
         assert answered_values(answer_to(request)) == [10, 12]
     assert (len(worked), fast.n_calls, gated.n_calls) == (2, 1, 1)
     assert sum(fake_triton.METRICS["bls_rows_total"].values()) == 2
+
+
+def test_a_run_that_starts_again_is_given_what_was_found_out_and_not_what_the_graph_made_of_it(gated, fast):
+    quick, several, slow = Child("fast", "y", early_return=False), merging("fast", early_return=False), merging()
+
+    async def graph(request):
+        rows = request.inputs["rows"].copy()
+        sliced = await in_slices(lambda rows: [row + 1 for row in rows], list(rows), 4)
+        called = await quick.call({"x": rows})
+        asked = await several.rows(rows)
+        for array in (*sliced, called, asked, rows):  # arrays are free to be written to
+            array += 100
+        return {"y": called + await slow.rows(rows_of(request)) + asked}
+
+    request = asking(5, 6)
+    with serving(graph) as server:
+        server.execute(request).result(PATIENCE_S)
+        gated.next_call().let_through()
+        assert answered_values(answer_to(request)) == [215, 218]
+
+
+def test_together_of_nothing_is_nothing():
+    async def graph(request):
+        assert await together() == []
+        return {"y": request.inputs["rows"][:, :1]}
+
+    with serving(graph) as server:
+        assert answered_values(server.ask(asking(1))[0]) == [1]
+
+
+@pytest.mark.parametrize("early_return", [True, False])
+def test_a_metric_that_cannot_be_counted_costs_neither_an_answer_nor_other_metrics(fast, early_return):
+    counted, child = Metrics("m"), merging("fast", early_return=early_return)
+
+    async def graph(request):
+        answers = await child.rows(rows_of(request))
+        counted.count("rows", label=["a list"])
+        counted.count("rows")
+        return {"y": answers}
+
+    with serving(graph) as server:
+        assert answered_values(server.ask(asking(1))[0]) == [1]
+    counted.close()
+    assert sum(fake_triton.METRICS["bls_rows_total"].values()) == 1
 
 
 def test_an_unavailable_child_is_asked_once_for_requests_that_arrived_together():
@@ -277,6 +323,31 @@ def test_a_stream_that_fails_ends_with_its_error():
     first, last = request.answers
     assert first.arrays()["y"].tolist() == [[1]]
     assert error_of(last) == (TritonError.INTERNAL, "ValueError: a bug")
+
+
+def test_a_stream_whose_child_falls_silent_is_late_at_the_requests_timeout():
+    may_end = threading.Event()
+
+    def child(inputs):
+        yield {"y": inputs["x"]}
+        may_end.wait(PATIENCE_S)
+
+    fake_triton.CHILDREN["silent"] = child
+    silent = Child("silent", "y")
+
+    async def graph(request):
+        async for answer in silent.stream({"x": request.inputs["rows"]}):
+            yield {"y": answer}
+
+    request = asking(1, timeout_us=200_000)
+    with serving_a_stream(graph) as server:
+        server.execute(request).result(PATIENCE_S)
+        wait_for_the_end(request)
+        may_end.set()
+    first, last = request.answers
+    assert answered_values(first) == [1]
+    late = "silent: expected an answer within the request's timeout, got none."
+    assert error_of(last) == (TritonError.UNAVAILABLE, late)
 
 
 def serving_a_stream(graph):

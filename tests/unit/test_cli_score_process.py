@@ -122,5 +122,5 @@ def test_local_without_artifacts_names_the_next_step(tmp_path):
     done = subprocess.run([sys.executable, "-c", REAL, *arguments], capture_output=True)
     assert (done.returncode, done.stdout) == (2, b"")
     assert done.stderr.decode() == (
-        f"dualpath: bert-large: expected {tmp_path}/bert-large/1/model.pt, found none; run `dualpath build`\n"
+        f"dualpath: bert-large: expected {tmp_path}/bert-large/1/model.pt, got none. Run `dualpath build`.\n"
     )

@@ -1,5 +1,6 @@
 """The small numbers of the default models, fitted anew from a file."""
 
+import importlib.util
 import io
 
 import numpy as np
@@ -8,10 +9,14 @@ from rich.console import Console
 from tiny_bert import save_encoder, write_corpus
 
 from dualpath.errors import UserError
-from dualpath.training import fit_defaults
 from dualpath.training.bert import minilm
 from dualpath.training.bert.head import HEAD_FILE, Head
 from dualpath.training.forest.fit import TABLE_FILE, ForestTable
+from paths import ROOT
+
+SPEC = importlib.util.spec_from_file_location("fit_defaults", ROOT / "tools" / "fit_defaults.py")
+fit_defaults = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(fit_defaults)
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ def shown(monkeypatch, tmp_path, capsys):
         get_model_config=lambda name, version, as_json: {"config": {"backend": "b"}},
     )
     monkeypatch.setattr(serving, "connect", lambda url: server)
-    command.models(json=True, model_repository=tmp_path)
+    command.models(as_json=True, model_repository=tmp_path)
     return {row["model"]: row for row in json.loads(capsys.readouterr().out)}
 
 

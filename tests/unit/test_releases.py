@@ -215,6 +215,21 @@ def test_pruning_leaves_what_a_server_has_and_what_an_ensemble_names(four):
     assert contents(four) == before
 
 
+def test_pruning_leaves_the_newest_whole_release(four):
+    (four / "reader/4").unlink()
+    prune(four, dict)
+    assert releases.releases(four) == [3, 1]
+
+
+def test_a_first_version_gets_the_number_of_the_newest_release_also_if_that_is_0(repository):
+    for name in ("bert-large", "reader"):
+        (repository / name / "1").rename(repository / name / "0")
+    (repository / "cuml/1/checkpoint.tl").unlink()
+    (repository / "cuml/1").rmdir()
+    assert publish(repository, "cuml") == 0
+    assert releases.releases(repository) == [0]
+
+
 def test_one_release_is_pruned_by_number_even_the_newest(four):
     prune(four, dict, only=[4])
     assert releases.releases(four) == [3, 2, 1]

@@ -177,7 +177,7 @@ def test_load_encoder_refuses_missing_weights(encoder: BertModel, tmp_path: Path
 
 
 def test_load_encoder_refuses_a_folder_without_a_model(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="expected the folder of a BERT model"):
+    with pytest.raises(UserError, match="expected a BERT model in Hugging Face's layout"):
         load_encoder(tmp_path)
 
 

@@ -18,7 +18,7 @@ from dualpath.bls.errors import ChildError, ChildLate, ChildUnavailable, ConfigE
 from dualpath.bls.metrics import SIZES, Metrics
 from dualpath.bls.pace import SLOW_S, Cutter, Pace
 from dualpath.bls.request import Request
-from dualpath.bls.run import Run, current_run, owners
+from dualpath.bls.run import Run, copied, current_run, owners
 from dualpath.bls.tensors import Array, concatenate
 from dualpath.bls.waiting import Group, Row, WaitingRows, groups_of
 
@@ -120,7 +120,7 @@ class BatchedChild:
         if (
             self._early_return
             or len(rows) > self._max_rows
-            or (self._early_return is None and self._is_slow(len(rows)))
+            or (self._early_return is None and self._pace.seconds(len(rows)) > SLOW_S)
         ):
             whose = owners.get()
             raise inline.Leave(None if whose is None else whose.tolist())
@@ -130,15 +130,10 @@ class BatchedChild:
             outputs: Outputs = await inline.call(partial(self._ask, self._collate(rows), len(rows), carried, 1))
         except ChildError as error:
             raise note_failure(self, run, error, self._retry) from None
-        run.memo.note(self, rows, _Answers(outputs, len(rows)))
+        run.memo.note(self, rows, _Answers(copied(outputs), len(rows)))
         if self._metrics:
             self._metrics.observe("stage_seconds", time.perf_counter() - started, stage=self.name)
         return outputs
-
-    def _is_slow(self, n_rows: int) -> bool:
-        if n_rows > self._max_rows:
-            return True
-        return self._pace.seconds(n_rows) > SLOW_S if self._early_return is None else self._early_return
 
     def _ask(self, inputs: Mapping[str, Any], n_rows: int, carried: Carried, peak: int | list[int]) -> Outputs:
         """Call the child and learn from it. Blocks."""

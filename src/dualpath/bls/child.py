@@ -25,7 +25,7 @@ class Child:
     Args:
         name: the model's name on this server.
         outputs: the output to ask for, whose array `call` then returns; or several, which it returns by name. A name
-            that ends in "?" is optional: left out where the model leaves it out.
+            that ends in "?" is optional: left out if the model leaves it out.
         version: a version of the model; -1 lets Triton's version policy choose.
         retry: when to call again after an error.
         forward: the request parameters that calls take over; "*" for all.
@@ -76,9 +76,11 @@ class Child:
             return self._calls.given(await in_thread(partial(self._timed, inputs, Carried())))
         key = [tuple(inputs.values())]
         if known := run.memo.recall(self, key):
-            return self._calls.given(known[0])
-        outputs = await (self._inline(run, inputs) if run.inline else self._on_loop(run, inputs))
-        run.memo.note(self, key, [outputs])
+            outputs = known[0]
+        else:
+            outputs = await (self._inline(run, inputs) if run.inline else self._on_loop(run, inputs))
+        if run.inline:
+            run.memo.note(self, key, [outputs])
         return self._calls.given(outputs)
 
     async def stream(self, inputs: Mapping[str, Any]) -> AsyncIterator[Any]:
@@ -95,7 +97,14 @@ class Child:
             raise inline.Leave
         carried = Carried.by([run.request], self._forward) if run else Carried()
         answers = self._calls.stream(inputs, carried)
-        while (outputs := await in_thread(partial(next, answers, None))) is not None:
+        while True:
+            try:
+                async with asyncio.timeout_at(run.request.deadline if run else None):
+                    outputs = await in_thread(partial(next, answers, None))
+            except TimeoutError:
+                raise self._late() from None
+            if outputs is None:
+                return
             yield self._calls.given(outputs)
 
     async def _inline(self, run: Run, inputs: Mapping[str, Any]) -> Outputs:

@@ -132,14 +132,14 @@ class ModelConfig:
         return path
 
     def integer(self, parameter: str, default: int | None = None) -> int:
-        """Return a parameter that is a positive whole number, or `default` where it is not set."""
+        """Return a parameter that is a positive whole number, or `default` if it is not set."""
         text = self.parameters.get(parameter, "nothing" if default is None else str(default))
         if not text.isdecimal() or int(text) < 1:
             raise ConfigError(f"{self.name}: parameter {parameter!r}: expected a positive whole number, got {text!r}.")
         return int(text)
 
     def boolean(self, parameter: str, default: bool) -> bool:
-        """Return a parameter that says "true" or "false", or `default` where it is not set."""
+        """Return a parameter that says "true" or "false", or `default` if it is not set."""
         text = self.parameters.get(parameter, str(default)).lower()
         if text not in ("true", "false"):
             raise ConfigError(f'{self.name}: parameter {parameter!r}: expected "true" or "false", got {text!r}.')
@@ -197,7 +197,7 @@ class ModelConfig:
                 raise ConfigError(f"{self.name}: parameter {parameter!r} cannot be honoured by {why}. Remove it.")
 
     def refuse_gpu(self, why: str) -> None:
-        """Raise ConfigError where the instance is to run on a GPU."""
+        """Raise ConfigError if the instance is to run on a GPU."""
         if self.kind != "CPU":
             raise ConfigError(f"{self.name}: expected an instance group of KIND_CPU, got KIND_{self.kind}. {why}")
 

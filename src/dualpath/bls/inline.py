@@ -96,9 +96,6 @@ class Inline:
                         if parent := task.parent_to_resume():
                             ready.append(parent)
                     elif type(wish) is _Call:
-                        if held:
-                            self._start(*held, done)
-                            held = None
                         if ready:
                             self._start(task, wish, done)
                         else:

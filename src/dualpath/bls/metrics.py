@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -79,7 +80,7 @@ class Metrics:
         if run is None:
             what()
         else:
-            run.notes.append(what)
+            run.notes.append(partial(_try, what))
 
     def _do_later(self, notes: Iterable[Callable[[], None]]) -> None:
         """Do before the next flush what runs of a graph have noted: requests need not wait for it."""
@@ -135,6 +136,13 @@ class Metrics:
                 )
             self._metrics[name, labels] = self._families[name].Metric(labels={"model": self._model, **dict(labels)})
         return self._metrics[name, labels]
+
+
+def _try(what: Callable[[], None]) -> None:
+    try:
+        what()
+    except Exception as error:  # such as a label that cannot be one: a metric must never cost an answer
+        pb_utils.Logger.log_warn(f"a metric could not be counted: {error}")
 
 
 class _Histogram:

@@ -14,7 +14,7 @@ FIRST_ROWS = 4
 """Rows of a first call; a later one has at most twice as many as the largest before it."""
 
 MOST_IN_FLIGHT = 4
-"""Calls at a time that are tried where nobody says how many."""
+"""Calls at a time that are tried if nobody says how many."""
 
 ENOUGH_CALLS = 6
 """Calls that tell how long one takes."""

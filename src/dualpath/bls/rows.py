@@ -117,6 +117,8 @@ def _scattered(given: Array, mask: npt.NDArray[np.bool_], fill: Any) -> Array:
 async def together(*awaitables: Awaitable[Any]) -> list[Any]:
     """Await all at once and return their results; if one fails, cancel the others, await their end, raise its error."""
     run = current_run()
+    if not awaitables:
+        return []
     if run is not None and run.inline:
         return await inline.fork([_as_coroutine(awaitable) for awaitable in awaitables])
     tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
@@ -172,12 +174,13 @@ async def in_slices(
         max_rows, max_bytes: of a slice; a longer row is a slice by itself.
     """
     run = current_run()
-    if run is not None and (known := run.memo.recall(function, rows)):
-        return known
+    known = run.memo.recall(function, rows) if run is not None else None
     if run is not None and run.inline:  # few rows, and nobody to let in between
-        results = list(function(rows))
+        results = known or list(function(rows))
         run.memo.note(function, rows, results)
         return results
+    if known:
+        return known
     results = []
     for start, stop in _slices(rows, max_rows, max_bytes):
         if start:

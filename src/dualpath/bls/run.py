@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -94,8 +95,11 @@ class Memo:
         self._known: dict[tuple[Any, Hashable], list[Any]] = {}
 
     def note(self, what: Any, rows: Sequence[Any], answers: Sequence[Any]) -> None:
-        """Keep what `what` (a function or a child) answered for rows, in case that the run is given up."""
-        self._log.append((what, rows, answers))
+        """Keep what `what` (a function or a child) answered for rows, in case that the run is given up.
+
+        Copies are kept: the graph may write to its arrays.
+        """
+        self._log.append((what, copied(rows), copied(answers)))
 
     def give_up(self) -> None:
         """Let the next run recall what this one has noted."""
@@ -112,7 +116,18 @@ class Memo:
         keys = [(what, _key(row)) for row in rows]
         if any(len(self._known.get(key, ())) < n for key, n in Counter(keys).items()):
             return None
-        return [self._known[key].pop() for key in keys]
+        with suppress(IndexError):  # taken just now by a run in another thread
+            return [self._known[key].pop() for key in keys]
+        return None
+
+
+def copied(value: Any) -> Any:
+    """Return a copy of a NumPy or CuPy array, or of those that a list, tuple or dict holds; anything else as it is."""
+    if hasattr(value, "dtype") and hasattr(value, "copy"):
+        return value.copy()
+    if type(value) in (list, tuple):
+        return type(value)(map(copied, value))
+    return {name: copied(each) for name, each in value.items()} if isinstance(value, dict) else value
 
 
 def _key(row: Any) -> Hashable:

@@ -39,7 +39,7 @@ def build(
         ),
     ] = Format.torchscript,
     force: Annotated[bool, typer.Option("--force", help="Build even what is up to date.")] = False,
-    json_: Json = False,
+    as_json: Json = False,
 ) -> None:
     """Build the model artifacts: BERT's TorchScript and tokenizer, the forest and its word lists."""
     from rich import filesize
@@ -59,7 +59,7 @@ def build(
         if format is Format.openvino:
             report("bert-large: for the openvino backend")
             artifacts.append(training.build_openvino(model_repository))
-    if json_:
+    if as_json:
         print(json.dumps([dataclasses.asdict(artifact) for artifact in artifacts], default=str, indent=2))
         return
     table = Table("model", "artifact", "size", "seconds")

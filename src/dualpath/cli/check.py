@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json as json_module
+import json
 import os
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +19,7 @@ Cores = Annotated[
 ]
 
 
-def check(repository: Repository, cores: Cores = None, json: Json = False) -> None:
+def check(repository: Repository, cores: Cores = None, as_json: Json = False) -> None:
     """Name what is wrong in a model repository before Triton does: file, line, and what to write instead.
 
     The exit code is 1 if anything is wrong.
@@ -27,8 +27,8 @@ def check(repository: Repository, cores: Cores = None, json: Json = False) -> No
     from dualpath.convert.check import check_repository
 
     findings = check_repository(repository, cores or os.cpu_count() or 1)
-    if json:
-        print(json_module.dumps([finding.as_data() for finding in findings], indent=2))
+    if as_json:
+        print(json.dumps([finding.as_data() for finding in findings], indent=2))
     else:
         for finding in findings:
             print(finding)

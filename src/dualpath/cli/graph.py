@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json as json_module
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -20,13 +20,13 @@ ConfigFile = Annotated[
 Mermaid = Annotated[bool, typer.Option("--mermaid", help="Print a Mermaid flow chart instead of text.")]
 
 
-def graph(ensemble: Ensemble, config: ConfigFile = None, mermaid: Mermaid = False, json: Json = False) -> None:
+def graph(ensemble: Ensemble, config: ConfigFile = None, mermaid: Mermaid = False, as_json: Json = False) -> None:
     """Draw an ensemble: its steps, and dtype and shape of each tensor between them. Nested ensembles are opened."""
     from dualpath.convert import draw
     from dualpath.convert.ensemble import load
 
     found = load(ensemble, config).graph
-    if json:
-        print(json_module.dumps(draw.as_data(found), indent=2))
+    if as_json:
+        print(json.dumps(draw.as_data(found), indent=2))
     else:
         print(draw.as_mermaid(found) if mermaid else draw.as_text(found))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json as json_module
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ METRICS_PORT = 8002
 COLUMNS = ("model", "version", "state", "backend", "device", "artifact")
 
 
-def models(json: Json = False, model_repository: ModelRepository = DEFAULT_REPOSITORY, url: Url = DEFAULT_URL) -> None:
+def models(
+    as_json: Json = False, model_repository: ModelRepository = DEFAULT_REPOSITORY, url: Url = DEFAULT_URL
+) -> None:
     """Show what is served: each model's version, state, backend, device and artifact; then the releases that are there.
 
     A backend is the stand-in that comes with Dualpath, or Triton's own in C++. Artifacts and releases are looked up in
@@ -57,8 +59,8 @@ def models(json: Json = False, model_repository: ModelRepository = DEFAULT_REPOS
         for folder in folders.filled(model_repository / name):
             if not folder.is_symlink() and (name, folder.name) not in loaded:
                 rows.append(_on_disk(folder))
-    if json:
-        print(json_module.dumps(rows, indent=2))
+    if as_json:
+        print(json.dumps(rows, indent=2))
         return
     from rich.console import Console
     from rich.table import Table

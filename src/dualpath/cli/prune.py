@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json as json_module
+import json
 from contextlib import closing
 from typing import Annotated
 
@@ -18,7 +18,7 @@ def prune(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed.")] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Ask no server: none runs on this folder.")] = False,
-    json: Json = False,
+    as_json: Json = False,
     model_repository: ModelRepository = DEFAULT_REPOSITORY,
     url: Url = DEFAULT_URL,
 ) -> None:
@@ -40,8 +40,8 @@ def prune(
             return Loader(client).present()
 
     gone = pruning.prune(model_repository, dict if offline else served, releases or (), dry_run)
-    if json:
-        print(json_module.dumps([{"path": str(path), "n_bytes": size} for path, size in gone.items()], indent=2))
+    if as_json:
+        print(json.dumps([{"path": str(path), "n_bytes": size} for path, size in gone.items()], indent=2))
         return
     for path, size in gone.items():
         what = "link" if size is None else filesize.decimal(size)

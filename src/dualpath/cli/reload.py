@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json as json_module
+import json
 import sys
 import time
 from typing import Annotated
@@ -24,7 +24,7 @@ def reload(
     drain_timeout: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="How long the requests that began before may take to end.")
     ] = 120,
-    json: Json = False,
+    as_json: Json = False,
     model_repository: ModelRepository = DEFAULT_REPOSITORY,
     url: Url = DEFAULT_URL,
 ) -> None:
@@ -60,8 +60,8 @@ def reload(
     finally:
         client.close()
     elapsed_s = round(time.monotonic() - started, 1)
-    if json:
-        print(json_module.dumps({**dataclasses.asdict(done), "elapsed_s": elapsed_s}, indent=2))
+    if as_json:
+        print(json.dumps({**dataclasses.asdict(done), "elapsed_s": elapsed_s}, indent=2))
     elif done.loaded:
         print(f"{done.loaded} is served as its code and config are now, after {elapsed_s} s.")
     elif done.before:
@@ -69,5 +69,5 @@ def reload(
     else:
         print("Nothing new." if done.release is None else f"Nothing new: release {done.release} is served.")
     newest = releases.chosen(model_repository, None)
-    if not json and done.release != newest:
+    if not as_json and done.release != newest:
         print(f"A restart takes release {newest}, until you remove it: `dualpath prune {newest}`.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json as json_module
+import json
 from typing import Annotated
 
 import typer
@@ -28,7 +28,7 @@ def scaffold(
     inline: Inline = False,
     vendor: Vendor = False,
     config: ConfigFile = None,
-    json: Json = False,
+    as_json: Json = False,
 ) -> None:
     """Write a BLS model that does what an ensemble does: config.pbtxt, 1/model.py and a unit test, to be edited.
 
@@ -40,16 +40,16 @@ def scaffold(
     try:
         written = write(ensemble, out=out, config=config, force=force, inline=inline, vendor=vendor)
     except Refused as refused:
-        if json:
-            print(json_module.dumps({"refused": [finding.as_data() for finding in refused.findings]}, indent=2))
+        if as_json:
+            print(json.dumps({"refused": [finding.as_data() for finding in refused.findings]}, indent=2))
         else:
             for finding in refused.findings:
                 print(finding)
             print("Nothing is written.")
         raise typer.Exit(1) from None
-    if json:
+    if as_json:
         data = {"folder": str(written.folder), "files": written.files, "notes": written.notes}
-        print(json_module.dumps(data, indent=2))
+        print(json.dumps(data, indent=2))
         return
     for file in written.files:
         if not file.startswith("1/dualpath/"):

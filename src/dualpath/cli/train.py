@@ -116,7 +116,7 @@ def bert(
     run_dir: RunDir = None,
     fresh: Fresh = False,
     model_repository: ModelRepository = DEFAULT_REPOSITORY,
-    json_: Json = False,
+    as_json: Json = False,
 ) -> None:
     """Fine-tune an encoder with one linear layer on its hidden states.
 
@@ -132,7 +132,7 @@ def forest(
     folds: Folds = 5,
     seed: Seed = 0,
     model_repository: ModelRepository = DEFAULT_REPOSITORY,
-    json_: Json = False,
+    as_json: Json = False,
 ) -> None:
     """Fit the random forest on 207 counted features; word lists come from the excerpts."""
     _train(["cuml"], **locals())
@@ -164,13 +164,13 @@ def all_(
     run_dir: RunDir = None,
     fresh: Fresh = False,
     model_repository: ModelRepository = DEFAULT_REPOSITORY,
-    json_: Json = False,
+    as_json: Json = False,
 ) -> None:
     """Train both models on the same folds, and find the weight at which their blend is best."""
     _train(["cuml", "bert-large"], **locals())
 
 
-def _train(models: list[str], data: Path, folds: int, model_repository: Path, json_: bool, **options: Any) -> None:
+def _train(models: list[str], data: Path, folds: int, model_repository: Path, as_json: bool, **options: Any) -> None:
     from rich.console import Console
 
     from dualpath.cli.train_view import progress, table
@@ -201,7 +201,7 @@ def _train(models: list[str], data: Path, folds: int, model_repository: Path, js
     except RuntimeError as error:
         print(f"dualpath: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
-    if json_:
+    if as_json:
         said = {"version": trained.version, "files": trained.files, "run_dir": trained.run_dir, "notes": trained.notes}
         print(json.dumps(said | {"card": trained.card.as_json()}, indent=2, default=str))
         return

@@ -47,8 +47,9 @@ def prune(
                     f"release {release}: expected one that nothing serves and no ensemble names, got one that is "
                     "needed. Change to another first: `dualpath reload --to RELEASE`."
                 )
-        goes = set(only) or there - needed - {newest}
-        if only and not set(releases.releases(model_repository)) - goes:
+        whole = releases.releases(model_repository)
+        goes = set(only) or there - needed - {newest, *whole[:1]}
+        if only and not set(whole) - goes:
             raise UserError(f"release {_said(goes)}: expected another whole release to stay, got none. Keep one.")
         # Readers first: if this is killed, they miss a file rather than read that of another version.
         gone = {path: _size(path) for model in reversed(members) for path in _removable(model, goes)}

@@ -57,7 +57,9 @@ def _next_number(model_repository: Path, models: Iterable[str]) -> int:
     """One above the newest of all; the newest itself if these models have no version yet."""
     found = [int(path.name) for model in models for path in folders.filled(model_repository / model)]
     newest = releases.newest_release(model_repository)
-    return max([-1 if newest is None else newest, *found]) + 1 if found else newest or 1
+    if found:
+        return max([*found, *([] if newest is None else [newest])]) + 1
+    return 1 if newest is None else newest
 
 
 def check_target(model_repository: Path, models: Iterable[str]) -> None:

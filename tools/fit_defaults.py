@@ -1,6 +1,6 @@
 """Compute the small committed files of the default models from a file of rated excerpts.
 
-    python -m dualpath.training.fit_defaults FILE
+    python tools/fit_defaults.py FILE
 
 `dualpath.training.corpus.rated` says what the file holds.
 """
@@ -14,32 +14,21 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
 from dualpath.errors import UserError
-from dualpath.extras import needs
 from dualpath.readability.tokens import TokenEncoder
 from dualpath.training.artifacts import replacing
 from dualpath.training.bert import batches, minilm
 from dualpath.training.bert.encoder import load_encoder, pool
 from dualpath.training.bert.head import HEAD_FILE, fit_head
 from dualpath.training.blend import Blend, blend
+from dualpath.training.build import DATA_FOLDER
 from dualpath.training.corpus.folds import Fold, split
 from dualpath.training.corpus.rated import N_FOLDS, Corpus, read_corpus
 from dualpath.training.forest.fit import TABLE_FILE, ForestTable, cross_validate_forest
-
-with needs("cli"):
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-    from rich.table import Table
-
-DATA_FOLDER = Path(__file__).parent / "data"
 
 Floats = npt.NDArray[np.float32]
 
@@ -101,7 +90,7 @@ def fit(path: Path, folder: Path, console: Console) -> None:
 
 def main() -> None:
     """Read the command line and fit; exit code 2 on wrong input."""
-    parser = argparse.ArgumentParser(prog="python -m dualpath.training.fit_defaults", description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path, help="rated excerpts, CSV or .xlsx")
     parser.add_argument("--output", type=Path, default=DATA_FOLDER, help="folder to write into (default: the package)")
     arguments = parser.parse_args()
