@@ -13,14 +13,14 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import tritonclient.http as httpclient
 
 from dualpath.convert.check import check_repository
 from dualpath.convert.ensemble import load
 from dualpath.convert.scaffold import scaffold
-from dualpath.serving.client import connect
 from dualpath.serving.server import TritonServer
 from random_ensembles import write_graphs
-from same_answers import differences
+from same_answers import PATIENCE_S, differences
 
 N_MODELS = 24
 EXTRA = ["--backend-config=python,shm-default-byte-size=1048576"]
@@ -40,15 +40,13 @@ def prove(seed: int, n_graphs: int, n_requests: int) -> tuple[list[str], int, in
         with TritonServer(
             repository, http_port=0, grpc_port=0, metrics_port=0, server="embedded", extra_args=EXTRA
         ) as server:
-            client = connect(server.grpc_url)
+            client = httpclient.InferenceServerClient(server.http_url, network_timeout=PATIENCE_S)
             for i, name in enumerate(names):
                 ensemble = load(repository / name)
                 parts = [f"part{i}" for i in range(N_MODELS)]
                 pair = name, f"{name}_bls"
                 inputs = np.random.default_rng([seed, i])
-                differing, answered, failed = differences(
-                    client, ensemble.model.message, pair, inputs, n_requests, parts
-                )
+                differing, answered, failed = differences(client, ensemble, pair, inputs, n_requests, parts)
                 found += differing
                 n_steps += len(ensemble.graph.steps)
                 n_answered += answered

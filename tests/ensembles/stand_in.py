@@ -40,8 +40,8 @@ class TritonPythonModel:
     def answer(self, request, answer_each, turn=0):
         parameters = json.loads(request.parameters() or "{}")
         if parameters.pop("fail", None) == self.config.name:
-            # Triton 24.10 hangs for ever if one of an ensemble's first steps fails while its gRPC thread, which holds
-            # the request's lock, still starts the next one.
+            # Triton 24.10 hangs for ever if a step of an ensemble fails while the gRPC thread that took the request
+            # still starts other steps: each holds a lock that the other wants.
             time.sleep(0.05)
             error = pb_utils.TritonError(f"{self.config.name} was asked to fail", pb_utils.TritonError.INVALID_ARG)
             return pb_utils.InferenceResponse(error=error)

@@ -1,5 +1,7 @@
 """The comparison as a gate, on some of the variants that tests/prove_gate.py tries all of."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from mutants.build import HARMLESS, WRONG
@@ -20,14 +22,15 @@ NAMES = [
 
 
 @pytest.fixture(scope="module")
-def compare():
-    with served(NAMES) as compare:
-        yield compare
+def verdicts():
+    """The exit code of each comparison, and what it said."""
+    with served(NAMES) as compare, ThreadPoolExecutor(2) as pool:
+        return dict(zip(NAMES, pool.map(compare, NAMES), strict=True))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_gate_fails_a_wrong_variant_and_no_harmless_one(compare, name):
-    code, said = compare(name)
+def test_gate_fails_a_wrong_variant_and_no_harmless_one(verdicts, name):
+    code, said = verdicts[name]
     assert code == expected(name), said
 
 

@@ -6,6 +6,7 @@ from random import Random
 import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
+import tritonclient.http as httpclient
 from asking import rows_seen
 
 from dualpath.convert.ensemble import load
@@ -17,7 +18,7 @@ from dualpath.serving.server import TritonServer
 from foreign import SERVED, build
 from page_ticket import write_example
 from random_ensembles import write_graphs
-from same_answers import Failure, ask, ask_stream, differences, made_up
+from same_answers import PATIENCE_S, Failure, ask, ask_stream, differences, made_up
 
 STREAMED = ("chat",)
 N_PARTS, N_GRAPHS = 8, 5
@@ -37,7 +38,7 @@ def foreign(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def client(foreign):
+def server(foreign):
     log = foreign.parent / "triton.log"
     caches = installation.find("embedded").binary.parent.parent / "caches"
     extra = [
@@ -47,10 +48,22 @@ def client(foreign):
     ]
     with TritonServer(
         foreign, http_port=0, grpc_port=0, metrics_port=0, server="embedded", log_path=log, extra_args=extra
-    ) as server:
-        client = connect(server.grpc_url)
-        yield client
-        client.close()
+    ) as it:
+        yield it
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    client = connect(server.grpc_url)
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def http_client(server):
+    client = httpclient.InferenceServerClient(server.http_url, network_timeout=PATIENCE_S)
+    yield client
+    client.close()
 
 
 def config_of(repository, name):
@@ -124,12 +137,12 @@ def test_the_response_cache_answers_for_the_scaffold_too(client, foreign):
 
 
 @pytest.mark.parametrize("number", range(N_GRAPHS))
-def test_a_random_ensemble_and_its_scaffold_answer_and_fail_alike(client, foreign, number):
+def test_a_random_ensemble_and_its_scaffold_answer_and_fail_alike(http_client, foreign, number):
     """A handful of what `make prove` does with hundreds."""
     pair = f"graph{number}", f"graph{number}_bls"
     parts = [f"part{i}" for i in range(N_PARTS)]
     found, n_answered, n_failed = differences(
-        client, config_of(foreign, pair[0]), pair, np.random.default_rng(number), 9, parts
+        http_client, load(foreign / pair[0]), pair, np.random.default_rng(number), 9, parts
     )
     assert found == []
     assert n_answered + n_failed == 9
