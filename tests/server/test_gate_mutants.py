@@ -11,13 +11,9 @@ NAMES = [
     "rows_reversed",
     "last_request_wrong_under_concurrency",
     "batches_over_8_wrong",
-    "stale_embedding_every_tenth_request",
     "nan_for_minus_zero",
-    "space_after_a_text",
     "two_instances",
-    "outputs_in_another_order",
     "rows_permuted_and_restored",
-    "computed_in_float64",
 ]
 
 
