@@ -48,6 +48,9 @@ def prove(seed: int, n_graphs: int, n_requests: int) -> tuple[list[str], int, in
                 inputs = np.random.default_rng([seed, i])
                 differing, answered, failed = differences(client, ensemble, pair, inputs, n_requests, parts)
                 found += differing
+                for difference in differing:
+                    print(f"seed {seed}: {difference[:2000]}", flush=True)
+                server.wait(0)  # raises if Triton has ended
                 n_steps += len(ensemble.graph.steps)
                 n_answered += answered
                 n_failed += failed
@@ -74,8 +77,6 @@ def main() -> None:
             f"failed alike, {len(differing)} differences",
             flush=True,
         )
-    for difference in found:
-        print(difference[:1000])
     sys.exit(1 if found else 0)
 
 

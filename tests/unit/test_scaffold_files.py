@@ -101,6 +101,24 @@ def test_one_model_in_several_steps_is_one_child(scaffolded):
     assert code.count("self.text_embed.call(") == 2
 
 
+def test_one_model_in_two_steps_at_the_same_time_has_two_answers(foreign):
+    embed = foreign / "text_embed" / "config.pbtxt"
+    embed.write_text(embed.read_text() + "output [ { name: 'norm', data_type: TYPE_FP32, dims: [ 1 ] } ]\n")
+    ensemble = foreign / "text_similarity" / "config.pbtxt"
+    text = ensemble.read_text()
+    for name in ("query", "passage"):
+        text = text.replace(
+            f'value: "{name}_vector" }} ]\n    }}',
+            f'value: "{name}_vector" }}, {{ key: "norm" value: "{name}_norm" }} ]\n    }}',
+        )
+        text += f"output {{ name: '{name}_norm' data_type: TYPE_FP32 dims: 1 }}\n"
+    ensemble.write_text(text)
+    code = (scaffold(foreign / "text_similarity").folder / "1" / "model.py").read_text()
+    assert "        text_embed, text_embed_2 = await bls.together(\n" in code
+    assert '        query_norm = text_embed["norm"]\n' in code
+    assert '        passage_norm = text_embed_2["norm"]\n' in code
+
+
 def test_pinned_versions_stay_pinned(scaffolded):
     code = (scaffolded / "ranker_shadow_bls" / "1" / "model.py").read_text()
     assert re.findall(r'self\.(\w+) = bls\.Child\("ranker", "rank", (.*?)forward', code) == [

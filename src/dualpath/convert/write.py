@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from dualpath.convert import code
 from dualpath.convert.code import Code, lay_out, mapping, text
@@ -151,9 +151,11 @@ class _Writer:
 
     def _together(self, item: Together, indent: int) -> Iterator[str]:
         results, asked, unpacks = list[Code](), [], list[str]()
+        answers: set[str] = set()
         for branch in item.branches:
             if len(branch) == 1 and isinstance(branch[0], Call):
-                result, unpack = self._result(branch[0].step, indent)
+                result, unpack = self._result(branch[0].step, indent, answers)
+                answers.add(result)
                 results.append(result)
                 unpacks += unpack
                 asked.append(self._asking(branch[0].step))
@@ -200,12 +202,12 @@ class _Writer:
         needed.update(*(step.needs for step in self.graph.steps if step.index not in inside))
         return [self.variables[out.tensor] for step in steps for out in step.outputs if out.tensor in needed]
 
-    def _result(self, step: Step, indent: int) -> tuple[str, list[str]]:
-        """Return the variable that takes a step's answer, and the lines that take it apart."""
+    def _result(self, step: Step, indent: int, taken: Iterable[str] = ()) -> tuple[str, list[str]]:
+        """Return the variable that takes a step's answer, none of those taken, and the lines that take it apart."""
         outputs = self._child_key(step)[2]
         if len(outputs) == 1 and not outputs[0].endswith("?"):
             return self.variables[step.outputs[0].tensor], []
-        answer = free(identifier(step.model), {*self.variables.values(), *RESERVED})
+        answer = free(identifier(step.model), {*self.variables.values(), *RESERVED, *taken})
         lines = []
         for output in step.outputs:
             name = text(output.name)
