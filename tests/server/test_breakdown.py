@@ -60,6 +60,7 @@ def test_each_process_of_the_server_is_named(recorded):
     assert processes[-1].name == "client"
     assert {process.name.rsplit("_", 2)[0] for process in processes[1:-1]} == {
         "bert-large",
+        "bert-large, engine",
         "cuml",
         "orchestrator",
         "postprocess",

@@ -54,7 +54,7 @@ def test_models_shows_a_table(server, model_repository, precision):
     lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in done.stdout.splitlines() if "│" in line]
     table = {name: cells for name, *cells in lines}
     assert table.keys() == {model.name for model in MODELS}
-    assert table["bert-large"][1:3] == ["ready", "pytorch"]
+    assert table["bert-large"][1:3] == ["ready", "pytorch (stand-in)"]
     assert precision in table["bert-large"][-1]
 
 
@@ -135,7 +135,9 @@ def test_a_model_that_is_not_ready_is_named(small_server):
     url = small_server.grpc_url
     done = dualpath("score", "--url", url, "--model", "ensemble_all", "hi")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"dualpath: ensemble_all is not ready on the server at {url}. See `dualpath models`.\n"
+    assert done.stderr == (
+        f"dualpath: ensemble_all: expected it to be ready at {url}, got another state. See `dualpath models`.\n"
+    )
 
     client = connect(url)
     client.unload_model("orchestrator")

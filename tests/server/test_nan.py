@@ -8,6 +8,7 @@ import torch
 from treelite.model_builder import Metadata, ModelBuilder, PostProcessorFunc, TreeAnnotation
 
 from dualpath.readability.contract import N_FEATURES, SCORERS
+from dualpath.repository.facts import FACTS_FILE
 from dualpath.serving.client import Scorer, connect
 from dualpath.serving.server import TritonServer
 
@@ -62,7 +63,8 @@ def nan_score(model_repository, tmp_path_factory):
     """nan_score(model, excerpts, weights) -> float32 [rows], from a server whose models give NaN."""
     root = tmp_path_factory.mktemp("nan")
     repository = root / "model_repository"
-    leave_out = shutil.ignore_patterns("model.pt", "checkpoint.tl", "__pycache__")
+    # Without the record, since these files are not those that it was made for.
+    leave_out = shutil.ignore_patterns("model.pt", "checkpoint.tl", FACTS_FILE, "__pycache__")
     shutil.copytree(model_repository, repository, ignore=leave_out)
     torch.jit.script(NanForLong()).save(repository / "bert-large" / "1" / "model.pt")
     nan_for_short().serialize(repository / "cuml" / "1" / "checkpoint.tl")
