@@ -88,7 +88,7 @@ def test_a_bad_request_parameter_is_the_callers_fault_and_fails_its_request_alon
 def test_setting_refuses_a_default_that_it_does_not_know():
     with pytest.raises(ConfigError) as caught:
         config({"on_error": "panic"}).choice("on_error", CHOICES)
-    assert str(caught.value) == "m: parameter 'on_error': expected fail or fallback, got 'panic'."
+    assert str(caught.value) == "m: parameter 'on_error': expected fail or fallback, got 'panic'. Correct it."
 
 
 @given(st.one_of(st.text(), st.integers().map(str)))
@@ -143,7 +143,7 @@ def test_artifact_lies_in_the_version_folder_under_its_default_or_configured_nam
 
 def test_what_cannot_be_honoured_is_refused_by_name():
     config({"known": "1"}).refuse_parameters_except("known", why="this backend")
-    with pytest.raises(ConfigError, match="m: parameter 'new' cannot be honoured by this backend"):
+    with pytest.raises(ConfigError, match="m: expected parameters that this backend honours, got 'new'"):
         config({"known": "1", "new": "1"}).refuse_parameters_except("known", why="this backend")
     config().refuse_gpu("It runs on CPUs.")
     with pytest.raises(ConfigError, match=r"m: expected an instance group of KIND_CPU, got KIND_GPU\. It runs on CPUs"):

@@ -382,7 +382,7 @@ def test_what_a_pipeline_cannot_do_is_refused_by_name():
     async def answers_often(request):
         yield {}
 
-    with pytest.raises(ConfigError, match="m: sequence_batching: a Pipeline keeps no state between requests"):
+    with pytest.raises(ConfigError, match="m: expected no sequence_batching, as a Pipeline keeps no state"):
         Pipeline(answers_once, model_config(sequence_batching={}))
     with pytest.raises(ConfigError, match=r"decoupled: false \}, as the graph returns its answers, got true"):
         Pipeline(answers_once, model_config(decoupled=True))

@@ -97,12 +97,14 @@ class ModelConfig:
             streams: whether the graph is an async generator.
         """
         if "sequence_batching" in self.raw:
-            raise ConfigError(f"{self.name}: sequence_batching: a Pipeline keeps no state between requests. Remove it.")
+            raise ConfigError(
+                f"{self.name}: expected no sequence_batching, as a Pipeline keeps no state, got it. Remove it."
+            )
         decoupled = bool(self.raw.get("model_transaction_policy", {}).get("decoupled", False))
         if decoupled != streams:
             raise ConfigError(
                 f"{self.name}: expected model_transaction_policy {{ decoupled: {str(streams).lower()} }}, as the graph "
-                f"{'yields' if streams else 'returns'} its answers, got {str(decoupled).lower()}."
+                f"{'yields' if streams else 'returns'} its answers, got {str(decoupled).lower()}. Set it."
             )
 
     def path(self, parameter: str) -> Path:
@@ -114,10 +116,10 @@ class ModelConfig:
             ConfigError: the parameter or the file is missing.
         """
         if parameter not in self.parameters:
-            raise ConfigError(f"{self.name}: expected a parameter {parameter!r} that names a file, got none.")
+            raise ConfigError(f"{self.name}: expected a parameter {parameter!r} that names a file, got none. Set it.")
         path = (self.directory / self.parameters[parameter].replace("{version}", str(self.version))).resolve()
         if not path.is_file():
-            raise ConfigError(f"{self.name}: expected the file {path} (parameter {parameter!r}), got none.")
+            raise ConfigError(f"{self.name}: expected the file {path} (parameter {parameter!r}), got none. Build it.")
         return path
 
     def artifact(self, default: str) -> Path:
@@ -128,21 +130,25 @@ class ModelConfig:
         """
         path = self.version_directory / (self.raw.get("default_model_filename") or default)
         if not path.is_file():
-            raise ConfigError(f"{self.name}: expected the model file {path}, got none.")
+            raise ConfigError(f"{self.name}: expected the model file {path}, got none. Build it.")
         return path
 
     def integer(self, parameter: str, default: int | None = None) -> int:
         """Return a parameter that is a positive whole number, or `default` if it is not set."""
         text = self.parameters.get(parameter, "nothing" if default is None else str(default))
         if not text.isdecimal() or int(text) < 1:
-            raise ConfigError(f"{self.name}: parameter {parameter!r}: expected a positive whole number, got {text!r}.")
+            raise ConfigError(
+                f"{self.name}: parameter {parameter!r}: expected a positive whole number, got {text!r}. Correct it."
+            )
         return int(text)
 
     def boolean(self, parameter: str, default: bool) -> bool:
         """Return a parameter that says "true" or "false", or `default` if it is not set."""
         text = self.parameters.get(parameter, str(default)).lower()
         if text not in ("true", "false"):
-            raise ConfigError(f'{self.name}: parameter {parameter!r}: expected "true" or "false", got {text!r}.')
+            raise ConfigError(
+                f'{self.name}: parameter {parameter!r}: expected "true" or "false", got {text!r}. Correct it.'
+            )
         return text == "true"
 
     def choice(self, parameter: str, allowed: tuple[str, ...]) -> Setting[str]:
@@ -188,13 +194,15 @@ class ModelConfig:
         try:
             return Setting(parameter, read(given), read)
         except ValueError as error:
-            raise ConfigError(f"{self.name}: parameter {parameter!r}: expected {error}, got {given!r}.") from None
+            raise ConfigError(
+                f"{self.name}: parameter {parameter!r}: expected {error}, got {given!r}. Correct it."
+            ) from None
 
     def refuse_parameters_except(self, *known: str, why: str) -> None:
         """Raise ConfigError for the first parameter that is not among `known`."""
         for parameter in self.parameters:
             if parameter not in known:
-                raise ConfigError(f"{self.name}: parameter {parameter!r} cannot be honoured by {why}. Remove it.")
+                raise ConfigError(f"{self.name}: expected parameters that {why} honours, got {parameter!r}. Remove it.")
 
     def refuse_gpu(self, why: str) -> None:
         """Raise ConfigError if the instance is to run on a GPU."""

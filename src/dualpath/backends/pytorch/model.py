@@ -74,15 +74,19 @@ class TritonPythonModel:
         for tensor in tensors:
             stem, _, index = tensor["name"].rpartition("__")
             if not stem or not index.isdecimal():
-                raise bls.ConfigError(f"{config.name}.{tensor['name']}: expected a name of the form NAME__0.")
+                raise bls.ConfigError(
+                    f"{config.name}: expected a tensor's name of the form NAME__0, got {tensor['name']}. Rename it."
+                )
             if tensor["data_type"] not in DTYPES:
                 raise bls.ConfigError(
-                    f"{config.name}.{tensor['name']}: {tensor['data_type']} cannot be exchanged with TorchScript; "
-                    f"expected one of {', '.join(DTYPES)}."
+                    f"{config.name}.{tensor['name']}: expected one of {', '.join(DTYPES)}, "
+                    f"which TorchScript takes, got {tensor['data_type']}. Change it."
                 )
             named[int(index)] = tensor
         if sorted(named) != list(range(len(tensors))):
-            raise bls.ConfigError(f"{config.name}: expected indices from __0 without a gap, got {sorted(named)}.")
+            raise bls.ConfigError(
+                f"{config.name}: expected indices from __0 without a gap, got {sorted(named)}. Rename."
+            )
         ordered = [named[index] for index in sorted(named)]
         rows = [-1] if config.raw["max_batch_size"] else []
         return [tensor["name"] for tensor in ordered], [
