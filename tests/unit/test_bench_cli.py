@@ -72,7 +72,7 @@ class FakeRecorder:
 
 def server(url):
     own = SimpleNamespace(metrics_url="", pid=1)
-    return SimpleNamespace(url=url, own=own, describe=lambda: "triton 2.51.0", gone=lambda: None)
+    return SimpleNamespace(url=url, own=own, describe=lambda: "triton 2.51.0", engines=dict, gone=lambda: None)
 
 
 def place(precision="float32", gpu=None, encoder="MiniLM"):

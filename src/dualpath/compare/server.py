@@ -64,7 +64,7 @@ class Server:
 
     def engines(self) -> dict[str, str]:
         """Return what computes for the stand-ins, by "engine of MODEL:VERSION"; empty for somebody else's server."""
-        found = engines(self.own.metrics_url) if self.own else {}
+        found = engines(self.own.metrics_url) if self.own and self.own.metrics_url else {}
         return {f"engine of {model}": engine for model, engine in found.items()}
 
     def describe(self) -> str:
