@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from dualpath.compare import gate
-from dualpath.compare.excuses import Filter, excuse
+from dualpath.compare.excuses import Filter, check_filters, excuse
 from dualpath.compare.gate import Condition
 from dualpath.compare.inputs import Row
 from dualpath.compare.result import Cell, Compared, Load, Result
 from dualpath.compare.stats import Ratio
 from dualpath.errors import UserError
+from dualpath.readability.contract import Tensor
 
 
 def checked(condition, ratio, **cell):
@@ -81,5 +82,14 @@ def test_rows_are_told_by_an_input_or_an_output(text, rows):
 def test_a_filter_of_another_form_is_refused():
     with pytest.raises(UserError, match="--expect-differences: expected NAME=VALUE, NAME<VALUE or NAME>VALUE, got 'x'"):
         Filter.parse("x")
-    with pytest.raises(UserError, match="--expect-differences: expected a number for X, got 'a'"):
+    with pytest.raises(UserError, match="--expect-differences: expected a number, true or false for X, got 'a'"):
         Filter.parse("X=a").holds(np.ones(1))
+
+
+def test_a_filter_that_no_row_can_fit_is_refused():
+    tensors = [Tensor("TEXT", "TYPE_STRING", (1,)), Tensor("GAIN", "TYPE_FP32", (1,))]
+    check_filters([Filter.parse("GAIN<1"), Filter.parse("TEXT=a")], tensors)
+    with pytest.raises(UserError, match="--expect-differences: expected one of TEXT, GAIN, got 'GAINS'"):
+        check_filters([Filter.parse("GAINS=1")], tensors)
+    with pytest.raises(UserError, match="expected TEXT=VALUE, as it is a text, got TEXT<15"):
+        check_filters([Filter.parse("TEXT<15")], tensors)

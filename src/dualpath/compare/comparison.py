@@ -14,7 +14,7 @@ from dualpath.compare.agreement import Agreement
 from dualpath.compare.breakdown import Recorder, timelines
 from dualpath.compare.breakdown.processes import is_loopback
 from dualpath.compare.connection import over_grpc, over_stream
-from dualpath.compare.excuses import Filter, excuse
+from dualpath.compare.excuses import Filter, check_filters, excuse
 from dualpath.compare.gate import Condition
 from dualpath.compare.inputs import DEFAULT_WEIGHT, InputRows
 from dualpath.compare.load import Contender, Turn
@@ -154,6 +154,7 @@ class _Comparison:
     def __init__(self, question: _Question, server: Server) -> None:
         self._question, self._server = question, server
         a, b = (target.read(server.client, name) for name in (question.a, question.b))
+        check_filters(question.filters, [*a.inputs, *b.inputs, *a.outputs, *b.outputs])
         pair = target.pair(a, b).given(question.rows.has).without(question.ignore)
         self._pair = replace(pair, watched=tuple(it.name for it in question.filters))
         self._check_inputs()

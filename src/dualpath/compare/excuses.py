@@ -14,6 +14,7 @@ import numpy.typing as npt
 from dualpath.compare.agreement import Answer, Excuse
 from dualpath.compare.inputs import Row
 from dualpath.errors import UserError
+from dualpath.readability.contract import Tensor
 
 _COMPARE: Mapping[str, Callable[[Any, Any], Any]] = {"=": operator.eq, "<": operator.lt, ">": operator.gt}
 
@@ -49,10 +50,30 @@ class Filter:
             value = np.float64({"true": 1, "false": 0}.get(self.value.lower(), self.value))
         except ValueError:
             raise UserError(
-                f"--expect-differences: expected a number for {self.name}, got {self.value!r}. Give one."
+                f"--expect-differences: expected a number, true or false for {self.name}, got {self.value!r}. Give one."
             ) from None
         wanted = array.dtype.type(value) if array.dtype.kind == "f" else value  # 0.7 is another number in FP32
         return bool(array.size and _COMPARE[self.sign](array, wanted).all())
+
+
+def check_filters(filters: Sequence[Filter], tensors: Sequence[Tensor]) -> None:
+    """Refuse a filter that no row could fit.
+
+    Args:
+        tensors: the inputs and outputs of both models.
+    Raises:
+        UserError: a filter names no tensor, or orders texts.
+    """
+    dtypes = {tensor.name: tensor.dtype for tensor in tensors}
+    for it in filters:
+        if it.name not in dtypes:
+            known = ", ".join(dtypes)
+            raise UserError(f"--expect-differences: expected one of {known}, got {it.name!r}. Correct the name.")
+        if it.sign != "=" and dtypes[it.name] == "TYPE_STRING":
+            raise UserError(
+                f"--expect-differences: expected {it.name}=VALUE, as it is a text, got {it.name}{it.sign}{it.value}. "
+                "Name a value, or another tensor."
+            )
 
 
 def excuse(filters: Sequence[Filter], rows: Sequence[Row]) -> Excuse:
