@@ -19,7 +19,7 @@ from dualpath.errors import UserError
 from dualpath.readability.samples import SAMPLES
 from dualpath.serving.client import connect
 
-N_ROWS = 100
+N_ROWS = 200
 """More than parity and the warm-up send."""
 
 DUALPATH = [sys.executable, "-c", "from dualpath.cli import main; main()"]
