@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dualpath.cli.excerpt_files import Excerpts, header, open_excerpts, printable, write_csv
+from dualpath.cli.excerpt_files import header, open_excerpts, write_csv
 from dualpath.cli.options import DEFAULT_REPOSITORY, DEFAULT_URL, ModelRepository, Url
 from dualpath.cli.score_output import first_line, written_to
 from dualpath.errors import UserError
+from dualpath.readability.excerpt_tables import Excerpts, printable
 from dualpath.tables import Format, Record
 
 if TYPE_CHECKING:
