@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -81,7 +82,11 @@ def run(
             output, data.schema, tuple(urls), model_repository.absolute(), model, weight, retry_for_s, in_flight
         )
         results = ray.data.from_items([asdict(it) for it in todo], override_num_blocks=len(todo)).map(
-            PartitionScorer, fn_constructor_args=(work,), num_cpus=n_cpus, concurrency=(1, n_scorers, n_scorers)
+            PartitionScorer,
+            fn_constructor_args=(work,),
+            num_cpus=n_cpus,
+            # All at once; if a node is lost, the others go on.
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=n_scorers, initial_size=n_scorers),
         )
         for row in results.iter_rows():
             if row["error"]:
@@ -129,7 +134,9 @@ def _cluster(ray: Any, address: str | None) -> Iterator[None]:
 
 def _ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else Ray reports over the network
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else its core writes to stderr what is no fault
     with needs("scale"):
         import ray
         import ray.data
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     return ray
