@@ -123,7 +123,10 @@ class Balancer:
     @contextmanager
     def running(self):
         command = [HAPROXY, "-db", "-f", str(ROOT / "deploy" / "haproxy.cfg")]
-        with subprocess.Popen(command, env={**os.environ, **self.environment}) as process:
+        with (
+            self._admin.with_name("haproxy.log").open("w") as said,
+            subprocess.Popen(command, env={**os.environ, **self.environment}, stdout=said, stderr=said) as process,
+        ):
             try:
                 until(self._admin.exists, "HAProxy")
                 until(lambda: self.status("one") == self.status("two") == "UP", "both servers")

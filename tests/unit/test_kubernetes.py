@@ -208,13 +208,10 @@ def test_the_runtime_and_its_service_are_valid_to_kserve(kserve, models):
     check(models, kserve["InferenceService"], "V1beta1InferenceService", "service")
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [({"protocolVersion": ["v2"]}, "protocolVersions"), ({"multiModel": "no"}, "multiModel"), ({"containers": 1}, "")],
-)
-def test_a_wrong_runtime_is_not_valid_to_kserve(kserve, models, change, words):
+@pytest.mark.parametrize("change", [{"protocolVersion": ["v2"]}, {"multiModel": "no"}, {"containers": 1}])
+def test_a_wrong_runtime_is_not_valid_to_kserve(kserve, models, change):
     runtime = {**kserve["ServingRuntime"], "spec": {**kserve["ServingRuntime"]["spec"], **change}}
-    with pytest.raises(AssertionError, match="protocolVersion|multiModel|containers"):
+    with pytest.raises(AssertionError, match=next(iter(change))):
         check(models, runtime, "V1alpha1ServingRuntime", "runtime")
 
 
