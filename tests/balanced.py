@@ -130,7 +130,7 @@ class Balancer:
             try:
                 until(self._admin.exists, "HAProxy")
                 until(lambda: self.status("one") == self.status("two") == "UP", "both servers")
-                yield
+                yield process
             finally:
                 process.terminate()
 
