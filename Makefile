@@ -42,9 +42,10 @@ lint: setup  ## Check style and types, and the Dockerfile
 bench: build  ## Measure the orchestrator against the ensemble, about 20 minutes on an idle machine
 	$(BIN)/python benchmarks/orchestrator.py $(if $(INPUT),--input $(INPUT))
 
-prove: build  ## Long proofs: random ensembles answer like their BLS models; the gate tells wrong models from right ones
+prove: build  ## Long proofs: random ensembles answer like their BLS models; the gate tells wrong models from right ones; scale
 	$(BIN)/python tests/prove_ensembles.py
 	$(BIN)/python tests/prove_gate.py
+	$(BIN)/python tests/prove_scale.py
 
 # The release that deploy/ names; `make RAPIDS=26.10.* check-rapids` checks another.
 RAPIDS ?= $(shell sed -n 's/^cudf-cu13==//p' deploy/constraints.txt)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from dualpath.errors import UserError
 from dualpath.extras import needs
@@ -17,9 +17,6 @@ with needs("scale"):
     import fsspec
     import pyarrow
     from pyarrow import parquet
-
-if TYPE_CHECKING:
-    from fsspec import AbstractFileSystem
 
 PARQUET = ".parquet"
 ENDINGS = (PARQUET, ".csv", ".jsonl", ".ndjson")
@@ -121,7 +118,7 @@ def read(partition: Partition, schema: pyarrow.Schema) -> Rows:
     return Rows(table.select(schema.names).cast(schema), records, excerpts)
 
 
-def file_system(address: str) -> tuple[AbstractFileSystem, str]:
+def file_system(address: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """Return what reads and writes at an address, and the path in it, which is absolute.
 
     Raises:
