@@ -4,9 +4,11 @@ import subprocess
 import time
 
 import pytest
-from made_up_releases import TEXT, WEIGHTS, made_up, publish, scores_of
+import yaml
 
 from balanced import DUALPATH, HAPROXY, Balancer, Clients, Served, serving, until
+from made_up_releases import TEXT, WEIGHTS, made_up, publish, scores_of
+from paths import ROOT
 
 pytestmark = pytest.mark.skipif(not HAPROXY, reason="needs HAProxy: `apt-get install haproxy`")
 
@@ -32,6 +34,22 @@ def answered(clients, n):
     """Wait for some more answers."""
     before = len(clients.answers)
     until(lambda: len(clients.answers) >= before + n, "answers")
+
+
+def test_a_server_answers_what_the_manifests_ask(servers):
+    base = ROOT / "deploy" / "kubernetes" / "base"
+    deployment, autoscaler = (yaml.safe_load((base / f"{it}.yaml").read_text()) for it in ("deployment", "autoscaler"))
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        it = container[probe]["httpGet"]
+        assert servers[0].get(it["path"], it["port"])[0] == 200
+    [metric] = autoscaler["spec"]["metrics"]
+    said = deployment["spec"]["template"]["metadata"]["annotations"]
+    status, text = servers[0].get(said["prometheus.io/path"], "metrics")
+    assert status == 200
+    name = metric["pods"]["metric"]["name"]
+    assert f"# TYPE {name} gauge" in text
+    assert f'{name}{{model="orchestrator"}} 0' in text
 
 
 def test_a_server_is_killed_and_comes_back_without_its_callers_noticing(servers, balancer):
