@@ -28,8 +28,8 @@ demo: build  ## Score a handful of excerpts both ways, on a server of its own
 serve: build  ## Serve both models until Ctrl-C
 	$(BIN)/dualpath serve
 
-test: build  ## Run the unit tests, then the tests against a real Triton
-	$(BIN)/python -m pytest
+test: build  ## Run the unit tests and the tests against a real Triton, in two processes
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: setup  ## Check style and types, and the Dockerfile
 	$(BIN)/ruff check

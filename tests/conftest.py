@@ -16,6 +16,10 @@ def pytest_collection_modifyitems(items):
         folder = item.path.relative_to(ROOT / "tests").parts[0]
         if folder in ("server", "gpu", "browser"):
             item.add_marker(folder)
+        # With several processes: one file in one process, and in one all that share a server.
+        shares = "server" in getattr(item, "fixturenames", ()) and not hasattr(item.module, "server")
+        group = "server" if shares else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

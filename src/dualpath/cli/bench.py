@@ -14,8 +14,6 @@ from dualpath.cli.score import Style
 from dualpath.errors import UserError
 
 BATCH = "1,2,4,8,16,32,64,128,256,512"
-PRECISIONS = ("float32", "bfloat16")
-"""What every set-up can compute in, those on the CPU too."""
 
 
 class EncoderShape(StrEnum):
@@ -88,6 +86,8 @@ def bench(
 
 def _precisions(text: str | None, shape: EncoderShape) -> list[str]:
     """Read "float32,bfloat16"; without it, none for minilm, which is then served as it is."""
+    from dualpath.training.build import PRECISIONS
+
     if text is None:
         return [] if shape is EncoderShape.minilm else list(PRECISIONS)
     chosen = list(dict.fromkeys(part.strip() for part in text.split(",")))

@@ -20,7 +20,7 @@ class Precision(enum.StrEnum):
     float16 = "float16"
 
 
-class Format(enum.StrEnum):
+class BertFormat(enum.StrEnum):
     """Which of Triton's backends BERT is written for."""
 
     torchscript = "torchscript"
@@ -33,11 +33,11 @@ def build(
         Precision, typer.Option(help="What BERT computes in. float16 is for GPUs: a CPU is several times slower in it.")
     ] = Precision.float32,
     format: Annotated[
-        Format,
+        BertFormat,
         typer.Option(
             help="openvino also writes BERT for Triton's C++ openvino backend (never run), into REPOSITORY.openvino."
         ),
-    ] = Format.torchscript,
+    ] = BertFormat.torchscript,
     force: Annotated[bool, typer.Option("--force", help="Build even what is up to date.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -56,7 +56,7 @@ def build(
             status.update(line)
 
         artifacts = training.build(model_repository, precision.value, force, report)
-        if format is Format.openvino:
+        if format is BertFormat.openvino:
             report("bert-large: for the openvino backend")
             artifacts.append(training.build_openvino(model_repository))
     if as_json:

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dualpath.convert.findings import Finding
-from dualpath.convert.models import Model, Models
+from dualpath.convert.models import Models, RepositoryModel
 
 CALLS = ("Child", "BatchedChild", "InferenceRequest")
 """What calls a model: the toolkit's children by their first argument, Triton's request by `model_name`."""
 
 
-def check_children(model: Model, models: Models) -> Iterator[Finding]:
+def check_children(model: RepositoryModel, models: Models) -> Iterator[Finding]:
     """Give the calls in a model.py whose model is not in the repository: Triton would notice at the first request."""
     if model.message.backend != "python":
         return
@@ -31,7 +31,7 @@ def check_children(model: Model, models: Models) -> Iterator[Finding]:
         yield from _calls(tree, file, model, models)
 
 
-def _calls(tree: ast.Module, file: Path, model: Model, models: Models) -> Iterator[Finding]:
+def _calls(tree: ast.Module, file: Path, model: RepositoryModel, models: Models) -> Iterator[Finding]:
     constants = dict(_constants(tree))
     for call in ast.walk(tree):
         if not isinstance(call, ast.Call) or _called(call.func) not in CALLS:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dualpath.convert.models import Model
+from dualpath.convert.models import RepositoryModel
 
 
 @dataclass(frozen=True, order=True)
@@ -40,6 +40,6 @@ class Finding:
         }
 
 
-def at(model: Model, *path: str | int, message: str, fails: bool = True) -> Finding:
+def at(model: RepositoryModel, *path: str | int, message: str, fails: bool = True) -> Finding:
     """Make a finding at a field of a model's config."""
     return Finding(model.file, model.config.line(*path), model.name, message, fails)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from dualpath.convert.ensemble import Ensemble
 from dualpath.convert.findings import Finding, at
-from dualpath.convert.graph import Graph, Step
+from dualpath.convert.graph import EnsembleStep, Graph
 from dualpath.convert.models import Models
 from dualpath.convert.plan import plan
 from dualpath.convert.wiring import STEPS, check_wiring
@@ -48,7 +48,7 @@ def _steps(ensemble: Ensemble) -> Iterator[Finding]:
             )
 
 
-def _sequence_models(step: Step) -> Iterator[str]:
+def _sequence_models(step: EnsembleStep) -> Iterator[str]:
     if step.sequence:
         yield step.model
     for inner in step.graph.steps if step.graph else ():

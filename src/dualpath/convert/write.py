@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from dualpath.convert import code
 from dualpath.convert.code import Code, lay_out, mapping, text
-from dualpath.convert.graph import Graph, Step, Tensor
+from dualpath.convert.graph import EnsembleStep, Graph, GraphTensor
 from dualpath.convert.names import METHODS, RESERVED, free, identifier, identifiers
 from dualpath.convert.plan import Call, Item, Stream, Together, plan, steps_of
 
@@ -104,10 +104,10 @@ class _Writer:
             *(line for method in self.methods for line in ("", *method)),
         ]
 
-    def _child_key(self, step: Step) -> tuple[str, int, tuple[str, ...]]:
+    def _child_key(self, step: EnsembleStep) -> tuple[str, int, tuple[str, ...]]:
         return step.model, step.version, tuple(self._asked(output) for output in step.outputs)
 
-    def _asked(self, output: Tensor) -> str:
+    def _asked(self, output: GraphTensor) -> str:
         return f"{output.name}?" if output.tensor in self.maybe_missing else output.name
 
     def _children(self) -> Iterator[str]:
@@ -144,7 +144,7 @@ class _Writer:
             yield from self._call(item.step, indent) if isinstance(item, Call) else self._together(item, indent)
         yield from end(indent)
 
-    def _call(self, step: Step, indent: int) -> Iterator[str]:
+    def _call(self, step: EnsembleStep, indent: int) -> Iterator[str]:
         result, unpack = self._result(step, indent)
         yield from lay_out(self._asking(step), indent, f"{result} = await ")
         yield from unpack
@@ -202,7 +202,7 @@ class _Writer:
         needed.update(*(step.needs for step in self.graph.steps if step.index not in inside))
         return [self.variables[out.tensor] for step in steps for out in step.outputs if out.tensor in needed]
 
-    def _result(self, step: Step, indent: int, taken: Iterable[str] = ()) -> tuple[str, list[str]]:
+    def _result(self, step: EnsembleStep, indent: int, taken: Iterable[str] = ()) -> tuple[str, list[str]]:
         """Return the variable that takes a step's answer, none of those taken, and the lines that take it apart."""
         outputs = self._child_key(step)[2]
         if len(outputs) == 1 and not outputs[0].endswith("?"):
@@ -215,11 +215,11 @@ class _Writer:
             lines.append(f"{' ' * indent}{self.variables[output.tensor]} = {read}")
         return answer, lines
 
-    def _asking(self, step: Step, method: str = "call") -> Code:
+    def _asking(self, step: EnsembleStep, method: str = "call") -> Code:
         items = [(tensor.name, self._passed(tensor)) for tensor in step.inputs]
         return code.call(f"self.{self.children[self._child_key(step)]}.{method}", mapping(items))
 
-    def _passed(self, end: Tensor) -> str:
+    def _passed(self, end: GraphTensor) -> str:
         """Return a tensor as its consumer takes it: with or without the batch dimension, as an ensemble does."""
         variable = self.variables[end.tensor]
         made = self.graph.source(end.tensor)

@@ -22,8 +22,8 @@ from dualpath.repository import folders, releases
 from dualpath.serving import access, environment, installation, known_faults, log, preflight, supervise
 from dualpath.serving.client import TLS, open_client
 from dualpath.serving.installation import Installation
+from dualpath.serving.loader import ReloadFailed
 from dualpath.serving.pins import Pins
-from dualpath.serving.reload import ReloadFailed
 
 EXIT_TIMEOUT_S = 10
 """How long Triton may finish requests in flight."""
