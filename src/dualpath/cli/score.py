@@ -8,11 +8,10 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from enum import StrEnum
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -30,13 +29,7 @@ ROWS_PER_REQUEST = 32
 
 ScoreRows = Callable[[list[bytes], "Scores"], "Scores"]
 Show = Callable[[TableRow, float | None], None]
-
-
-class Style(StrEnum):
-    """The two models of the server that score."""
-
-    orchestrator = "orchestrator"
-    ensemble_all = "ensemble_all"
+Style = Literal["orchestrator", "ensemble_all"]
 
 
 def score(
@@ -58,7 +51,7 @@ def score(
     bert_weight: Annotated[
         float, typer.Option(help="Share of BERT in the score, 0 to 1; a CSV's column `bert_weight` comes first.")
     ] = 0.7,
-    model: Annotated[Style, typer.Option(help="The model that scores.")] = Style.orchestrator,
+    model: Annotated[Style, typer.Option(help="The model that scores.")] = "orchestrator",
     local: Annotated[bool, typer.Option("--local", help="Score in this process, without a server.")] = False,
     output: Annotated[
         Path | None, typer.Option("--output", metavar="FILE", help="Write here, not to standard output.")
@@ -90,7 +83,7 @@ def score(
     except InvalidInput as error:
         raise UserError(str(error)) from None
     with open_excerpts(texts, file, file_format) as excerpts:
-        score_rows = _local(model_repository) if local else _served(url, model.value, retry_for)
+        score_rows = _local(model_repository) if local else _served(url, model, retry_for)
         json_lines = as_json or excerpts.format is Format.jsonl
         as_csv = bool(excerpts.columns) and not json_lines
         with written_to(output, resume, quoted=as_csv) as n_lines:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
 import json
 import sys
 from inspect import Signature, signature
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -20,29 +19,6 @@ app = typer.Typer(
     help="Fit the models on excerpts with ratings, and publish them as a version of the model repository.",
     no_args_is_help=True,
 )
-
-
-class Engine(enum.StrEnum):
-    """What fits the forest."""
-
-    auto = "auto"
-    cuml = "cuml"
-    sklearn = "sklearn"
-
-
-class Keep(enum.StrEnum):
-    """Which BERT is published."""
-
-    better = "better"
-    fine_tuned = "fine-tuned"
-    frozen = "frozen"
-
-
-class HiddenState(enum.StrEnum):
-    """What the linear layer reads."""
-
-    last = "last"
-    all = "all"
 
 
 DATA_HELP = (
@@ -58,7 +34,9 @@ ServedIn = Annotated[
     Precision,
     typer.Option(metavar="TYPE", help="What BERT will compute in when it is served: float32, bfloat16 or float16."),
 ]
-HiddenStates = Annotated[HiddenState, typer.Option(help="What the linear layer reads: the last hidden layer, or all.")]
+HiddenStates = Annotated[
+    Literal["last", "all"], typer.Option(help="What the linear layer reads: the last hidden layer, or all.")
+]
 Soup = Annotated[int, typer.Option(min=1, metavar="N", help="Fits in different orders, whose weights are averaged.")]
 Epochs = Annotated[int, typer.Option(min=1, metavar="N", help="Of each fit, at most; early stopping may end before.")]
 BatchRows = Annotated[int, typer.Option(min=1, metavar="N", help="Excerpts of a step.")]
@@ -77,10 +55,12 @@ Checkpointing = Annotated[
     bool, typer.Option("--gradient-checkpointing", help="Compute activations twice: slower, much less memory.")
 ]
 KeepOption = Annotated[
-    Keep, typer.Option(metavar="NAME", help="BERT to publish: fine-tuned, frozen, or of these the better out of fold.")
+    Literal["better", "fine-tuned", "frozen"],
+    typer.Option(metavar="NAME", help="BERT to publish: fine-tuned, frozen, or of these the better out of fold."),
 ]
 EngineOption = Annotated[
-    Engine, typer.Option(metavar="NAME", help="auto, cuml or sklearn; auto is cuML on a GPU, scikit-learn elsewhere.")
+    Literal["auto", "cuml", "sklearn"],
+    typer.Option(metavar="NAME", help="auto, cuml or sklearn; auto is cuML on a GPU, scikit-learn elsewhere."),
 ]
 RunDir = Annotated[
     Path | None,
@@ -97,7 +77,7 @@ def bert(
     data: Data,
     encoder: Encoder = "minilm",
     folds: Folds = 5,
-    hidden_states: HiddenStates = HiddenState.all,
+    hidden_states: HiddenStates = "all",
     soup: Soup = 3,
     epochs: Epochs = 1,
     batch_rows: BatchRows = 16,
@@ -111,8 +91,8 @@ def bert(
     freeze_layers: Freeze = 0,
     no_mixed_precision: FullPrecision = False,
     gradient_checkpointing: Checkpointing = False,
-    keep: KeepOption = Keep.better,
-    precision: ServedIn = Precision.float32,
+    keep: KeepOption = "better",
+    precision: ServedIn = "float32",
     seed: Seed = 0,
     run_dir: RunDir = None,
     fresh: Fresh = False,
@@ -129,7 +109,7 @@ def bert(
 @app.command()
 def forest(
     data: Data,
-    engine: EngineOption = Engine.auto,
+    engine: EngineOption = "auto",
     folds: Folds = 5,
     seed: Seed = 0,
     model_repository: ModelRepository = DEFAULT_REPOSITORY,
@@ -164,7 +144,6 @@ def _train(models: list[str], data: Path, folds: int, model_repository: Path, as
     from dualpath.training.train import TrainingJob, train
 
     fields = {field.name for field in dataclasses.fields(Settings)}
-    options = {name: getattr(value, "value", value) for name, value in options.items()}
     options["mixed_precision"] = not options.pop("no_mixed_precision", False)
     settings = Settings(**{name: value for name, value in options.items() if name in fields})
     others = {name: value for name, value in options.items() if name not in fields - {"seed"}}

@@ -51,7 +51,7 @@ def served(
     """Serve each encoder on the CPU, and on the GPU if there is one.
 
     Args:
-        model: the one that will be asked where everything is in Triton.
+        model: the one that will be asked if everything is in Triton.
         shape: of the encoder.
         precisions: of the encoder; none means the model repository as it is.
     Raises:

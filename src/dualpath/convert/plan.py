@@ -36,7 +36,7 @@ Item = Call | Together | Stream
 def plan(steps: Sequence[EnsembleStep]) -> tuple[Item, ...]:
     """Return what to do one after the other.
 
-    Steps wait for what they need and for little else: where a part of the graph falls into independent branches, each
+    Steps wait for what they need and for little else: if a part of the graph falls into independent branches, each
     branch goes its own way. Only a part that cannot be written as branches, such as a -> c, a -> d, b -> d, goes stage
     by stage.
 
