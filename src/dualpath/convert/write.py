@@ -42,14 +42,6 @@ def model_py(graph: Graph) -> str:
     return "\n".join(_Writer(graph).lines()) + "\n"
 
 
-def child_names(graph: Graph) -> dict[str, tuple[str, ...]]:
-    """Return the models that the graph calls, each with the outputs that it is asked for."""
-    asked: dict[str, tuple[str, ...]] = {}
-    for step in graph.steps:
-        asked[step.model] = tuple(dict.fromkeys((*asked.get(step.model, ()), *(out.name for out in step.outputs))))
-    return asked
-
-
 class _Writer:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
