@@ -3,12 +3,18 @@
 import signal
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from paths import REPOSITORY, ROOT
 
 # A shell's background jobs ignore Ctrl-C, and so would what tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# How long an example takes is no test's business: the machine may be busy.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(items):

@@ -117,7 +117,7 @@ def expected(values, children):
     return sums
 
 
-@settings(max_examples=512, deadline=None)
+@settings(max_examples=512)
 @given(
     st.lists(child, min_size=1, max_size=8), st.lists(st.lists(request, min_size=1, max_size=5), min_size=1, max_size=3)
 )

@@ -2,7 +2,7 @@
 
 import pytest
 from google.protobuf import text_format
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from pbtxt_texts import messages, texts
 from tritonclient.grpc.model_config_pb2 import ModelConfig
@@ -69,7 +69,6 @@ def test_the_line_of_a_field_that_is_not_there_is_that_of_its_message():
     assert config.line("instance_group") == 1
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_a_text_means_what_text_format_says(data):
     message = data.draw(messages())
@@ -101,7 +100,6 @@ def item_leaves(field, item, path):
         yield path, field, item
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_the_place_of_every_scalar_holds_its_value(data):
     message = data.draw(messages())
@@ -114,7 +112,6 @@ def test_the_place_of_every_scalar_holds_its_value(data):
             assert parsed(f"name: {written}").name == item
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_a_field_that_is_added_and_removed_leaves_the_text_as_it_was(data):
     message = data.draw(messages())
@@ -129,7 +126,6 @@ def test_a_field_that_is_added_and_removed_leaves_the_text_as_it_was(data):
     assert added.remove("version_policy").text == text
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_removing_a_field_removes_it_alone(data):
     message = data.draw(messages())

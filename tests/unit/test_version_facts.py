@@ -34,8 +34,9 @@ def test_a_comparison_takes_the_tolerance_of_the_precision_that_bert_was_trained
         settings=Settings(soup=1, epochs=1, batch_rows=20, mixed_precision=False),
         run_dir=tmp_path / "run",
     )
-    train(job, lambda *_: None)
-    with served({"ensemble_all": Model(), "orchestrator": Model(off_by_a_hundredth)}) as (url, _):
+    version = train(job, lambda *_: None).version
+    models = {"ensemble_all": Model(), "orchestrator": Model(off_by_a_hundredth), "bert-large": Model(version=version)}
+    with served(models) as (url, _):
 
         @contextmanager
         def start(model_repository, config_name=None):

@@ -172,7 +172,7 @@ class _Writer:
         name = free(f"{identifier(steps[0].model)}_to_{identifier(steps[-1].model)}", self.attributes)
         self.attributes.add(name)
         arguments = [self.variables[tensor] for tensor in needed]
-        parameters = code.Group("(", tuple(("", a) for a in ("self", *(f"{a}: Any" for a in arguments))), ")")
+        parameters = code.Brackets("(", tuple(("", a) for a in ("self", *(f"{a}: Any" for a in arguments))), ")")
         method = lay_out(parameters, 4, f"async def {name}", " -> Any:")
         mine: list[str] = []
         self.methods.append(mine)
