@@ -9,7 +9,7 @@ from dualpath.convert.graph import EnsembleStep, without
 
 
 @dataclass(frozen=True)
-class Call:
+class StepCall:
     """Call a step and wait for its answer."""
 
     step: EnsembleStep
@@ -30,7 +30,7 @@ class Stream:
     body: tuple[Item, ...]
 
 
-Item = Call | Together | Stream
+Item = StepCall | Together | Stream
 
 
 def plan(steps: Sequence[EnsembleStep]) -> tuple[Item, ...]:
@@ -66,10 +66,10 @@ def plan(steps: Sequence[EnsembleStep]) -> tuple[Item, ...]:
     if not first:
         raise ValueError(f"steps {', '.join(step.model for step in steps)} stand in a circle")
     if len(first) == 1:
-        return (Call(first[0]), *plan(without(steps, first)))
+        return (StepCall(first[0]), *plan(without(steps, first)))
     if len(last) == 1:
-        return (*plan(without(steps, last)), Call(last[0]))
-    return (Together(tuple((Call(step),) for step in first)), *plan(without(steps, first)))
+        return (*plan(without(steps, last)), StepCall(last[0]))
+    return (Together(tuple((StepCall(step),) for step in first)), *plan(without(steps, first)))
 
 
 def steps_of(items: Sequence[Item]) -> list[EnsembleStep]:

@@ -8,7 +8,7 @@ from dualpath.convert import code
 from dualpath.convert.code import Code, lay_out, mapping, text
 from dualpath.convert.graph import EnsembleStep, Graph, GraphTensor
 from dualpath.convert.names import METHODS, RESERVED, free, identifier, identifiers
-from dualpath.convert.plan import Call, Item, Stream, Together, plan, steps_of
+from dualpath.convert.plan import StepCall, Item, Stream, Together, plan, steps_of
 
 _End = Callable[[int], Iterator[str]]
 """Gives the lines that end a block, from their indent."""
@@ -133,7 +133,7 @@ class _Writer:
             if isinstance(item, Stream):
                 yield from self._stream(item, indent, end)
                 return
-            yield from self._call(item.step, indent) if isinstance(item, Call) else self._together(item, indent)
+            yield from self._call(item.step, indent) if isinstance(item, StepCall) else self._together(item, indent)
         yield from end(indent)
 
     def _call(self, step: EnsembleStep, indent: int) -> Iterator[str]:
@@ -145,7 +145,7 @@ class _Writer:
         results, asked, unpacks = list[Code](), [], list[str]()
         answers: set[str] = set()
         for branch in item.branches:
-            if len(branch) == 1 and isinstance(branch[0], Call):
+            if len(branch) == 1 and isinstance(branch[0], StepCall):
                 result, unpack = self._result(branch[0].step, indent, answers)
                 answers.add(result)
                 results.append(result)
@@ -178,7 +178,7 @@ class _Writer:
         self.methods.append(mine)
         result = ", ".join(variables)
         last = items[-1]
-        if isinstance(last, Call) and self._result(last.step, 8) == (result, []):
+        if isinstance(last, StepCall) and self._result(last.step, 8) == (result, []):
             mine_body = [*self._block(items[:-1], 8, lambda indent: iter(()))]
             mine_body += lay_out(self._asking(last.step), 8, "return await ")
         else:
