@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from dualpath.convert.children import check_children
-from dualpath.convert.findings import Finding, at
+from dualpath.convert.findings import RepositoryFault, at
 from dualpath.convert.models import CONFIG_FILE, Models, RepositoryModel, TemplateConfig
 from dualpath.convert.wiring import check_wiring
 from dualpath.errors import UserError
@@ -32,7 +32,7 @@ NOT_FOR_ENSEMBLES = {
 }
 
 
-def check_repository(repository: Path, n_cores: int) -> list[Finding]:
+def check_repository(repository: Path, n_cores: int) -> list[RepositoryFault]:
     """Return what is wrong in a model repository, by file and line.
 
     Args:
@@ -49,7 +49,7 @@ def check_repository(repository: Path, n_cores: int) -> list[Finding]:
     return sorted({finding for name in models.names() for finding in check_model(models, name, n_cores)})
 
 
-def check_model(models: Models, name: str, n_cores: int) -> Iterator[Finding]:
+def check_model(models: Models, name: str, n_cores: int) -> Iterator[RepositoryFault]:
     """Give the faults of one model."""
     file = models.repository / name / CONFIG_FILE
     try:
@@ -58,14 +58,14 @@ def check_model(models: Models, name: str, n_cores: int) -> Iterator[Finding]:
         _ = model.message
     except TemplateConfig as template:
         for place in template.placeholders:
-            yield Finding(
+            yield RepositoryFault(
                 file, place.line, name, f"expected a value, got {place.text} of a template. Fill the template in."
             )
         return
     except ConfigSyntaxError as error:
         model = _without_second_batcher(models, name)
         if model is None:
-            yield Finding(file, error.line, name, str(error).partition(": ")[2])
+            yield RepositoryFault(file, error.line, name, str(error).partition(": ")[2])
             return
         models.add(model)
     yield from _files(model)
@@ -96,7 +96,7 @@ def _without_second_batcher(models: Models, name: str) -> RepositoryModel | None
     return model
 
 
-def _files(model: RepositoryModel) -> Iterator[Finding]:
+def _files(model: RepositoryModel) -> Iterator[RepositoryFault]:
     if not model.file.is_file():
         others = sorted(model.folder.glob("**/*.pbtxt"))
         backend_completes = any(model.folder.glob("[0-9]*/model.*"))
@@ -129,12 +129,12 @@ def _files(model: RepositoryModel) -> Iterator[Finding]:
             )
 
 
-def _fields(model: RepositoryModel) -> Iterator[Finding]:
+def _fields(model: RepositoryModel) -> Iterator[RepositoryFault]:
     if model.config.text.startswith(BYTE_ORDER_MARK):
         message = "expected a field, got a byte-order mark, which Triton refuses. Save the file without one."
         yield at(model, message=message)
     for unknown in model.config.unknown:
-        yield Finding(
+        yield RepositoryFault(
             model.file,
             unknown.line,
             model.name,
@@ -181,7 +181,7 @@ def _fields(model: RepositoryModel) -> Iterator[Finding]:
         )
 
 
-def _ensemble_fields(model: RepositoryModel) -> Iterator[Finding]:
+def _ensemble_fields(model: RepositoryModel) -> Iterator[RepositoryFault]:
     message = model.message
     if message.backend:
         yield at(
@@ -197,7 +197,7 @@ def _ensemble_fields(model: RepositoryModel) -> Iterator[Finding]:
             yield at(model, field, message=f"{field}: expected none for an ensemble, since {why}. Remove it.")
 
 
-def _threads(model: RepositoryModel, n_cores: int) -> Iterator[Finding]:
+def _threads(model: RepositoryModel, n_cores: int) -> Iterator[RepositoryFault]:
     message = model.message
     parameter = THREADS.get(message.backend)
     count = sum(group.count or 1 for group in message.instance_group if group.kind == group.KIND_CPU)

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from dualpath.convert.ensemble import graph_of
-from dualpath.convert.findings import Finding, at
+from dualpath.convert.findings import RepositoryFault, at
 from dualpath.convert.graph import EnsembleStep, Graph, GraphTensor
 from dualpath.convert.models import Models, RepositoryModel
 
 STEPS = ("ensemble_scheduling", "step")
 
 
-def check_wiring(model: RepositoryModel, models: Models) -> Iterator[Finding]:
+def check_wiring(model: RepositoryModel, models: Models) -> Iterator[RepositoryFault]:
     """Give the faults of one ensemble."""
     return _Wiring(model, models, graph_of(model, models)).findings()
 
@@ -29,7 +29,7 @@ class _Wiring:
     models: Models
     graph: Graph
 
-    def findings(self) -> Iterator[Finding]:
+    def findings(self) -> Iterator[RepositoryFault]:
         if not self.graph.steps:
             yield at(
                 self.model, STEPS[0], message="ensemble_scheduling: expected at least one step, got none. Add one."
@@ -41,10 +41,10 @@ class _Wiring:
         yield from self._ends()
         yield from self._streams()
 
-    def _at(self, step: EnsembleStep, *path: str | int, message: str) -> Finding:
+    def _at(self, step: EnsembleStep, *path: str | int, message: str) -> RepositoryFault:
         return at(self.model, *STEPS, step.index, *path, message=f"step {step.index} ({step.model}): {message}")
 
-    def _step(self, step: EnsembleStep) -> Iterator[Finding]:
+    def _step(self, step: EnsembleStep) -> Iterator[RepositoryFault]:
         if not step.model:
             yield self._at(step, message="model_name: expected a model's name, got none. Name the model.")
             return
@@ -75,7 +75,7 @@ class _Wiring:
             yield from self._limit(step, found)
             yield from self._maps(step, found.message)
 
-    def _version(self, step: EnsembleStep, found: RepositoryModel) -> Iterator[Finding]:
+    def _version(self, step: EnsembleStep, found: RepositoryModel) -> Iterator[RepositoryFault]:
         there, written = found.versions, step.version
         if written == -1:
             return
@@ -109,7 +109,7 @@ class _Wiring:
                 f"Write -1, or add `version_policy {{ specific {{ versions: {written} }} }}` to {found.file}.",
             )
 
-    def _limit(self, step: EnsembleStep, found: RepositoryModel) -> Iterator[Finding]:
+    def _limit(self, step: EnsembleStep, found: RepositoryModel) -> Iterator[RepositoryFault]:
         limit, mine = found.message.max_batch_size, self.graph.max_batch_size
         if 0 < limit < mine:
             yield at(
@@ -119,7 +119,7 @@ class _Wiring:
                 f"Write {limit} here, or more in {found.file}.",
             )
 
-    def _maps(self, step: EnsembleStep, config: Any) -> Iterator[Finding]:
+    def _maps(self, step: EnsembleStep, config: Any) -> Iterator[RepositoryFault]:
         inputs, outputs = {tensor.name for tensor in config.input}, {tensor.name for tensor in config.output}
         for which, declared, mapped in (("input_map", inputs, step.inputs), ("output_map", outputs, step.outputs)):
             kind = which.removesuffix("_map")
@@ -147,7 +147,7 @@ class _Wiring:
         inputs = found.message.input if found else ()
         return [tensor.name for tensor in inputs if tensor.name not in mapped and not tensor.optional]
 
-    def _flow(self) -> Iterator[Finding]:
+    def _flow(self) -> Iterator[RepositoryFault]:
         given: dict[str, str] = {tensor.tensor: "the ensemble's input" for tensor in self.graph.inputs}
         for step in self.graph.steps:
             for tensor in step.outputs:
@@ -175,7 +175,7 @@ class _Wiring:
         yield from self._circles(lacking)
         yield from self._unused(given)
 
-    def _circles(self, lacking: set[str]) -> Iterator[Finding]:
+    def _circles(self, lacking: set[str]) -> Iterator[RepositoryFault]:
         """Give one finding for each step that waits for itself."""
         there = {tensor.tensor for tensor in self.graph.inputs} | lacking
         left = list(self.graph.steps)
@@ -195,7 +195,7 @@ class _Wiring:
                 f"{back.tensor!r}. Give it another tensor.",
             )
 
-    def _unused(self, given: dict[str, str]) -> Iterator[Finding]:
+    def _unused(self, given: dict[str, str]) -> Iterator[RepositoryFault]:
         needed = {tensor for step in self.graph.steps for tensor in step.needs}
         published = {tensor.tensor for tensor in self.graph.outputs}
         for i, tensor in enumerate(self.graph.inputs):
@@ -226,7 +226,7 @@ class _Wiring:
                         "which nothing takes. Remove the entry.",
                     )
 
-    def _ends(self) -> Iterator[Finding]:
+    def _ends(self) -> Iterator[RepositoryFault]:
         """Give the ends of tensors that do not fit the end that makes it, or the end that Triton reads first."""
         for i, tensor in enumerate(self.graph.outputs):
             if difference := self._difference(tensor):
@@ -269,7 +269,7 @@ class _Wiring:
             )
         return ""
 
-    def _streams(self) -> Iterator[Finding]:
+    def _streams(self) -> Iterator[RepositoryFault]:
         """Give the steps that join answers of different decoupled steps."""
         label: dict[str, int] = {tensor.tensor: 0 for tensor in self.graph.inputs}
         n_streams = 0

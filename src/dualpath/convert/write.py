@@ -8,7 +8,7 @@ from dualpath.convert import code
 from dualpath.convert.code import Code, lay_out, mapping, text
 from dualpath.convert.graph import EnsembleStep, Graph, GraphTensor
 from dualpath.convert.names import METHODS, RESERVED, free, identifier, identifiers
-from dualpath.convert.plan import StepCall, Item, Stream, Together, plan, steps_of
+from dualpath.convert.plan import Item, StepCall, Stream, Together, plan, steps_of
 
 _End = Callable[[int], Iterator[str]]
 """Gives the lines that end a block, from their indent."""
