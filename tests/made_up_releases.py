@@ -19,7 +19,7 @@ from dualpath.repository.facts import Facts
 from paths import REPOSITORY
 
 MIXED = -1000.0
-N_RELEASES = 9
+N_RELEASES = 12
 WORDS = [word for k in range(1, N_RELEASES + 1) for word in [f"w{k}"] * k]
 TEXT = " ".join(WORDS).encode()
 SHARE_FEATURE = 7

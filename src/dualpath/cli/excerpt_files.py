@@ -12,7 +12,7 @@ from typing import BinaryIO, cast
 
 from dualpath.errors import UserError
 from dualpath.readability.excerpt_tables import EXCERPT_COLUMN, Excerpts, find_excerpts, printable
-from dualpath.tables import Format, Record, as_text, read_tables
+from dualpath.tables import Format, TableRow, as_text, read_tables
 
 SCORE_COLUMN = "score"
 
@@ -26,7 +26,7 @@ def open_excerpts(texts: list[str] | None, file: str | None, file_format: Format
     """
     if texts:
         rows = enumerate((text.encode(errors="surrogateescape").decode(errors="surrogateescape") for text in texts), 1)
-        yield Excerpts(Record(number, f"TEXT {number}", {EXCERPT_COLUMN: text}) for number, text in rows)
+        yield Excerpts(TableRow(number, f"TEXT {number}", {EXCERPT_COLUMN: text}) for number, text in rows)
     elif file in (None, "-"):
         yield find_excerpts(read_tables(sys.stdin.buffer, "stdin", file_format, text_column=EXCERPT_COLUMN))
     else:
@@ -39,13 +39,13 @@ def header(columns: tuple[str, ...]) -> list[str]:
     return [*columns, *((SCORE_COLUMN,) if SCORE_COLUMN not in columns else ())]
 
 
-def write_csv(columns: tuple[str, ...], with_header: bool = True) -> Callable[[Record, float | None], None]:
+def write_csv(columns: tuple[str, ...], with_header: bool = True) -> Callable[[TableRow, float | None], None]:
     """Print a CSV header; return the function that prints a scored row."""
     writer = csv.DictWriter(sys.stdout, header(columns), lineterminator="\n", extrasaction="ignore")
     if with_header:
         writer.writeheader()
 
-    def write(row: Record, value: float | None) -> None:
+    def write(row: TableRow, value: float | None) -> None:
         cells = {name: as_text(cell) for name, cell in printable(row.cells).items()}
         writer.writerow({**cells, SCORE_COLUMN: "" if value is None else f"{value:.6f}"})
         sys.stdout.flush()

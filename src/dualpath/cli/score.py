@@ -8,11 +8,10 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from enum import StrEnum
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -22,7 +21,7 @@ from dualpath.cli.score_on_ray import score_on_ray
 from dualpath.cli.score_output import first_line, written_to
 from dualpath.errors import UserError
 from dualpath.readability.excerpt_tables import Excerpts, printable
-from dualpath.tables import Format, Record
+from dualpath.tables import Format, TableRow
 
 if TYPE_CHECKING:
     from dualpath.readability.combine import Scores
@@ -31,21 +30,9 @@ ROWS_PER_REQUEST = 32
 """Enough to fill BERT's chunks, few enough that the progress bar moves."""
 
 ScoreRows = Callable[[list[bytes], "Scores"], "Scores"]
-Show = Callable[[Record, float | None], None]
-
-
-class Runner(StrEnum):
-    """What takes the rows to a server."""
-
-    here = "here"
-    ray = "ray"
-
-
-class Style(StrEnum):
-    """The two models of the server that score."""
-
-    orchestrator = "orchestrator"
-    ensemble_all = "ensemble_all"
+Show = Callable[[TableRow, float | None], None]
+Style = Literal["orchestrator", "ensemble_all"]
+Runner = Literal["here", "ray"]
 
 
 def score(
@@ -68,7 +55,7 @@ def score(
     bert_weight: Annotated[
         float, typer.Option(help="Share of BERT in the score, 0 to 1; a CSV's column `bert_weight` comes first.")
     ] = 0.7,
-    model: Annotated[Style, typer.Option(help="The model that scores.")] = Style.orchestrator,
+    model: Annotated[Style, typer.Option(help="The model that scores.")] = "orchestrator",
     local: Annotated[bool, typer.Option("--local", help="Score in this process, without a server.")] = False,
     output: Annotated[
         str | None,
@@ -83,7 +70,7 @@ def score(
     ] = False,
     runner: Annotated[
         Runner, typer.Option(help="Score here, or on the nodes of a Ray cluster: see docs/scale.md.")
-    ] = Runner.here,
+    ] = "here",
     address: Annotated[
         str | None,
         typer.Option(help="The Ray cluster: `auto`, HOST:PORT or ray://HOST:PORT.  [default: this machine alone]"),
@@ -121,7 +108,7 @@ def score(
         check_weight(bert_weight, "--bert-weight")
     except InvalidInput as error:
         raise UserError(str(error)) from None
-    if runner is Runner.ray:
+    if runner == "ray":
         if texts or file in (None, "-") or local or file_format:
             raise UserError(
                 "--runner ray: expected --file, got TEXT, standard input, --local or --format. Name a file or a folder."
@@ -133,7 +120,7 @@ def score(
             address=address,
             urls=url or (),
             model_repository=model_repository,
-            model=model.value,
+            model=model,
             weight=bert_weight,
             partition_rows=partition_rows,
             retry_for_s=retry_for,
@@ -143,7 +130,7 @@ def score(
     if address is not None or len(url or ()) > 1:
         raise UserError("--address, several --url: expected --runner ray with them, got none. Add it.")
     with open_excerpts(texts, file, file_format) as excerpts:
-        score_rows = _local(model_repository) if local else _served((url or [DEFAULT_URL])[0], model.value, retry_for)
+        score_rows = _local(model_repository) if local else _served((url or [DEFAULT_URL])[0], model, retry_for)
         json_lines = as_json or excerpts.format is Format.jsonl
         as_csv = bool(excerpts.columns) and not json_lines
         path = Path(output) if output else None
@@ -172,19 +159,21 @@ def _check_header(output: Path | None, columns: tuple[str, ...]) -> None:
         )
 
 
-def _score_batch(batch: list[Record], excerpts: Excerpts, bert_weight: float, score_rows: ScoreRows, show: Show) -> int:
+def _score_batch(
+    batch: list[TableRow], excerpts: Excerpts, bert_weight: float, score_rows: ScoreRows, show: Show
+) -> int:
     """Score and show a batch; return how many of its rows could not be scored."""
     import numpy as np
 
     from dualpath.readability.excerpts import InvalidInput
 
-    good: dict[Record, tuple[bytes, float]] = {}
+    good: dict[TableRow, tuple[bytes, float]] = {}
     for row in batch:
         try:
             good[row] = excerpts.check(row, bert_weight)
         except InvalidInput as error:
             _complain(str(error))
-    scores: dict[Record, float] = {}
+    scores: dict[TableRow, float] = {}
     if good:
         texts, weights = zip(*good.values(), strict=True)
         scores = dict(zip(good, score_rows(list(texts), np.array(weights, np.float32)).tolist(), strict=True))
@@ -197,7 +186,7 @@ def _score_batch(batch: list[Record], excerpts: Excerpts, bert_weight: float, sc
     return len(batch) - len(scores)
 
 
-def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
+def _batches(records: Iterable[TableRow]) -> Iterator[list[TableRow]]:
     rows = iter(records)
     while batch := list(islice(rows, ROWS_PER_REQUEST)):
         yield batch
@@ -248,11 +237,11 @@ def _complain(sentence: str) -> None:
     print(f"dualpath: {sentence}", file=sys.stderr)
 
 
-def _show_line(excerpts: Excerpts, row: Record, value: float | None) -> None:
+def _show_line(excerpts: Excerpts, row: TableRow, value: float | None) -> None:
     text = printable(row.cells)[excerpts.excerpt]
     shown = " ".join(text[:100].split())
     print(f"{'' if value is None else format(value, '.4f')}\t{shown}{'…' if len(text) > 100 else ''}", flush=True)
 
 
-def _show_json(row: Record, value: float | None) -> None:
+def _show_json(row: TableRow, value: float | None) -> None:
     print(json.dumps({**printable(row.cells), "score": value}, ensure_ascii=False), flush=True)

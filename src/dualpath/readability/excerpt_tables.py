@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any
 
 from dualpath.errors import UserError
-from dualpath.tables import Format, Record, Table, as_text, shown
+from dualpath.tables import Format, Table, TableRow, as_text, shown
 
 EXCERPT_COLUMN = "excerpt"
 WEIGHT_COLUMN = "bert_weight"
@@ -23,13 +23,13 @@ class Excerpts:
         excerpt, weight: the columns that hold them, in the case in which the file has them.
     """
 
-    records: Iterable[Record]
+    records: Iterable[TableRow]
     columns: tuple[str, ...] = ()
     format: Format = Format.txt
     excerpt: str = EXCERPT_COLUMN
     weight: str = WEIGHT_COLUMN
 
-    def check(self, row: Record, default: float) -> tuple[bytes, float]:
+    def check(self, row: TableRow, default: float) -> tuple[bytes, float]:
         """Return a row's excerpt, UTF-8, and its weight, which is the default if it has none.
 
         Raises:
@@ -82,7 +82,7 @@ def printable(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _at_least_one(rows: Iterator[Record], name: str) -> Iterator[Record]:
+def _at_least_one(rows: Iterator[TableRow], name: str) -> Iterator[TableRow]:
     first = next(rows, None)
     if first is None:
         raise UserError(f"{name}: expected at least one excerpt, got none. Add one.")

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 from dualpath.errors import UserError
 from dualpath.extras import needs
 from dualpath.readability.excerpt_tables import Excerpts, find_excerpts, printable
-from dualpath.tables import Format, Record, Table, as_text, read_tables, record
+from dualpath.tables import Format, Table, TableRow, as_text, read_tables, record
 
 with needs("scale"):
     import fsspec
@@ -49,7 +49,7 @@ class Rows:
     """
 
     table: pyarrow.Table
-    records: list[Record]
+    records: list[TableRow]
     excerpts: Excerpts
 
 
