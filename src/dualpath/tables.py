@@ -201,7 +201,7 @@ def _guess(first: bytes) -> Format:
     line = first.decode("utf-8-sig", errors="replace").strip()
     if line.startswith("{") and line.endswith("}"):
         return Format.jsonl
-    names = [name.strip() for name in next(csv.reader([line]), [])]
+    names = [name.strip() for name in next(csv.reader(line.splitlines()), [])]
     is_header = "excerpt" in map(str.lower, names) or (len(names) > 1 and all(map(str.isidentifier, names)))
     return Format.csv if is_header else Format.txt
 

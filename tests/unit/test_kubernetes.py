@@ -16,7 +16,8 @@ import yaml
 
 from dualpath.cli import app
 from dualpath.cli.serve import serve
-from dualpath.serving.server import GRACE_S, TritonServer
+from dualpath.serving.server import TritonServer
+from dualpath.serving.triton_process import GRACE_S
 from paths import REPOSITORY, ROOT
 
 KUBERNETES = ROOT / "deploy" / "kubernetes"
