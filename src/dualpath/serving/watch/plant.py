@@ -27,8 +27,8 @@ with needs("cli"):
     from google.protobuf import json_format
     from tritonclient.utils import InferenceServerException
 
-UNLOAD_S = 2.0
-"""How long the requests of a broken model may take to end."""
+UNLOAD_S = 3.0
+"""How long the requests of a broken model may take to end: those that it had and those behind them, a second each."""
 LOAD_S = 60.0
 CALL_S = 2.0
 POLL_S = 0.05
@@ -51,6 +51,7 @@ class ServedPlant:
     def _connect(self) -> None:
         self._client = open_client(self._triton.grpc_url, certificate=self._triton.certificate)
         self._canaries = Canaries(self._client, time.monotonic)
+        self._sweeper = processes.Sweeper(self._triton.shm_prefix, time.monotonic)
         self.models = sorted(self._ready())
 
     def close(self) -> None:
@@ -69,6 +70,14 @@ class ServedPlant:
         """Return the living processes of its models."""
         return processes.stubs(self._triton.pid)
 
+    def helpers(self) -> list[Stub]:
+        """Return the living processes that instances have started."""
+        return processes.helpers(self._triton.pid)
+
+    def end(self, helper: Stub) -> None:
+        """Kill a helper."""
+        processes.end(helper)
+
     def server_stopped(self) -> bool:
         """Tell whether a signal holds the server itself."""
         return processes.is_stopped(self._triton.pid)
@@ -86,8 +95,9 @@ class ServedPlant:
         return self._canaries.states
 
     def ask(self) -> None:
-        """Send each model's next canary."""
+        """Send each model's next canary; give back what dead processes hold in /dev/shm."""
         self._triton.close_shared_memory()
+        self._sweeper.look(self._triton.pid)
         for model in self.models:
             self._canaries.send(model)
 
@@ -107,7 +117,6 @@ class ServedPlant:
         """
         with releases.locked(self._triton.model_repository):
             self._replace(model)
-        processes.sweep_shm(self._triton.pid, self._triton.shm_prefix)
         self._triton.close_shared_memory()
 
     def _replace(self, model: str) -> None:
