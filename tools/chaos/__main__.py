@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from itertools import chain
 
 import faults
+import hostile
 from rich.console import Console
 from rich.table import Table
 from row import Found, Row, staged
@@ -21,7 +22,7 @@ from row import Found, Row, staged
 
 def rows() -> Iterator[Row]:
     """Give all rows, in the order of the table."""
-    return chain(faults.rows())
+    return chain(faults.rows(), hostile.rows())
 
 
 def main(pattern: str = "") -> int:

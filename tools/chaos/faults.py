@@ -83,7 +83,9 @@ def _break(bound_s: float, fault: Fault, whole: bool, stage: Stage) -> Found:
     good = again_s <= bound_s and slowest_s <= ANSWERED_S and not n_wrong and served.ready()
     mended = {name: n - before.get(name, 0) for name, n in served.restarts().items() if n > before.get(name, 0)}
     seen = [f"again after {again_s:.1f} s", f"slowest answer {slowest_s:.1f} s", f"{n_wrong} wrong"]
-    seen += [f"weight 0 {share:.1%}"] if whole else []
+    if whole:
+        reasons = {call.error[:60] for call in light if call.error}
+        seen += [f"weight 0 {share:.1%} of {len(light):,}" + "".join(f" ({reason})" for reason in sorted(reasons)[:2])]
     seen += [f"{name} replaced" if name != "server" else "restarted" for name in mended]
     return Found(", ".join(seen), good and (not whole or share == 1))
 

@@ -2,8 +2,9 @@
 
 What Triton 2.51 does, by measurement: `load` alone leaves a model whose process has ended as it is; `unload` and `load`
 give it new processes, and take the ensembles on it down and up. An unload waits for the model's requests, and for ever
-for those that a killed process had; a load does not wait for it. Their callers are failed within a second, but those of
-a Python model that answers by senders, as `orchestrator` does, wait for ever: only a restart fails them.
+for some that a killed process had, answered or not; a load does not wait for it. Their callers are failed within a
+second, but those of a Python model that answers by senders, as `orchestrator` does, wait for ever: only a restart fails
+them.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ with needs("cli"):
     from google.protobuf import json_format
     from tritonclient.utils import InferenceServerException
 
-UNLOAD_S = 3.0
-"""How long the requests of a broken model may take to end: those that it had and those behind them, a second each."""
+UNLOAD_S = 2.0
+"""How long the requests of a broken model may take to end."""
 LOAD_S = 60.0
 CALL_S = 2.0
 POLL_S = 0.05
@@ -128,7 +129,7 @@ class ServedPlant:
             served = self._ready()
             config = self._config(model, served.get(model, set()))
             self._client.unload_model(model, client_timeout=CALL_S)
-            if config.backend == "python":
+            if config.backend == "python" and not self._answers_by_return(model):
                 self._await_unloaded(model)
             as_json = json_format.MessageToJson(config, preserving_proto_field_name=True)
             self._client.load_model(model, config=as_json, client_timeout=LOAD_S)
@@ -150,6 +151,12 @@ class ServedPlant:
             self._connect()
         except (ServerFailed, UserError, InferenceServerException) as error:
             raise MendFailed(str(error)) from None
+
+    def _answers_by_return(self, model: str) -> bool:
+        """Tell whether a Python model's code shows that Triton itself fails the callers of a killed process."""
+        folder = self._triton.model_repository / model
+        code = "".join(path.read_text(errors="replace") for path in folder.glob("*/model.py"))
+        return "answer_each(" in code and "Pipeline(" not in code
 
     def _await_unloaded(self, model: str) -> None:
         deadline = time.monotonic() + UNLOAD_S
