@@ -13,8 +13,12 @@ import time
 from collections.abc import Iterator
 from itertools import chain
 
+import damage
 import faults
 import hostile
+import overload
+import slopes
+import starts
 from rich.console import Console
 from rich.table import Table
 from row import Found, Row, staged
@@ -22,7 +26,7 @@ from row import Found, Row, staged
 
 def rows() -> Iterator[Row]:
     """Give all rows, in the order of the table."""
-    return chain(faults.rows(), hostile.rows())
+    return chain(*(it.rows() for it in (faults, starts, damage, overload, hostile, slopes)))
 
 
 def main(pattern: str = "") -> int:
