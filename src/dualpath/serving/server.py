@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from dualpath.errors import UserError
 from dualpath.repository import folders, releases
 from dualpath.serving import access, environment, installation, known_faults, log, preflight, supervise
 from dualpath.serving.client import TLS, open_client
@@ -183,6 +184,8 @@ class TritonServer:
         environment.check_attached(models, self._config_name, found.stub)
         preflight.check_config_name(models, self._config_name)
         preflight.check_devices(models, self._config_name, found)
+        if found.embedded:
+            preflight.check_shared_memory(models, self._config_name, SHM_BYTES)
         known_faults.check_configs(models, self._config_name, known_faults.release_of(found))
         self.address = preflight.resolve(self.host)
         more = {} if self._restarted else self.more_ports
@@ -205,6 +208,12 @@ class TritonServer:
         except ReloadFailed as error:
             self.stop()
             raise StartFailed(str(error)) from None
+        except OSError as error:
+            self.stop()
+            raise UserError(
+                f"{error.filename or tempfile.gettempdir()}: expected to write there what a server needs, got: "
+                f"{error.strerror}. Free space or give it rights; TMPDIR names another folder for temporary files."
+            ) from None
         except BaseException:
             self.stop()
             raise
