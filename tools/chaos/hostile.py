@@ -28,7 +28,9 @@ MOST_GROWTH = 200e6
 SEED = 7
 
 PATHS = ("/v2/models/orchestrator/infer", "/v2/models/ensemble_all/infer")
-NUMBERS = (0, 1, -1, 513, 2**31, 2**31 - 1, 2**32, 2**62, 2**63 - 1, 2**63, 2**64, 4611686018427387905, 0.5, 1e308)
+NUMBERS = (0, 1, -1, 513, 2**31, 2**31 - 1, 2**32, 2**62, 2**63 - 1, 4611686018427387905, 2**63, 2**64, 0.5, 1e308)
+N_INT64 = 10
+"""Of these numbers, the first, fit in 64 bits."""
 VALUES = (*NUMBERS, None, True, "", "FP64", "BYTES", "\0", "x" * 3000, [], {}, [[]], [1, 1], [0, 1], [2147483648, 1])
 
 Send = Callable[[str, random.Random], str]
@@ -64,6 +66,8 @@ def _attack(at: str, send: Send, stage: Stage) -> Found:
                 answer = send(address, random.Random(SEED * N_REQUESTS + number))
             except TimeoutError:
                 answer = "unanswered"
+            except OSError as error:
+                answer = f"{error.strerror}"
             with lock:
                 answers[answer] += 1
                 slowest[0] = max(slowest[0], time.monotonic() - began)
@@ -81,7 +85,8 @@ def _attack(at: str, send: Send, stage: Stage) -> Found:
     said = ", ".join(f"{n:,} {answer}" for answer, n in answers.most_common(6))
     seen = f"{'crashed' if crashed else '0 crashes'}, {n_unanswered} unanswered, slowest {slowest[0]:.1f} s, "
     seen += f"memory {growth / 1e6:+.0f} MB at most ({who or 'none grew'}); {said}"
-    return Found(seen, not crashed and not n_unanswered and growth <= MOST_GROWTH)
+    all_sent = sum(answers.values()) == N_REQUESTS
+    return Found(seen, all_sent and not crashed and not n_unanswered and growth <= MOST_GROWTH)
 
 
 def _growth(served: ServedProcess, before: dict[str, int]) -> tuple[float, str]:
@@ -186,7 +191,7 @@ def _grpc(address: str, rng: random.Random) -> str:
         ("excerpt", "BYTES", (struct.pack("<I", 23) + b"The cat sat on the mat.") * n),
         ("BERT_WEIGHT", "FP32", struct.pack(f"<{n}f", *[0.0] * n)),
     ):
-        shape = [n, 1] if rng.random() < 0.6 else [rng.choice(NUMBERS[:10]) for _ in range(rng.randrange(4))]
+        shape = [n, 1] if rng.random() < 0.6 else [rng.choice(NUMBERS[:N_INT64]) for _ in range(rng.randrange(4))]
         kind = rng.choice(("BYTES", "FP64", "INT8", "", "BF16", "x")) if rng.random() < 0.1 else kind
         request.inputs.add(name=name if rng.random() < 0.95 else "x", datatype=kind, shape=shape)
         if rng.random() < 0.95:
@@ -195,7 +200,7 @@ def _grpc(address: str, rng: random.Random) -> str:
             request.inputs[-1].contents.fp32_contents.extend([0.0] * n)
     if rng.random() < 0.2:
         name = rng.choice(("timeout", "priority", "sequence_id", "shared_memory_region", "binary_data_size", "x"))
-        request.parameters[name].int64_param = rng.choice(NUMBERS[:9])
+        request.parameters[name].int64_param = rng.choice(NUMBERS[:N_INT64])
     if rng.random() < 0.1:
         request.inputs[0].parameters["shared_memory_region"].string_param = "x"
         request.inputs[0].parameters["shared_memory_byte_size"].int64_param = 2**40
@@ -236,6 +241,8 @@ def _raw(address: str, rng: random.Random) -> str:
             if rng.random() < 0.9:  # the others wait, as a slow client does
                 connection.shutdown(socket.SHUT_WR)
             answer = connection.recv(12)
-        except ConnectionError:
+        except TimeoutError:
+            raise
+        except OSError:
             return "closed"
     return answer[9:12].decode(errors="replace") if answer.startswith(b"HTTP/") else "closed"

@@ -232,6 +232,11 @@ class TritonServer:
                 return
             time.sleep(min(POLL_S, left))
 
+    def skip_log(self) -> None:
+        """Pass over what Triton has logged: while a model is replaced it complains of what is meant."""
+        if self._log is not None:
+            self._records.extend(self._log.read())
+
     def close_shared_memory(self) -> None:
         """Take the right to read what passes between Triton and its models from other users: Triton gives it."""
         for region in Path("/dev/shm").glob(f"{self.shm_prefix}*"):
@@ -298,7 +303,7 @@ class TritonServer:
             f"--trace-config=triton,file={self._scratch / 'trace.json'}",
             "--trace-config=level=OFF",
             *([f"--model-config-name={self._config_name}"] if self._config_name else []),
-            *(_tls_arguments(*self._tls) if self._tls else []),
+            *(access.tls_arguments(*self._tls) if self._tls else []),
             *self._extra_args,
         ]
         hidden = {f"{supervise.HIDDEN}{i}": argument for i, argument in enumerate(access.arguments(self.key))}
@@ -387,11 +392,3 @@ class TritonServer:
     def _failure(self, error: type[ServerFailed], sentence: str) -> ServerFailed:
         self._failed = True
         return error(f"{sentence.rstrip('.')}. Triton's log: {self.log_path}")
-
-
-def _tls_arguments(certificate: Path, key: Path) -> list[str]:
-    return [
-        "--grpc-use-ssl=true",
-        f"--grpc-server-cert={certificate.absolute()}",
-        f"--grpc-server-key={key.absolute()}",
-    ]

@@ -118,6 +118,7 @@ class ServedPlant:
         """
         with releases.locked(self._triton.model_repository):
             self._replace(model)
+        self._triton.skip_log()
         self._triton.close_shared_memory()
 
     def _replace(self, model: str) -> None:
