@@ -107,6 +107,7 @@ def test_tritons_own_client_passes(at):
         (("POST", INFER, JSON_DATA), 415),
         (binary(JSON_DATA), 415),
         (binary(BINARY.replace("name", "n\\u0061me")), 415),
+        (binary(BINARY.replace("[2]", "[ 4294967296, 1]")), 400),
         (("POST", INFER, BINARY, {"Inference-Header-Content-Length": "100000"}), 415),
         (("POST", INFER, BINARY, {"Inference-Header-Content-Length": "0x10"}), 415),
         (("POST", INFER, BINARY, {"Inference-Header-Content-Length": "-5"}), 415),
