@@ -7,6 +7,7 @@ Exit status: 0 if every bound was held, 1 if one was missed, 2 if the pattern fi
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import time
@@ -38,7 +39,7 @@ def main(pattern: str = "") -> int:
         print(f"chaos: expected a pattern that finds a row, got {pattern!r}. The rows:\n  {names}", file=sys.stderr)
         return 2
     table = Table("fault", "bound", "seen", "")
-    n_missed, began = 0, time.monotonic()
+    n_missed, began, load = 0, time.monotonic(), os.getloadavg()[0]
     with staged() as stage:
         try:
             for row in chosen:
@@ -53,7 +54,8 @@ def main(pattern: str = "") -> int:
                 console.print(f"{verdict:6} {row.name}: {found.seen}", markup=False, soft_wrap=True)
         finally:
             console.print(table)
-    console.print(f"{len(chosen)} rows, {n_missed} missed, in {time.monotonic() - began:.0f} s")
+    elapsed_s = time.monotonic() - began
+    console.print(f"{len(chosen)} rows, {n_missed} missed, in {elapsed_s:.0f} s; the machine's load before: {load:.1f}")
     return int(n_missed > 0)
 
 
