@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -91,13 +92,13 @@ def _with_leftovers(found: Found, leftovers: _Leftovers) -> Found:
     return Found(f"{found.seen}; {f'LEFT: {left[:3]}' if left else 'nothing left'}", found.good and not left)
 
 
-def _serve(*options: str, **how: object) -> tuple[int, str]:
+def _serve(*options: str) -> tuple[int, str]:
     """Start `dualpath serve`, which is expected to end by itself."""
     command = [str(DUALPATH), "serve", "--model-repository", str(REPOSITORY), *PORTS, *options]
-    return _run(command, **how)
+    return _run(command)
 
 
-def _run(command: list[str], timeout_s: float = 60, **how: object) -> tuple[int, str]:
+def _run(command: list[str], timeout_s: float = 60, **how: Any) -> tuple[int, str]:
     process: subprocess.Popen[str] = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **how
     )  # type: ignore[call-overload]
@@ -159,7 +160,10 @@ def _disk_full(stage: Stage) -> Found:
     with _small_mount(1 << 16) as full:
         with suppress(OSError):
             (full / "filling").write_bytes(b"x" * (1 << 20))
-        start = _serve(env={**os.environ, "TMPDIR": str(full)})
+        # All folders that Python would take for temporary files.
+        fill = " && ".join(f"mount --bind {full} {folder}" for folder in ("/tmp", "/var/tmp"))
+        serve = " ".join([str(DUALPATH), "serve", "--model-repository", str(REPOSITORY), *PORTS])
+        start = _run(["unshare", "--mount", "sh", "-c", f"{fill} && cd /sys && exec {serve}"])
         with tempfile.NamedTemporaryFile("w", suffix=".txt") as texts:
             texts.write("The cat sat on the mat.\n" * 5000)
             texts.flush()
@@ -173,7 +177,7 @@ def _disk_full(stage: Stage) -> Found:
         build = _run([str(DUALPATH), "build", "--model-repository", str(repository)], 120)
         kept = sorted(path.name for path in repository.glob("*/[0-9]*/*") if path.suffix in (".pt", ".tl"))
     return _seen(
-        ("start", *start, _told(*start, "space")),
+        ("start", *start, _told(*start, "temporary")),
         ("score --output", *output, _told(*output, "out.txt", "space")),
         ("score > full", stream.returncode, stream.stderr, _told(stream.returncode, stream.stderr, "space")),
         ("build", *build, _told(*build, "space") and not kept),
@@ -214,7 +218,7 @@ def _build_while_serving(stage: Stage) -> Found:
     with copied() as repository:
         with served(repository) as it:
             before = _scores(it)
-            build = partial(run_cli, "build", "--force", "--model-repository", str(repository), timeout_s=200)
+            build = partial(run_cli, "build", "--force", "--model-repository", str(repository), timeout_s=400)
             status, said = build()
             same, restarts = _scores(it) == before, it.restarts()
         with served(repository) as it:

@@ -211,7 +211,7 @@ class TritonServer:
         except OSError as error:
             self.stop()
             raise UserError(
-                f"{error.filename or tempfile.gettempdir()}: expected to write there what a server needs, got: "
+                f"{error.filename or 'temporary files'}: expected a place to write what a server needs, got: "
                 f"{error.strerror}. Free space or give it rights; TMPDIR names another folder for temporary files."
             ) from None
         except BaseException:
