@@ -104,6 +104,8 @@ class BatchedChild:
             raise ValueError(f"{self.name}: expected at least one row, got none.")
         if known := run.memo.recall(self, rows):
             answers = known
+            if self._metrics:
+                self._metrics._observe_stage(self.name, 0.0)
         elif run.inline:
             return self._calls.given(await self._inline(run, rows))
         else:
@@ -122,7 +124,7 @@ class BatchedChild:
             or len(rows) > self._max_rows
             or (self._early_return is None and self._pace.seconds(len(rows)) > SLOW_S)
         ):
-            whose = owners.get()
+            whose = owners()
             raise inline.Leave(None if whose is None else whose.tolist())
         started = time.perf_counter()
         carried = Carried.by([run.request], self._forward)
@@ -132,7 +134,7 @@ class BatchedChild:
             raise note_failure(self, run, error, self._retry) from None
         run.memo.note(self, rows, _Answers(copied(outputs), len(rows)))
         if self._metrics:
-            self._metrics.observe("stage_seconds", time.perf_counter() - started, stage=self.name)
+            self._metrics._observe_stage(self.name, time.perf_counter() - started)
         return outputs
 
     def _ask(self, inputs: Mapping[str, Any], n_rows: int, carried: Carried, peak: int | list[int]) -> Outputs:
@@ -152,7 +154,7 @@ class BatchedChild:
         row_s = elapsed_s / (n_rows * n_calling)
         self._row_s = row_s if self._row_s is None else 0.9 * self._row_s + 0.1 * row_s
         if self._metrics:
-            self._metrics._observe_now("chunk_rows", n_rows, {"child": self.name}, SIZES)
+            self._metrics._add("chunk_rows", n_rows, {"child": self.name}, SIZES)
         return outputs
 
     async def _queued(self, run: Run, rows: Sequence[Any]) -> list[Any]:
@@ -171,7 +173,7 @@ class BatchedChild:
             raise self._late("expected an answer within the request's timeout, got none.") from None
         finally:
             if self._metrics:
-                self._metrics.observe("stage_seconds", time.perf_counter() - started, stage=self.name)
+                self._metrics._observe_stage(self.name, time.perf_counter() - started)
 
     def _refuse_what_would_wait_too_long(self, request: Request, n_rows: int) -> None:
         wait_s = len(self._waiting) * (self._row_s or 0.0)

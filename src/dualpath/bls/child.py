@@ -74,7 +74,7 @@ class Child:
         run = current_run()
         if run is None:
             return self._calls.given(await in_thread(partial(self._timed, inputs, Carried())))
-        key = [tuple(inputs.values())]
+        key = [dict(inputs)]
         if known := run.memo.recall(self, key):
             outputs = known[0]
         else:
@@ -111,7 +111,7 @@ class Child:
         if error := run.memo.unavailable.get(self):
             raise error
         if self._early_return or (self._early_return is None and self._pace.seconds(1) > SLOW_S):
-            whose = owners.get()
+            whose = owners()
             raise inline.Leave(None if whose is None else whose.tolist())
         carried = Carried.by([run.request], self._forward)
         try:

@@ -40,10 +40,10 @@ class _Call:
 
 
 class _Fork:
-    """Coroutines that a graph waits for, all at once."""
+    """What a graph waits for, all at once."""
 
-    def __init__(self, coroutines: Sequence[Coroutine[Any, Any, Any]]) -> None:
-        self.coroutines = coroutines
+    def __init__(self, awaitables: Sequence[Awaitable[Any]]) -> None:
+        self.awaitables = awaitables
 
 
 @types.coroutine
@@ -53,9 +53,9 @@ def call(function: Callable[[], Any]) -> Generator[Any, Any, Any]:
 
 
 @types.coroutine
-def fork(coroutines: Sequence[Coroutine[Any, Any, Any]]) -> Generator[Any, Any, list[Any]]:
-    """Await coroutines at once, in a graph that is driven inline; if one fails, the others are closed."""
-    results: list[Any] = yield _Fork(coroutines)
+def fork(awaitables: Sequence[Awaitable[Any]]) -> Generator[Any, Any, list[Any]]:
+    """Await all at once, in a graph that is driven inline; if one fails, the others are closed."""
+    results: list[Any] = yield _Fork(awaitables)
     return results
 
 
@@ -101,7 +101,7 @@ class Inline:
                         else:
                             held = task, wish
                     elif type(wish) is _Fork:
-                        children = [_Task(each, task.context.copy(), task) for each in wish.coroutines]
+                        children = [_Task(_as_coroutine(each), task.context.copy(), task) for each in wish.awaitables]
                         task.children = children
                         tasks += children
                         ready += children
@@ -267,7 +267,7 @@ def _close(coroutine: Coroutine[Any, Any, Any]) -> None:
 
 
 def _as_coroutine(awaitable: Awaitable[Any]) -> Coroutine[Any, Any, Any]:
-    if isinstance(awaitable, Coroutine):
+    if type(awaitable) is types.CoroutineType or isinstance(awaitable, Coroutine):
         return awaitable
     return _awaiting(awaitable)
 
