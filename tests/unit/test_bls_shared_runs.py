@@ -179,7 +179,7 @@ def test_a_call_is_made_again_as_often_as_said_for_the_errors_that_are_named(ear
 
 def test_a_child_gets_its_requests_ids_the_longest_remaining_time_and_forwarded_parameters():
     fake_triton.CHILDREN["child"] = Gated(is_open=True)
-    child = merging(early_return=False, forward=("language",))
+    child = merging(early_return=False, forward_parameters=("language",))
     given = {"language": "de", "secret": "x"}
     with serving(passing_on(child)) as server:
         server.ask(asking(1, id="a", timeout_us=50_000_000, parameters=given), asking(2, id="b", parameters=given))

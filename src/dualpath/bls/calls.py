@@ -88,7 +88,7 @@ class Calls:
 
     Args:
         outputs: one output's name, or several; a name that ends in "?" may be missing in an answer.
-        bf16: inputs whose arrays are the bits of BF16.
+        bf16_inputs: inputs whose arrays are the bits of BF16.
         device: None for outputs on the CPU, a GPU's number for outputs that stay there.
     """
 
@@ -97,7 +97,7 @@ class Calls:
         name: str,
         outputs: str | Sequence[str],
         version: int,
-        bf16: Collection[str],
+        bf16_inputs: Collection[str],
         device: int | None,
         metrics: Metrics | None,
     ) -> None:
@@ -107,7 +107,7 @@ class Calls:
         self.outputs = [each.removesuffix("?") for each in names]
         self._required = [each for each in names if not each.endswith("?")]
         self._version = version
-        self._bf16 = frozenset(bf16)
+        self._bf16_inputs = frozenset(bf16_inputs)
         self._device = device
         self._metrics = metrics
         self._memory: Any = None
@@ -141,7 +141,7 @@ class Calls:
         return pb_utils.InferenceRequest(
             model_name=self.name,
             model_version=self._version,
-            inputs=to_tensors(inputs, self._bf16),  # type: ignore[arg-type]
+            inputs=to_tensors(inputs, self._bf16_inputs),  # type: ignore[arg-type]
             requested_output_names=self.outputs,
             preferred_memory=self._memory,
             request_id=carried.request_id,

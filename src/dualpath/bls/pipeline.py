@@ -72,7 +72,7 @@ class Pipeline:
     ) -> None:
         self._graph: Any = graph
         self._streams = inspect.isasyncgenfunction(graph)
-        config.refuse_what_a_pipeline_cannot_do(streams=self._streams)
+        config._refuse_what_a_pipeline_cannot_do(streams=self._streams)
         self._has_batch = config.max_batch_size > 0
         self._merges = merge_requests and self._has_batch
         self._bf16 = config.bf16_outputs
@@ -82,7 +82,7 @@ class Pipeline:
         self._rows = 0
         self._rows_changed = threading.Condition()
         self._inline = Inline()
-        self._loop = LoopThread(n_threads, config.gpu_to_use())
+        self._loop = LoopThread(n_threads, config._gpu_to_use())
         if metrics:
             metrics.gauge("rows_in_flight", lambda: self._rows)
 
