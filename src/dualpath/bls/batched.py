@@ -104,12 +104,14 @@ class BatchedChild(Called):
         """Send all rows in one call, if it takes a moment only."""
         if error := run.memo.unavailable.get(self):
             raise error
-        if len(rows) > self._max_rows or self._is_slow(len(rows)):
+        if len(rows) > self._max_rows:
             raise leave()
+        expected_s = self._expected_s(len(rows))
         started = time.perf_counter()
         carried = Carried.by([run.request], self.forward_parameters)
         try:
-            outputs: Outputs = await inline.call(partial(self._ask, self._collate(rows), len(rows), carried, 1))
+            ask = partial(self._ask, self._collate(rows), len(rows), carried, 1)
+            outputs: Outputs = await inline.call(ask, expected_s)
         except ChildError as error:
             raise note_failure(self, run, error, self.retry) from None
         run.memo.note(self, rows, _Answers(copied(outputs), len(rows)))

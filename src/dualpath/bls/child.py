@@ -39,9 +39,12 @@ class Called:
         self._calls = Calls(self.name, self.outputs, self.version, self.bf16_inputs, self.device, self.metrics)
         self._pace = Pace()
 
-    def _is_slow(self, n_rows: int) -> bool:
-        """Tell whether a call with so many rows would keep `execute` for too long."""
-        return self._pace.seconds(n_rows) > SLOW_S if self.early_return is None else self.early_return
+    def _expected_s(self, n_rows: int) -> float:
+        """Return how long a call with so many rows will take; leave if that would keep `execute` for too long."""
+        expected_s = self._pace.seconds(n_rows)
+        if expected_s > SLOW_S if self.early_return is None else self.early_return:
+            raise leave()
+        return expected_s
 
     def _late(self, message: str = "expected an answer within the request's timeout, got none.") -> ChildLate:
         self._calls.count("late")
@@ -119,11 +122,10 @@ class Child(Called):
     async def _inline(self, run: Run, inputs: Mapping[str, Any]) -> Outputs:
         if error := run.memo.unavailable.get(self):
             raise error
-        if self._is_slow(1):
-            raise leave()
+        expected_s = self._expected_s(1)
         carried = Carried.by([run.request], self.forward_parameters)
         try:
-            outputs: Outputs = await inline.call(partial(self._timed, inputs, carried))
+            outputs: Outputs = await inline.call(partial(self._timed, inputs, carried), expected_s)
         except ChildError as error:
             raise note_failure(self, run, error, self.retry) from None
         return outputs

@@ -163,7 +163,7 @@ class Pipeline:
                     self._run(replies[start : start + n], memo)
                 return
             responses = [self._failed(error)]
-        self._commit(run, replies)
+        self._count(run, replies)
         for reply, response in zip(replies, responses, strict=True):
             reply.response = response
 
@@ -211,7 +211,7 @@ class Pipeline:
         await self._end(reply, run, response)
 
     async def _end(self, reply: Reply, run: Run, response: Any) -> None:
-        self._commit(run, [reply])
+        self._count(run, [reply])
         try:
             await reply.end(response)
         except Exception as error:
@@ -222,11 +222,15 @@ class Pipeline:
     def _failed(self, error: BaseException) -> Any:
         return respond_error(error, self._caller_errors)
 
-    def _commit(self, run: Run, replies: Sequence[Reply]) -> None:
-        run.commit()
+    def _count(self, run: Run, replies: Sequence[Reply]) -> None:
+        """Count what a run has noted, and its requests."""
         if self._metrics:
             elapsed_s = time.perf_counter() - replies[0].started
-            self._metrics._add(STAGE_SECONDS, elapsed_s, {"stage": "request"}, SECONDS, n=len(replies))
+            note = (self._metrics._add, STAGE_SECONDS, elapsed_s, {"stage": "request"}, SECONDS, len(replies))
+            self._metrics._add_later([*run.notes, note])
+        else:
+            for add, *what in run.notes:
+                add(*what)
 
     def _checked(self, outputs: Arrays, request: Request) -> Arrays:
         """Return those of a graph's outputs that are wanted, if they have the request's rows."""

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 STAGE_SECONDS = "stage_seconds"
 """The histogram of how long stages take."""
 
+Note = tuple[Any, ...]
+"""What a run counts once it has answered: a function and its arguments."""
+
 Owners = npt.NDArray[np.intp]
 """For each row, which of the run's requests it belongs to."""
 
@@ -31,8 +34,7 @@ class Run:
         inline: whether it is driven in the thread of `execute`, where nothing may wait for long.
         n_rows: rows of each of its requests.
         attempts: calls to children that an earlier run made in vain and that are to be made again.
-        notes: what to count once the run has answered, each as a function and its arguments: a run that is given up
-            counts nothing.
+        notes: what to count once the run has answered: a run that is given up counts nothing.
         spent_s: seconds that runs which were given up have spent on stages, by the stages' names.
     """
 
@@ -42,12 +44,7 @@ class Run:
         self.request, self.n_rows, self.memo, self.inline = request, n_rows, memo, inline
         self.attempts = memo.attempts.copy()
         self.spent_s = memo.spent_s.copy()
-        self.notes: list[tuple[Any, ...]] = []
-
-    def commit(self) -> None:
-        """Count what was noted."""
-        for count, *what in self.notes:
-            count(*what)
+        self.notes: list[Note] = []
 
 
 _run: ContextVar[Run | None] = ContextVar("dualpath.bls.run", default=None)
