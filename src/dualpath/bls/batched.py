@@ -235,7 +235,7 @@ class BatchedChild(Called):
         trace = next((request.trace for request in requests if request.trace and not request.trace.closed), None)
         if trace is None:
             return await in_thread(partial(self._ask, inputs, len(chunk), carried, peak))
-        carried = Carried(carried.request_id, carried.timeout_us, carried.parameters, trace.raw)
+        carried = carried._replace(trace=trace.raw)
         return await trace.lend(in_thread(partial(self._ask, inputs, len(chunk), carried, peak)))
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from dualpath.bls.errors import ChildError, ChildFailed, ChildLate, ChildUnavailable, ConfigError
 from dualpath.bls.metrics import Metrics
@@ -57,25 +57,21 @@ class Retry:
         return delay_s
 
 
-@dataclass(frozen=True)
-class Carried:
+class Carried(NamedTuple):
     """What a call takes over from the requests that it serves."""
 
     request_id: str = ""
     timeout_us: int = 0
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = {}
     trace: Any = None
 
     @classmethod
     def by(cls, requests: Sequence[Request], forward: Collection[str]) -> Carried:
         """Take over the ids, the longest remaining time (none if one request has none) and chosen parameters."""
         remaining = [request._longest_remaining_s() for request in requests]
-        timeout_us = 0 if None in remaining else max(1, round(max(filter(None, remaining), default=0.0) * 1e6))
-        return cls(
-            ",".join(filter(None, (request.id for request in requests)))[:MAX_ID],
-            timeout_us,
-            chosen(requests[0].parameters, forward),
-        )
+        timeout_us = 0 if None in remaining else max(1, round(max(remaining) * 1e6))  # type: ignore[type-var]
+        ids = ",".join([request.id for request in requests if request.id])[:MAX_ID]
+        return cls(ids, timeout_us, chosen(requests[0].parameters, forward))
 
 
 def chosen(parameters: Mapping[str, Any], forward: Collection[str]) -> dict[str, Any]:

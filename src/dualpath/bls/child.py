@@ -138,7 +138,7 @@ class Child(Called):
                 raise self._late()
             carried = Carried.by([request], self.forward_parameters)
             if request.trace and not request.trace.closed:
-                carried = Carried(carried.request_id, carried.timeout_us, carried.parameters, request.trace.raw)
+                carried = carried._replace(trace=request.trace.raw)
                 return await request.trace.lend(in_thread(partial(self._timed, inputs, carried)))
             return await in_thread(partial(self._timed, inputs, carried))
 
