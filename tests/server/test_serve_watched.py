@@ -112,9 +112,10 @@ def test_a_killed_server_comes_back_on_its_ports_with_its_key(served):
 
 
 def test_callers_of_a_killed_pipeline_are_failed_though_they_set_no_deadline(served):
-    process, at, _ = served
+    process, at, said = served
     until(lambda: ready(at), "the first scores")
     before, server, outcomes = score(at), triton_of(process), queue.SimpleQueue()
+    n_restarts = said.read_text().count("server: serving again")
     [pipeline] = stubs(server, "orchestrator")
     client = grpcclient.InferenceServerClient(at["gRPC"])
     for _ in range(16):
@@ -124,6 +125,7 @@ def test_callers_of_a_killed_pipeline_are_failed_though_they_set_no_deadline(ser
     client.close()
     assert any(errors)
     assert {error.status() for error in errors if error} <= {"StatusCode.UNAVAILABLE", "StatusCode.INTERNAL"}
+    until(lambda: said.read_text().count("server: serving again") > n_restarts, "the server")
     until(lambda: ready(at), "scores after it")
     assert score(at) == score(at, "ensemble_all") == before
 

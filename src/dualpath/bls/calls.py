@@ -69,7 +69,8 @@ class Carried(NamedTuple):
     def by(cls, requests: Sequence[Request], forward: Collection[str]) -> Carried:
         """Take over the ids, the longest remaining time (none if one request has none) and chosen parameters."""
         remaining = [request._longest_remaining_s() for request in requests]
-        timeout_us = 0 if None in remaining else max(1, round(max(remaining) * 1e6))  # type: ignore[type-var]
+        longest_s = None if None in remaining else max(remaining)  # type: ignore[type-var]
+        timeout_us = 0 if longest_s is None else max(1, round(longest_s * 1e6))
         ids = ",".join([request.id for request in requests if request.id])[:MAX_ID]
         return cls(ids, timeout_us, chosen(requests[0].parameters, forward))
 
