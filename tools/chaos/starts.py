@@ -101,7 +101,7 @@ def _serve(*options: str) -> tuple[int, str]:
 def _run(command: list[str], timeout_s: float = 60, **how: Any) -> tuple[int, str]:
     process: subprocess.Popen[str] = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **how
-    )  # type: ignore[call-overload]
+    )
     try:
         return process.wait(timeout_s), process.communicate()[1].strip()
     except subprocess.TimeoutExpired:

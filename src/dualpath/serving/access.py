@@ -45,12 +45,6 @@ def arguments(key: str) -> list[str]:
     return [f"--http-restricted-api={closed}", f"--grpc-restricted-protocol={closed}"]
 
 
-def tls_arguments(certificate: Path, key: Path) -> list[str]:
-    """Return what makes a tritonserver speak gRPC with TLS only."""
-    files = f"--grpc-server-cert={certificate.absolute()}", f"--grpc-server-key={key.absolute()}"
-    return ["--grpc-use-ssl=true", *files]
-
-
 def read_key(path: Path) -> str:
     """Return the key that a file holds.
 
