@@ -1,0 +1,132 @@
+"""The stand-ins as instances of KIND_GPU run them, with torch's CPU in the device's place: one switch, `device.TYPE`."""
+
+import sys
+from types import ModuleType, SimpleNamespace
+
+import fake_triton
+import numpy as np
+import pytest
+import torch
+from fake_triton import received
+from test_backends import NoTensor, fil_args, folder, forest, load, tensor, torch_args  # noqa: F401
+
+from dualpath.bls import ConfigError
+from dualpath.inference import EngineError, device
+
+
+@pytest.fixture
+def torch_is_the_device(monkeypatch):
+    monkeypatch.setattr(device, "TYPE", "cpu")
+
+
+@pytest.fixture
+def no_host(monkeypatch):
+    """Whatever takes a tensor to the host fails; what is handed to Triton is listed."""
+    given = []
+    as_it_is = fake_triton.Tensor.from_dlpack.__func__
+
+    def from_dlpack(cls, name, array):
+        given.append((name, type(array)))
+        return as_it_is(cls, name, array)
+
+    def refuse(*_, **__):
+        raise AssertionError("a tensor goes through the host")
+
+    monkeypatch.setattr(fake_triton.Tensor, "from_dlpack", classmethod(from_dlpack))
+    for name in ("numpy", "cpu", "tolist", "item", "__array__"):
+        monkeypatch.setattr(torch.Tensor, name, refuse)
+    return given
+
+
+def on_gpu(args, number="0"):
+    return args | {"model_instance_kind": "GPU", "model_instance_device_id": number}
+
+
+@pytest.fixture
+def pytorch(torch_is_the_device, torch_args):  # noqa: F811
+    model = load("pytorch")
+    model.initialize(on_gpu(torch_args()))
+    yield model
+    model.finalize()
+
+
+def test_pytorch_merges_and_splits_tensors_on_the_device_without_the_host(pytorch, no_host):
+    first, second = torch.arange(6, dtype=torch.float32).reshape(3, 2), torch.tensor([[7.0, 9.0]])
+    requests = [received(IN__1=rows, IN__0=rows * 3) for rows in (first, second)]
+    answers = [response.arrays() for response in pytorch.execute(requests)]
+    assert no_host == [("OUT__0", torch.Tensor), ("OUT__1", torch.Tensor)] * 2
+    assert [answer["OUT__0"].tolist() for answer in answers] == [[[0, 2], [4, 6], [8, 10]], [[14, 18]]]
+    assert [answer["OUT__1"].tolist() for answer in answers] == [[[3], [39], [123]], [[390]]]
+
+
+def test_pytorch_takes_tensors_from_the_host_and_answers_on_the_device(pytorch, no_host):
+    rows = np.array([[1, 2]], np.float32)
+    [response] = pytorch.execute([received(IN__1=rows, IN__0=torch.tensor([[5.0, 5.0]]))])
+    assert response.arrays()["OUT__0"].tolist() == [[4, 3]]
+    assert {kind for _, kind in no_host} == {torch.Tensor}
+
+
+def test_pytorch_answers_each_request_alone_if_the_merged_call_fails(pytorch):
+    good, bad = torch.ones(1, 2), torch.ones(1, 3)
+    answered, failed = pytorch.execute([received(IN__0=good, IN__1=good), received(IN__0=bad, IN__1=good)])
+    assert answered.arrays()["OUT__1"].tolist() == [[2]]
+    assert failed.has_error()
+
+
+def test_pytorch_says_what_computes(pytorch):
+    version = torch.__version__.partition("+")[0]
+    assert pytorch.model.engine == f"torch {version} on the CPU"
+    assert ("info", f"m: served by torch {version} on the CPU.") in fake_triton.LOGGED
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64, torch.bool, torch.int8, torch.int64])
+def test_pytorch_keeps_the_dtype_of_tensors_on_the_device(torch_is_the_device, torch_args, dtype):  # noqa: F811
+    class Same(torch.nn.Module):
+        def forward(self, a: torch.Tensor):
+            return a
+
+    names = {torch.float16: "FP16", torch.float32: "FP32", torch.float64: "FP64", torch.bool: "BOOL"}
+    name = names.get(dtype) or str(dtype).partition(".")[2].upper()
+    model = load("pytorch")
+    ends = {"inputs": [tensor("IN__0", [1], f"TYPE_{name}")], "outputs": [tensor("OUT__0", [1], f"TYPE_{name}")]}
+    model.initialize(on_gpu(torch_args(Same(), **ends)))
+    [response] = model.execute([received(IN__0=torch.tensor([[1], [0]]).to(dtype))])
+    got = response.arrays()["OUT__0"]
+    assert got.dtype.name == str(dtype).partition(".")[2]
+    assert got.tolist() == [[1], [0]]
+
+
+def test_pytorch_gives_contiguous_rows_whatever_the_model_does(torch_is_the_device, torch_args):  # noqa: F811
+    class Turned(torch.nn.Module):
+        def forward(self, a: torch.Tensor):
+            return a.t().contiguous().t()
+
+    model = load("pytorch")
+    model.initialize(
+        on_gpu(torch_args(Turned(), inputs=[tensor("IN__0", [2])], outputs=[tensor("OUT__0", [2])], parameters={}))
+    )
+    rows = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    answers = model.execute([received(IN__0=rows[:1]), received(IN__0=rows[1:])])
+    assert [answer.arrays()["OUT__0"].tolist() for answer in answers] == [[[1, 2]], [[3, 4], [5, 6]]]
+
+
+def test_pytorch_names_a_torch_without_cuda(torch_args):  # noqa: F811
+    if torch.version.cuda is not None:
+        pytest.skip("this torch has CUDA")
+    with pytest.raises(EngineError, match=r"torch: expected a build with CUDA for KIND_GPU, got .*--force-reinstall"):
+        load("pytorch").initialize(on_gpu(torch_args()))
+
+
+def test_pytorch_names_a_gpu_that_torch_cannot_use(monkeypatch, torch_args):  # noqa: F811
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(EngineError, match=r"expected GPU 1 and a driver for CUDA 13\.0, got 1 usable GPUs"):
+        load("pytorch").initialize(on_gpu(torch_args(), "1"))
+
+
+def test_pytorch_says_what_the_model_gave_if_it_is_no_tensor(torch_is_the_device, torch_args):  # noqa: F811
+    model = load("pytorch")
+    ends = {"inputs": [tensor("IN__0", [1])], "outputs": [tensor("OUT__0", [1])]}
+    model.initialize(on_gpu(torch_args(NoTensor(), parameters={}, **ends)))
+    [response] = model.execute([received(IN__0=torch.ones(1, 1))])
+    assert "expected 1 tensors from the model" in response.error().message()
