@@ -4,7 +4,7 @@ import importlib.util
 
 import pytest
 
-from dualpath.serving import installation, preflight
+from dualpath.serving import gpus, installation
 
 
 def missing(*modules):
@@ -13,7 +13,7 @@ def missing(*modules):
 
 @pytest.fixture(scope="session", autouse=True)
 def gpu():
-    if not preflight.gpu_visible():
+    if not gpus.gpu_visible():
         pytest.skip("needs an NVIDIA GPU, this machine shows none")
 
 

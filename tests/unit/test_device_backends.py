@@ -130,3 +130,100 @@ def test_pytorch_says_what_the_model_gave_if_it_is_no_tensor(torch_is_the_device
     model.initialize(on_gpu(torch_args(NoTensor(), parameters={}, **ends)))
     [response] = model.execute([received(IN__0=torch.ones(1, 1))])
     assert "expected 1 tensors from the model" in response.error().message()
+
+
+class Forest:
+    """nvForest, or cuML's FIL: Treelite's predictions, and a record of how it was loaded."""
+
+    def __init__(self, predict_on):
+        self.loaded, self.predict_on = [], predict_on
+
+    def load(self, path, **options):
+        import treelite
+
+        self.loaded.append(options)
+        model = treelite.Model.deserialize(path)
+        return SimpleNamespace(predict=lambda rows: self.predict_on(model, rows))
+
+
+@pytest.fixture
+def library(monkeypatch):
+    """library(name) -> that library and no other is installed; its arrays lie on a device that NumPy plays."""
+    from fake_rapids import FakeDevice, FakeModule, on_host
+
+    fake = FakeDevice()
+    monkeypatch.setitem(sys.modules, "cupy", FakeModule(fake, "cupy", np))
+
+    def predict_on(model, rows):
+        import treelite
+
+        return fake.array(treelite.gtil.predict(model, on_host(rows), nthread=1).astype(np.float64))
+
+    def install(name):
+        forest = Forest(predict_on)  # noqa: F811
+        for each in ("nvforest", "cuml", "cuml.fil"):
+            monkeypatch.setitem(sys.modules, each, None)
+        if name == "nvforest":
+            module = ModuleType("nvforest")
+            module.__version__, module.load_model = "26.06.00", forest.load
+            monkeypatch.setitem(sys.modules, "nvforest", module)
+        elif name == "cuml":
+            cuml, fil = ModuleType("cuml"), ModuleType("cuml.fil")
+            cuml.__version__, fil.ForestInference = "25.10.00", forest
+            monkeypatch.setitem(sys.modules, "cuml", cuml)
+            monkeypatch.setitem(sys.modules, "cuml.fil", fil)
+        return fake, forest
+
+    return install
+
+
+ROWS = np.random.default_rng(1).random((7, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "engine", "options"),
+    [
+        ("nvforest", "nvForest 26.06.00", {"model_type": "treelite_checkpoint", "device": "gpu", "device_id": 1}),
+        (
+            "cuml",
+            "FIL of cuML 25.10.00",
+            {"model_type": "treelite_checkpoint", "is_classifier": False, "device_id": 1},
+        ),
+    ],
+)
+def test_fil_predicts_where_the_rows_lie_by_what_is_installed(library, fil_args, forest, name, engine, options):  # noqa: F811
+    device, installed = library(name)
+    model = load("fil")
+    model.initialize(on_gpu(fil_args(), "1"))
+    responses = model.execute([received(input__0=device.array(ROWS[:2])), received(input__0=device.array(ROWS[2:]))])
+    assert installed.loaded == [options]
+    assert ("info", f"m: served by {engine} on GPU 1.") in fake_triton.LOGGED
+    tensors = [tensor for response in responses for tensor in response.output_tensors()]
+    assert not any(tensor.is_cpu() for tensor in tensors)
+    got = np.concatenate([tensor.array().get() for tensor in tensors])
+    assert (got.dtype, got.shape) == (np.float32, (7, 1))
+    np.testing.assert_allclose(got[:, 0], forest[0].predict(ROWS), rtol=1e-6)
+
+
+def test_fil_takes_rows_from_the_host_to_the_gpu(library, fil_args, forest):  # noqa: F811
+    library("nvforest")
+    model = load("fil")
+    model.initialize(on_gpu(fil_args()))
+    [response] = model.execute([received(input__0=ROWS)])
+    [scores] = response.output_tensors()
+    assert not scores.is_cpu()
+    np.testing.assert_allclose(scores.array().get()[:, 0], forest[0].predict(ROWS), rtol=1e-6)
+
+
+def test_fil_without_rapids_predicts_on_the_cpu_and_says_so_in_one_line(library, fil_args, forest):  # noqa: F811
+    device, _ = library(None)
+    model = load("fil")
+    model.initialize(on_gpu(fil_args()))
+    warnings = [message for severity, message in fake_triton.LOGGED if severity == "warn"]
+    assert warnings == [
+        "m: expected nvForest or cuML for KIND_GPU, got neither: the forest runs on the CPU. "
+        "Run `pip install 'dualpath[gpu]'`."
+    ]
+    for rows in (ROWS, device.array(ROWS)):
+        [response] = model.execute([received(input__0=rows)])
+        np.testing.assert_allclose(response.arrays()["output__0"][:, 0], forest[0].predict(ROWS), rtol=1e-6)

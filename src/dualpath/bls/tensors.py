@@ -73,7 +73,7 @@ def concatenate(arrays: Sequence[Array]) -> Array:
 
 def split(rows: Array, n_rows: Sequence[int]) -> Sequence[Array]:
     """Cut rows into parts of so many rows each."""
-    return np.split(rows, np.cumsum(n_rows)[:-1])
+    return np.split(rows, np.cumsum(n_rows)[:-1].tolist())  # CuPy takes no NumPy array here
 
 
 @dataclass(frozen=True)

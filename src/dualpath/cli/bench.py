@@ -14,8 +14,9 @@ from dualpath.cli.score import Style
 from dualpath.errors import UserError
 
 BATCH = "1,2,4,8,16,32,64,128,256,512"
-PRECISIONS = ("float32", "bfloat16")
-"""What every set-up can compute in, those on the CPU too."""
+PRECISIONS = ("float32", "bfloat16", "float16")
+"""What every set-up can compute in; float16 takes several times as long on a CPU."""
+BOTH = PRECISIONS[:2]
 
 
 class EncoderShape(StrEnum):
@@ -44,8 +45,8 @@ def bench(
     precision: Annotated[
         str | None,
         typer.Option(
-            help="What BERT computes in: float32, bfloat16 or both.  "
-            "[default: minilm as it is served, bert-large in both]"
+            help="What BERT computes in: float32, bfloat16, float16 or several.  "
+            "[default: minilm as it is served, bert-large in float32,bfloat16]"
         ),
     ] = None,
     as_json: Json = False,
@@ -60,8 +61,9 @@ def bench(
 ) -> None:
     """Measure the pipeline's set-ups: throughput by batch size, and the latency of one excerpt.
 
-    Three set-ups take turns: everything in Triton on the CPU; pre- and postprocessing in the client's process, with the
-    models in Triton; everything in Triton on the GPU, if there is one. Requests that would take over 30 s are not
+    The set-ups take turns: everything in Triton on the CPU; pre- and postprocessing in the client's process, with the
+    models in Triton; and if there is a GPU everything in Triton, with the text on the CPU and the models on the GPU, and
+    all on the GPU. Requests that would take over 30 s are not
     sent. Ctrl-C ends with what was measured until then. Exit code 1: the set-ups' scores differ, or a server went away.
     """
     from dualpath.cli.bench_view import show
@@ -89,11 +91,11 @@ def bench(
 def _precisions(text: str | None, shape: EncoderShape) -> list[str]:
     """Read "float32,bfloat16"; without it, none for minilm, which is then served as it is."""
     if text is None:
-        return [] if shape is EncoderShape.minilm else list(PRECISIONS)
+        return [] if shape is EncoderShape.minilm else list(BOTH)
     chosen = list(dict.fromkeys(part.strip() for part in text.split(",")))
     for part in chosen:
         if part not in PRECISIONS:
             raise UserError(
-                f"--precision: expected {' or '.join(PRECISIONS)}, or both, got {part!r}. Name one of these."
+                f"--precision: expected {', '.join(BOTH)} or {PRECISIONS[-1]}, got {part!r}. Name one or several of these."
             )
     return chosen
