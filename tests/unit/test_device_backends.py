@@ -1,4 +1,4 @@
-"""The stand-ins as instances of KIND_GPU run them, with torch's CPU in the device's place: one switch, `device.TYPE`."""
+"""The stand-ins as instances of KIND_GPU run them, torch's CPU in the device's place: one switch, `device.TYPE`."""
 
 import sys
 from types import ModuleType, SimpleNamespace
@@ -10,7 +10,6 @@ import torch
 from fake_triton import received
 from test_backends import NoTensor, fil_args, folder, forest, load, tensor, torch_args  # noqa: F401
 
-from dualpath.bls import ConfigError
 from dualpath.inference import EngineError, device
 
 

@@ -107,7 +107,8 @@ def test_gpu_config_is_refused_without_a_gpu(gpu_repository, stand_ins, monkeypa
     preflight.check_devices(models, None, stand_ins)
     monkeypatch.setattr(gpus, "gpu_visible", lambda: False)
     with pytest.raises(
-        UserError, match=r"^bert-large, cuml, postprocess: expected a GPU for KIND_GPU, got no /dev/nvidia0\. To use the"
+        UserError,
+        match=r"^bert-large, cuml, postprocess: expected a GPU for KIND_GPU, got no /dev/nvidia0\. To use the",
     ):
         preflight.check_devices(models, "gpu", stand_ins)
 
@@ -167,7 +168,8 @@ def test_a_repository_that_can_do_without_rapids_says_how(gpu_repository, tmp_pa
         if (model / "configs").is_dir():
             (model / "configs" / "gpu-models.pbtxt").write_text((model / "config.pbtxt").read_text())
     with pytest.raises(
-        UserError, match=r"Run `pip install 'dualpath\[gpu\]'`, pass --config-name gpu-models, which needs none, or leave"
+        UserError,
+        match=r"Run `pip install 'dualpath\[gpu\]'`, pass --config-name gpu-models, which needs none, or leave",
     ):
         preflight.check_devices(models, "gpu", complete)
 

@@ -62,9 +62,9 @@ def bench(
     """Measure the pipeline's set-ups: throughput by batch size, and the latency of one excerpt.
 
     The set-ups take turns: everything in Triton on the CPU; pre- and postprocessing in the client's process, with the
-    models in Triton; and if there is a GPU everything in Triton, with the text on the CPU and the models on the GPU, and
-    all on the GPU. Requests that would take over 30 s are not
-    sent. Ctrl-C ends with what was measured until then. Exit code 1: the set-ups' scores differ, or a server went away.
+    models in Triton; and if there is a GPU everything in Triton with the models on the GPU, and all on the GPU.
+    Requests that would take over 30 s are not sent. Ctrl-C ends with what was measured until then. Exit code 1: the
+    set-ups' scores differ, or a server went away.
     """
     from dualpath.cli.bench_view import show
     from dualpath.cli.ending import Ending
@@ -96,6 +96,6 @@ def _precisions(text: str | None, shape: EncoderShape) -> list[str]:
     for part in chosen:
         if part not in PRECISIONS:
             raise UserError(
-                f"--precision: expected {', '.join(BOTH)} or {PRECISIONS[-1]}, got {part!r}. Name one or several of these."
+                f"--precision: expected {', '.join(BOTH)} or {PRECISIONS[-1]}, got {part!r}. Name one or more."
             )
     return chosen

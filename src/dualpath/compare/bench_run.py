@@ -112,9 +112,7 @@ class _Bench:
         for place in places:
             self._add(place, f", {place.precision}" if len(places) > 1 else "")
         self._now = breakdown.TurnRows()  # the rows of the turn that runs
-        self._servers = [
-            server for place in places for server in (place.cpu, place.text_on_cpu, place.gpu) if server
-        ]
+        self._servers = [server for place in places for server in (place.cpu, place.text_on_cpu, place.gpu) if server]
         self.result = Result(
             title=f"Set-ups of the pipeline, {places[0].encoder}",
             contenders=[*self._setups, *self._absent],

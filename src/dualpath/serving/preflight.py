@@ -96,15 +96,15 @@ def check_devices(models: list[Path], config_name: str | None, installation: Ins
     on_torch = [model.name for model in models if model.name in wanting and _backend(model, config_name) == "pytorch"]
     if on_torch and "pytorch" in installation.missing_backends() and (missing := gpus.no_cuda_in_torch()):
         raise UserError(
-            f"{', '.join(on_torch)}: expected {missing.expected} for KIND_GPU, as the server has no C++ backend pytorch, "
-            f"got {missing.got}. {missing.get}, or {instead}."
+            f"{', '.join(on_torch)}: expected {missing.expected} for KIND_GPU, as the server has no C++ backend "
+            f"pytorch, got {missing.got}. {missing.get}, or {instead}."
         )
     if (in_this_python := _in_this_python(models, wanting, config_name)) and (missing := gpus.no_rapids()):
         text_on_cpu = all((model / "configs" / f"{TEXT_ON_CPU}.pbtxt").is_file() for model in _with_instances(models))
         without = f"pass --config-name {TEXT_ON_CPU}, which needs none, " if text_on_cpu else ""
         raise UserError(
-            f"{', '.join(in_this_python)}: expected {missing.expected} in this Python, which the GPU configuration runs "
-            f"them with, got {missing.got}. {missing.get}, {without}or {instead}."
+            f"{', '.join(in_this_python)}: expected {missing.expected} in this Python, which the GPU configuration "
+            f"runs them with, got {missing.got}. {missing.get}, {without}or {instead}."
         )
 
 

@@ -10,8 +10,8 @@ Two parameters are the stand-in's own; the C++ backend ignores them. `STAND_IN_E
 `STAND_IN_CHUNK_ROWS`: long batches run in chunks of that many rows, whose activations stay in the processor's cache.
 
 On the CPU the model lies once in a process that all instances share (`dualpath.inference.service`): an instance is only
-a place in the queue. On a GPU each instance has the model (`dualpath.inference.device`), torch computes, and batches are
-not cut: these two parameters then change nothing. `FORCE_CPU_ONLY_INPUT_TENSORS`, Triton's own, must say "no" there.
+a place in the queue. On a GPU each instance has the model (`dualpath.inference.device`), torch computes, and batches
+are not cut: the two parameters then change nothing. `FORCE_CPU_ONLY_INPUT_TENSORS`, Triton's own, must say "no" there.
 """
 
 import numpy as np
