@@ -4,7 +4,7 @@ import importlib.util
 
 import pytest
 
-from dualpath.serving import gpus, installation
+from dualpath.serving import gpus
 
 
 def missing(*modules):
@@ -25,11 +25,3 @@ def rapids(gpu):
     from dualpath.readability.device import load_rapids
 
     return load_rapids()
-
-
-@pytest.fixture(scope="session")
-def cpp_backends(rapids):
-    """A Triton whose backends run on the GPU."""
-    found = installation.find()
-    if lacking := found.missing_backends():
-        pytest.skip(f"needs a Triton with the C++ backend {' and '.join(lacking)}, such as NVIDIA's container has")
