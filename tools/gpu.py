@@ -72,8 +72,8 @@ def install(wheels: Path, environment: Path) -> Path:
     subprocess.run([sys.executable, "-m", "venv", *own_torch, environment], check=True)
     python = environment / "bin" / "python"
     extras = "cli,compare,embedded,models" + (",gpu" if any(wheels.glob("cudf_*.whl")) else "")
-    offline = ["--no-index", "--find-links", wheels]
-    subprocess.run([python, "-m", "pip", "install", *offline, f"dualpath[{extras}]", "pytest"], check=True)
+    offline = ["--no-index", "--find-links", str(wheels)]
+    subprocess.run([str(python), "-m", "pip", "install", *offline, f"dualpath[{extras}]", "pytest"], check=True)
     return python
 
 

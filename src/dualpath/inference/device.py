@@ -73,7 +73,8 @@ class DeviceModel:
         """Return what a tensor of Triton's holds, on the GPU, wherever it lies."""
         if tensor.is_cpu():
             return torch.from_numpy(tensor.as_numpy()).to(self.device)
-        return torch.from_dlpack(tensor)
+        on_gpu: torch.Tensor = torch.utils.dlpack.from_dlpack(tensor)
+        return on_gpu
 
     def close(self) -> None:
         """Let go of the model."""
