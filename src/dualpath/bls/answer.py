@@ -7,9 +7,7 @@ from typing import Any
 
 from dualpath.bls.config import ModelConfig
 from dualpath.bls.request import CallerErrors, read_inputs, respond, respond_error
-from dualpath.bls.tensors import Arrays, Library
-
-NUMPY = Library()
+from dualpath.bls.tensors import NUMPY, Arrays, Library
 
 
 def answer_each(
@@ -40,7 +38,7 @@ def answer_merged(
     requests: Sequence[Any],
     handle: Callable[[Arrays], Arrays],
     config: ModelConfig | None = None,
-    library: Library = NUMPY,
+    library: Library | None = None,
 ) -> list[Any]:
     """Answer requests of equal row shape by one call on their concatenated rows; if it fails, by one call each.
 
@@ -48,10 +46,10 @@ def answer_merged(
         requests: what `execute` received.
         handle: gets all rows' inputs by name and returns as many rows of each output.
         config: the model's own, if it has outputs of TYPE_BF16.
-        library: whose arrays `handle` takes and returns.
+        library: whose arrays `handle` takes and returns; NumPy's or CuPy's without it.
     """
     try:
-        return _answer_merged(requests, handle, config.bf16_outputs if config else (), library)
+        return _answer_merged(requests, handle, config.bf16_outputs if config else (), library or NUMPY)
     except Exception as error:
         if len(requests) == 1:
             return [respond_error(error)]

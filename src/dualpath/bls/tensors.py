@@ -78,7 +78,7 @@ def split(rows: Array, n_rows: Sequence[int]) -> Sequence[Array]:
 
 @dataclass(frozen=True)
 class Library:
-    """What makes arrays of Triton's tensors, puts rows together and takes them apart: NumPy and CuPy, or another.
+    """What makes arrays of Triton's tensors, puts rows together and takes them apart, such as torch.
 
     Attributes:
         to_array: makes an array of a tensor.
@@ -86,9 +86,13 @@ class Library:
         split: cuts an array into parts of so many rows each. Triton takes each part by DLPack.
     """
 
-    to_array: Callable[[Any], Any] = to_array
-    concatenate: Callable[[Sequence[Any]], Any] = concatenate
-    split: Callable[[Any, Sequence[int]], Sequence[Any]] = split
+    to_array: Callable[[Any], Any]
+    concatenate: Callable[[Sequence[Any]], Any]
+    split: Callable[[Any, Sequence[int]], Sequence[Any]]
+
+
+NUMPY = Library(to_array, concatenate, split)
+"""NumPy on the CPU, CuPy on a GPU."""
 
 
 class _ManagedTensor(ctypes.Structure):

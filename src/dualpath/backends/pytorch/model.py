@@ -59,7 +59,7 @@ class TritonPythonModel:
         path, n_outputs = config.artifact("model.pt"), len(outputs)
         if config.gpu is None:
             self.model = Shared(path, inputs, n_outputs=n_outputs, name=config.name, **settings)
-            self.library = bls.Library()
+            self.library = None
         else:
             from dualpath.inference import device
 
