@@ -15,7 +15,6 @@ from dualpath.compare.server import Server, Start, check_models, serving
 from dualpath.errors import UserError
 from dualpath.readability.contract import BERT, FOREST
 from dualpath.repository import folders
-from dualpath.repository.facts import Facts
 from dualpath.serving import gpus, installation, preflight
 
 GPU_CONFIGS = (preflight.GPU, preflight.TEXT_ON_CPU)
@@ -54,7 +53,7 @@ def served(
     """Serve each encoder on the CPU, and on the GPU in each way that can be.
 
     Args:
-        model: the one that will be asked where everything is in Triton.
+        model: the one that will be asked if everything is in Triton.
         shape: of the encoder.
         precisions: of the encoder; none means the model repository as it is.
     Raises:
@@ -88,9 +87,9 @@ def _serve(model_repository: Path, stack: ExitStack, start: Start) -> Place:
             why_not[config_name] = why
         else:
             on_gpu[config_name] = stack.enter_context(serving(model_repository, start, config_name))
-    encoder = Facts.of(folders.newest(model_repository / BERT.name)).encoder or "unknown"
+    encoder, precision = cpu.bert.encoder or "unknown", cpu.precision or "unknown"
     gpu, text_on_cpu = map(on_gpu.get, GPU_CONFIGS)
-    return Place(model_repository, encoder, cpu.precision or "unknown", cpu, gpu, text_on_cpu, why_not)
+    return Place(model_repository, encoder, precision, cpu, gpu, text_on_cpu, why_not)
 
 
 def why_no_gpu(model_repository: Path, config_name: str = preflight.GPU) -> str | None:
