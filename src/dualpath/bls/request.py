@@ -7,6 +7,7 @@ import json
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
+from functools import cached_property
 from typing import Any, TypeVar
 
 from dualpath.bls import inline
@@ -55,9 +56,9 @@ class Request:
         self.trace = first.trace
         self._arrivals = arrivals
 
-    @property
+    @cached_property
     def id(self) -> str:
-        return ",".join(filter(None, (arrival.id for arrival in self._arrivals)))
+        return ",".join(filter(None, [arrival.id for arrival in self._arrivals]))
 
     def remaining_s(self) -> float | None:
         """Return how many seconds are left until the deadline, at least 0; None if there is none."""
