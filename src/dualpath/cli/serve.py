@@ -208,10 +208,10 @@ def _counts(record: Record, ready: bool) -> bool:
 
     While loading, Triton has several of those, and some on an ensemble's first request; what models say counts always.
     """
-    from dualpath.serving import preflight
+    from dualpath.serving import gpus
 
     about_gpu = record.source.startswith("pinned_memory_manager.cc") or "CUDA" in record.message
-    return ".py:" in record.source or (ready and (preflight.gpu_visible() or not about_gpu))
+    return ".py:" in record.source or (ready and (gpus.gpu_visible() or not about_gpu))
 
 
 @contextmanager
