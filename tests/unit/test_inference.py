@@ -235,7 +235,7 @@ def name(request):
 def shared(saved, name):
     instances = []
 
-    def make(engine="torch"):
+    def make(engine="openvino"):
         path = instances[0]._path if instances else saved(Sum())
         instances.append(Shared(path, [FLOATS], engine=engine, name=name))
         return instances[-1]
@@ -275,6 +275,14 @@ def test_instances_share_a_process_which_a_kill_ends_and_the_next_call_starts_ag
             instance.run([rows])
         assert instance.run([rows])[0].tolist() == [[12.0]] * 3
     service()
+
+
+def test_by_torch_each_instance_has_a_process(shared, name):
+    rows = np.ones((3, 4), np.float32)
+    for instance in (shared("torch"), shared("torch")):
+        assert instance.engine.startswith("torch")
+        assert instance.run([rows])[0].tolist() == [[12.0]] * 3
+    assert len([p for p in psutil.Process().children() if name in p.cmdline()]) == 2
 
 
 def test_the_process_ends_when_the_last_instance_has_left(shared, service):

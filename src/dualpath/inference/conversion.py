@@ -99,6 +99,13 @@ def private_folder() -> Path:
     return folder
 
 
+def python() -> str:
+    """Return the interpreter: an embedded one, as in Triton's stubs, may not know its own."""
+    if Path(sys.executable or "").name.startswith("python"):
+        return sys.executable
+    return shutil.which("python3") or "python3"
+
+
 def _unsupported(inputs: Sequence[Input], n_outputs: int) -> str | None:
     """Say what the conversion does not take."""
     for number, tensor in enumerate(inputs):
@@ -141,7 +148,7 @@ def _alone(path: Path) -> Iterator[None]:
 def _convert(path: Path, inputs: Sequence[Input], folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as name:
         order = json.dumps({"path": str(path.resolve()), "inputs": inputs, "folder": name})
-        command = [sys.executable, "-W", "ignore", "-m", "dualpath.inference.convert"]
+        command = [python(), "-W", "ignore", "-m", "dualpath.inference.convert"]
         ended = subprocess.run(command, input=order, text=True, capture_output=True)
         finding = Path(name) / FINDING
         if not finding.is_file():  # a converter may crash, and torch may fail to load the file
