@@ -19,6 +19,7 @@ from dualpath.inference.service import TwoWays
 from dualpath.readability.contract import TOLERANCES
 from dualpath.repository.facts import Facts
 from dualpath.repository.folders import newest
+from dualpath.training.bert.precision import Int8Linear
 from prove_engines import largest_difference
 
 FLOATS, WHOLE = Input("float32", (-1, 4)), Input("int64", (-1, -1))
@@ -50,6 +51,17 @@ class Half(torch.nn.Module):
 
     def forward(self, a: torch.Tensor):
         return self.layer(a.to(torch.float16)).to(torch.float32)
+
+
+class Narrow(torch.nn.Module):
+    """Weights of int8, in the way of an encoder's layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = Int8Linear(torch.nn.Linear(256, 8))
+
+    def forward(self, a: torch.Tensor):
+        return self.layer(a)
 
 
 class Two(torch.nn.Module):
@@ -111,6 +123,21 @@ def test_torch_runs_what_openvino_cannot_run_or_runs_wrongly(saved, module, tens
     expected = expected if isinstance(expected, tuple) else (expected,)
     for got, right in zip(model.run([rows]), expected, strict=True):
         np.testing.assert_array_equal(got, right.detach().numpy())
+
+
+def test_weights_of_int8_stay_int8_and_move_answers_within_the_tolerance(tmp_path):
+    torch.manual_seed(0)
+    path = tmp_path / "model.pt"
+    torch.jit.save(torch.jit.trace(Narrow().eval(), torch.zeros(1, 256)), path)
+    inputs = [Input("float32", (-1, 256))]
+    model = inference.load(path, inputs, "openvino")
+    assert (model.engine.split()[-1], model.reason) == ("int8", None)
+    [weights] = (tmp_path / "cache").rglob("*.bin")
+    assert weights.stat().st_size < 256 * 8 * 1.1 + 100
+    rows = np.random.default_rng(0).standard_normal((3, 256), np.float32)
+    theirs = inference.load(path, inputs, "torch").run([rows])[0]
+    difference = np.abs(model.run([rows])[0] - theirs).max()
+    assert 0 < difference < TOLERANCES["int8"]
 
 
 def test_torch_serves_if_openvino_is_not_installed_or_not_asked_for(saved, monkeypatch):

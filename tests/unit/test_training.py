@@ -241,7 +241,7 @@ def test_build_rebuilds_one_model_when_its_file_is_damaged(repository: Path) -> 
     assert [artifact.up_to_date for artifact in training.build(repository)] == [True, True, False, False]
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize("precision", ["bfloat16", "float16", "int8"])
 def test_build_rebuilds_bert_when_the_precision_differs(repository: Path, precision: str) -> None:
     training.build(repository)
     again = training.build(repository, precision=precision)
@@ -255,12 +255,12 @@ def test_build_rebuilds_bert_when_the_precision_differs(repository: Path, precis
 
 
 def test_build_refuses_an_unknown_precision(repository: Path) -> None:
-    with pytest.raises(UserError, match="precision: expected float32 or bfloat16 or float16, got 'float8'"):
+    with pytest.raises(UserError, match="precision: expected float32 or bfloat16 or float16 or int8, got 'float8'"):
         training.build(repository, precision="float8")
 
 
 def test_every_precision_has_its_tolerance() -> None:
-    assert set(TOLERANCES) == set(training.GPU_PRECISIONS) == {choice.value for choice in Precision}
+    assert set(TOLERANCES) == set(training.PRECISIONS) == {choice.value for choice in Precision}
 
 
 def test_failed_build_leaves_the_old_artifacts(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:

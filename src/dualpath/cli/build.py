@@ -18,6 +18,7 @@ class Precision(enum.StrEnum):
     float32 = "float32"
     bfloat16 = "bfloat16"
     float16 = "float16"
+    int8 = "int8"
 
 
 class Format(enum.StrEnum):
@@ -30,7 +31,10 @@ class Format(enum.StrEnum):
 def build(
     model_repository: ModelRepository = DEFAULT_REPOSITORY,
     precision: Annotated[
-        Precision, typer.Option(help="What BERT computes in. float16 is for GPUs: a CPU is several times slower in it.")
+        Precision,
+        typer.Option(
+            help="What BERT computes in. float16 is for GPUs, int8 for CPUs with OpenVINO: elsewhere they are slower."
+        ),
     ] = Precision.float32,
     format: Annotated[
         Format,

@@ -55,7 +55,9 @@ Encoder = Annotated[
 ]
 ServedIn = Annotated[
     Precision,
-    typer.Option(metavar="TYPE", help="What BERT will compute in when it is served: float32, bfloat16 or float16."),
+    typer.Option(
+        metavar="TYPE", help="What BERT will compute in when it is served: float32, bfloat16, float16 or int8."
+    ),
 ]
 HiddenStates = Annotated[HiddenState, typer.Option(help="What the linear layer reads: the last hidden layer, or all.")]
 Soup = Annotated[int, typer.Option(min=1, metavar="N", help="Fits in different orders, whose weights are averaged.")]

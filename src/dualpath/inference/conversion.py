@@ -55,15 +55,16 @@ class Converted(Finding):
     model: Path = Path()
 
 
-def convert(path: Path, inputs: Sequence[Input], n_outputs: int = 1) -> Converted:
+def convert(path: Path, inputs: Sequence[Input], n_outputs: int = 1, cache: Path | None = None) -> Converted:
     """Convert a TorchScript file and compare the answers, or take from the cache what was found before.
 
     Args:
         inputs: the model's, in their order.
+        cache: where the models are kept; `cache_folder` if None.
     """
     if reason := _unsupported(inputs, n_outputs):
         return Converted(reason=reason)
-    folder = cache_folder() / _key(path, inputs)
+    folder = (cache or cache_folder()) / _key(path, inputs)
     with _alone(folder.with_suffix(".lock")):
         if not (folder / FINDING).is_file():
             _convert(path, inputs, folder)

@@ -56,6 +56,7 @@ def load(
     threads: int = 1,
     streams: int = 1,
     n_outputs: int = 1,
+    cache: Path | None = None,
 ) -> Model:
     """Load a TorchScript file.
 
@@ -65,10 +66,11 @@ def load(
         threads: that compute one call.
         streams: calls that run at a time.
         n_outputs: tensors that the model answers with.
+        cache: folder of converted models; the user's if None.
     Raises:
         EngineError: no such engine, neither OpenVINO nor torch is installed, or the file cannot be loaded.
     """
-    converted, reason = choose(path, inputs, engine, n_outputs)
+    converted, reason = choose(path, inputs, engine, n_outputs, cache)
     if converted:
         from dualpath.inference.openvino_model import OpenVinoModel
 
@@ -79,7 +81,7 @@ def load(
 
 
 def choose(
-    path: Path, inputs: Sequence[Input], engine: str = "auto", n_outputs: int = 1
+    path: Path, inputs: Sequence[Input], engine: str = "auto", n_outputs: int = 1, cache: Path | None = None
 ) -> tuple[Converted | None, str | None]:
     """Return the converted model, or None and why torch runs the model although OpenVINO was possible; see `load`.
 
@@ -93,6 +95,6 @@ def choose(
 
     if missing := openvino_model.missing():
         return None, missing
-    converted = conversion.convert(path, inputs, n_outputs)
+    converted = conversion.convert(path, inputs, n_outputs, cache)
     reason = converted.reason or (converted.slower if engine == "auto" else None)
     return (None, reason) if reason else (converted, None)
