@@ -1,6 +1,8 @@
 """Which engine runs a TorchScript model, what it answers, and how instances share it."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,12 +13,16 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from dualpath import inference
+from dualpath.cli import app
 from dualpath.inference import Input, conversion, export, openvino_model, served
 from dualpath.inference.client import Shared
 from dualpath.inference.service import TwoWays
 from dualpath.readability.contract import TOLERANCES
+from dualpath.readability.reference import BERT_INPUTS
+from dualpath.readability.tokens import pad
 from dualpath.repository.facts import Facts
 from dualpath.repository.folders import newest
 from dualpath.training.bert.precision import Int8Linear
@@ -350,6 +356,23 @@ def test_a_model_for_the_openvino_backend_has_the_names_of_its_config(saved, tmp
     assert compiled(arrays)[config.output[0].name].tolist() == [[12.0], [12.0]]
 
 
+def test_build_writes_bert_for_the_openvino_backend_too(model_repository, tmp_path, monkeypatch):
+    monkeypatch.delenv("DUALPATH_CACHE")  # where the servers of other tests find the model converted
+    repository = tmp_path / "repository"
+    shutil.copytree(model_repository, repository, copy_function=os.link, symlinks=True)
+    ended = CliRunner().invoke(app, ["build", "--format", "openvino", "--model-repository", str(repository), "--json"])
+    assert ended.exit_code == 0, ended.output
+    [written] = [each for each in json.loads(ended.stdout) if each["path"].endswith("model.xml")]
+    assert written["path"] == str(tmp_path / "repository.openvino/bert-large/1/model.xml")
+    assert (tmp_path / "repository.openvino/bert-large/config.pbtxt").is_file()
+    ids, mask = pad([np.arange(1_000, 1_020), np.arange(2_000, 2_007)])
+    hints = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino_model.openvino().Core().compile_model(written["path"], "CPU", hints)
+    scores = compiled({"INPUT__0": ids, "INPUT__1": mask})["OUTPUT__0"]
+    [expected] = inference.load(newest(repository / "bert-large") / "model.pt", BERT_INPUTS, "torch").run([ids, mask])
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=TOLERANCES["float32"])
+
+
 def test_the_engine_that_serves_is_read_from_the_metrics():
     line = 'stand_in_engine{engine="OpenVINO 2026.4.1 in float32",model="bert-large",version="2"} 1\n'
     assert served.parse(f"# TYPE stand_in_engine gauge\n{line}nv_x 3\n") == {
@@ -357,7 +380,8 @@ def test_the_engine_that_serves_is_read_from_the_metrics():
     }
 
 
-def test_openvino_scores_as_torch_does_within_the_tolerance(model_repository):
+def test_openvino_scores_as_torch_does_within_the_tolerance(model_repository, monkeypatch):
+    monkeypatch.delenv("DUALPATH_CACHE")
     version = newest(model_repository / "bert-large")
     tolerance = TOLERANCES[Facts.of(version).precision]
     engine, difference = largest_difference(version / "model.pt", 12)
