@@ -2,6 +2,7 @@
 
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tritonclient.grpc as grpcclient
 
 from dualpath.serving.client import Scorer, connect
 from processes import stubs, tritons
@@ -93,7 +95,7 @@ def test_a_killed_child_is_replaced_and_the_server_stays(served):
     listed = subprocess.run(
         [DUALPATH, "models", "--json", "--url", at["gRPC"]], capture_output=True, text=True, check=True
     )
-    assert {row["model"]: row["restarts"] for row in json.loads(listed.stdout)}["bert-large"] == "1"
+    assert {row["model"]: row["restarts"] for row in json.loads(listed.stdout)["models"]}["bert-large"] == "1"
 
 
 def test_a_killed_server_comes_back_on_its_ports_with_its_key(served):
@@ -107,3 +109,31 @@ def test_a_killed_server_comes_back_on_its_ports_with_its_key(served):
     until(lambda: ready(at), "scores after it")
     assert answer(at["health"].replace("/ready", "/live"))[0] == 200
     assert 'dualpath_restarts_total{model="server"} 1' in answer(at["health"].replace("/ready", "/metrics"))[1]
+
+
+def test_callers_of_a_killed_pipeline_are_failed_though_they_set_no_deadline(served):
+    process, at, said = served
+    until(lambda: ready(at), "the first scores")
+    before, server, outcomes = score(at), triton_of(process), queue.SimpleQueue()
+    n_restarts = said.read_text().count("server: serving again")
+    [pipeline] = stubs(server, "orchestrator")
+    client = grpcclient.InferenceServerClient(at["gRPC"])
+    for _ in range(16):
+        client.async_infer("orchestrator", half(), lambda result, error: outcomes.put(error))
+    os.kill(pipeline, signal.SIGKILL)
+    errors = [outcomes.get(timeout=60) for _ in range(16)]  # None: answered before
+    client.close()
+    assert any(errors)
+    assert {error.status() for error in errors if error} <= {"StatusCode.UNAVAILABLE", "StatusCode.INTERNAL"}
+    until(lambda: said.read_text().count("server: serving again") > n_restarts, "the server")
+    until(lambda: ready(at), "scores after it")
+    assert score(at) == score(at, "ensemble_all") == before
+
+
+def half():
+    """The inputs of a request for both models."""
+    excerpt = grpcclient.InferInput("excerpt", [1, 1], "BYTES")
+    excerpt.set_data_from_numpy(np.array([[b"The cat sat on the mat."]], object))
+    weight = grpcclient.InferInput("BERT_WEIGHT", [1, 1], "FP32")
+    weight.set_data_from_numpy(np.array([[0.5]], np.float32))
+    return [excerpt, weight]

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
+from starting import start
 
 import doc_blocks
-from dualpath.serving.server import TritonServer
 from paths import ROOT
 
 PYTHONS = {
@@ -157,8 +157,7 @@ def client(environment):
             + "model_transaction_policy { decoupled: true }\n"
             * (name == "captions")
         )
-    log = repository / "triton.log"
-    with TritonServer(models, http_port=0, grpc_port=0, metrics_port=0, server="embedded", log_path=log) as server:
+    with start(models) as server:
         client = triton.InferenceServerClient(server.grpc_url)
         yield client
         client.close()

@@ -161,6 +161,9 @@ def start(model_repository: Path, console: Console, *, verbose: bool = False, **
     from dualpath.serving import ServerFailed, TritonServer
 
     def show_progress(progress: Progress) -> None:
+        if progress.held_up:
+            console.print(progress.held_up, markup=False, highlight=False, soft_wrap=True)
+            return
         n_models = len(progress.ready) + len(progress.waiting)
         waits = f"waiting for {', '.join(progress.waiting)}" if progress.waiting else "waiting for the server"
         status.update(f"Loading models, {len(progress.ready)} of {n_models} ready; {waits}")
@@ -194,10 +197,10 @@ def _counts(record: Record, ready: bool) -> bool:
 
     While loading, Triton has several of those, and some on an ensemble's first request; what models say counts always.
     """
-    from dualpath.serving import preflight
+    from dualpath.serving import gpus
 
     about_gpu = record.source.startswith("pinned_memory_manager.cc") or "CUDA" in record.message
-    return ".py:" in record.source or (ready and (preflight.gpu_visible() or not about_gpu))
+    return ".py:" in record.source or (ready and (gpus.gpu_visible() or not about_gpu))
 
 
 @contextmanager
