@@ -70,8 +70,8 @@ gpu-wheels: setup  ## Fill WHEELS=folder with what `make gpu WHEELS=folder` inst
 		$(foreach year,2014 2010 1,--platform manylinux$(year)_x86_64) \
 		--constraint constraints.txt --find-links $(WHEELS) --dest $(WHEELS) 'dualpath[$(EXTRAS)]' pytest
 
-chaos: build  ## Break a served pipeline in every way under load, about 10 minutes
-	$(BIN)/python tools/chaos.py $(ONLY)
+chaos: build  ## Break a served pipeline in every way under load, about 15 minutes; ONLY="kill -9" runs some of the rows
+	$(BIN)/python tools/chaos $(if $(ONLY),"$(ONLY)")
 
 clean:  ## Remove .venv and the model artifacts
 	rm -rf .venv .venv-rapids .venv-gpu model_repository/bert-large/1 model_repository/cuml/1
