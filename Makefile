@@ -41,6 +41,7 @@ bench: build  ## Measure the orchestrator against the ensemble, about 20 minutes
 	$(BIN)/python benchmarks/orchestrator.py $(if $(INPUT),--input $(INPUT))
 
 prove: build  ## Long proofs: random ensembles answer like their BLS models; the gate tells wrong models from right ones
+	$(BIN)/python tools/gpu.py --rehearse
 	$(BIN)/python tests/prove_ensembles.py
 	$(BIN)/python tests/prove_gate.py
 	DUALPATH_RANDOM_PIPELINES=512 DUALPATH_RANDOM_TEXTS=10000 $(BIN)/python -m pytest -q \
@@ -69,8 +70,8 @@ gpu-wheels: setup  ## Fill WHEELS=folder with what `make gpu WHEELS=folder` inst
 		$(foreach year,2014 2010 1,--platform manylinux$(year)_x86_64) \
 		--constraint constraints.txt --find-links $(WHEELS) --dest $(WHEELS) 'dualpath[$(EXTRAS)]' pytest
 
-chaos: build  ## Break a served pipeline in every way under load, about 10 minutes
-	$(BIN)/python tools/chaos.py $(ONLY)
+chaos: build  ## Break a served pipeline in every way under load, about 15 minutes; ONLY="kill -9" runs some of the rows
+	$(BIN)/python tools/chaos $(if $(ONLY),"$(ONLY)")
 
 clean:  ## Remove .venv and the model artifacts
 	rm -rf .venv .venv-rapids .venv-gpu model_repository/bert-large/1 model_repository/cuml/1

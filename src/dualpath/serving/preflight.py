@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
 import random
 import socket
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from dualpath.repository.facts import Facts
 from dualpath.serving import gpus
 from dualpath.serving.installation import Installation
 
+SHM = Path("/dev/shm")
 GPU = "gpu"
 """The config name that puts all of the pipeline on a GPU."""
 TEXT_ON_CPU = "gpu-models"
@@ -49,6 +52,21 @@ def check_undamaged(version: Path) -> None:
             f"{version.parent.name}: expected {' and '.join(damaged)} of version {version.name} as recorded when made, "
             f"got other bytes: damaged or changed since. Run `dualpath build --force`, or restore it from a copy."
         )
+
+
+def check_shared_memory(models: list[Path], config_name: str | None, bytes_each: int) -> None:
+    """Refuse a /dev/shm without room for the pools of the Python models' processes: Triton would end in the middle."""
+    groups = [group for model in models for group in configs.read(model, config_name).instance_group]
+    n_processes = sum(max(1, group.count) * max(1, len(group.gpus)) for group in groups)
+    with suppress(OSError):  # a machine without /dev/shm has no such bound
+        status = os.statvfs(SHM)
+        free = status.f_bavail * status.f_frsize
+        wanted = n_processes * bytes_each
+        if free < wanted:
+            raise UserError(
+                f"{SHM}: expected {wanted / 1e6:.0f} MB free for the {n_processes} processes of Python models, got "
+                f"{free / 1e6:.0f} MB. Make it larger: `docker run --shm-size`, or `mount -o remount,size=1g {SHM}`."
+            )
 
 
 def check_tls(files: tuple[Path, Path] | None) -> None:
