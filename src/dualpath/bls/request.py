@@ -6,7 +6,8 @@ import asyncio
 import json
 import time
 import traceback
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import cached_property
 from typing import Any, TypeVar
 
 from dualpath.bls import inline
@@ -20,6 +21,9 @@ from dualpath.bls.errors import (
 from dualpath.bls.run import current_run
 from dualpath.bls.tensors import Array, Arrays, concatenate, own, to_array, to_tensors
 from dualpath.bls.triton import pb_utils
+
+LONGEST_TIMEOUT_US = 365 * 24 * 3600 * 1_000_000
+"""What a caller's timeout counts for at most: the system's clocks take no longer one than 292 years."""
 
 T = TypeVar("T")
 CallerErrors = tuple[type[Exception], ...]
@@ -55,9 +59,9 @@ class Request:
         self.trace = first.trace
         self._arrivals = arrivals
 
-    @property
+    @cached_property
     def id(self) -> str:
-        return ",".join(filter(None, (arrival.id for arrival in self._arrivals)))
+        return ",".join(filter(None, [arrival.id for arrival in self._arrivals]))
 
     def remaining_s(self) -> float | None:
         """Return how many seconds are left until the deadline, at least 0; None if there is none."""
@@ -88,7 +92,7 @@ class Arrival:
         self.parameters_text: str = raw.parameters()
         self.parameters: dict[str, Any] = {} if self.parameters_text in ("", "{}") else json.loads(self.parameters_text)
         self.requested_outputs = frozenset(raw.requested_output_names())
-        timeout_us = raw.timeout()
+        timeout_us = min(raw.timeout(), LONGEST_TIMEOUT_US)
         self.deadline = time.monotonic() + timeout_us / 1e6 if timeout_us else None
         self.trace = Trace(raw.trace()) if self.parameters.get("trace_children") is True else None
         self._asking: asyncio.Lock | None = None
@@ -158,7 +162,7 @@ class Trace:
             await asyncio.wait(self._calls)
 
 
-def read_inputs(raw: Any) -> dict[str, Array]:
+def read_inputs(raw: Any, to_array: Callable[[Any], Any] = to_array) -> dict[str, Array]:
     """Return a request's inputs by name, each on the device on which it arrived."""
     return {tensor.name(): to_array(tensor) for tensor in raw.inputs()}
 
