@@ -64,13 +64,13 @@ class Served:
             return 0, str(error)
 
     def start(self):
+        pinned = ["taskset", "--cpu-list", ",".join(map(str, self.cores))] if self.cores else []
         options = [word for name, port in self.ports.items() for word in (f"--{name}-port", str(port))]
         with self.log.open("a") as said:
             self.process = subprocess.Popen(
-                [*self.command, *options, "--model-repository", str(self.repository)],
+                [*pinned, *self.command, *options, "--model-repository", str(self.repository)],
                 stdout=said,
                 stderr=said,
-                preexec_fn=self.cores and partial(os.sched_setaffinity, 0, self.cores),
             )
 
     def await_ready(self):
@@ -78,7 +78,7 @@ class Served:
             assert self.process.poll() is None, self.log.read_text()
             return self.get("/ready")[0] == 200
 
-        until(ready, "the first scores")
+        until(ready, "the first scores", 240)
 
     def stop(self):
         if self.process is not None:

@@ -31,7 +31,7 @@ class Output:
     """
 
     def __init__(self, address: str) -> None:
-        self.address = address
+        self.address = address.removeprefix("file://")
         self._system, self._root = file_system(address)
 
     def begin(self, job: Mapping[str, Any], partitions: Sequence[Partition], resume: bool) -> list[Partition]:
