@@ -48,7 +48,7 @@ def version() -> str:
 
 
 class OpenVinoModel:
-    """See `Model`."""
+    """See `LoadedModel`."""
 
     reason: str | None = None
     is_exact = True
