@@ -41,6 +41,7 @@ bench: build  ## Measure the orchestrator against the ensemble, about 20 minutes
 	$(BIN)/python benchmarks/orchestrator.py $(if $(INPUT),--input $(INPUT))
 
 prove: build  ## Long proofs: random ensembles answer like their BLS models; the gate tells wrong models from right ones
+	$(BIN)/python tools/gpu.py --rehearse
 	$(BIN)/python tests/prove_ensembles.py
 	$(BIN)/python tests/prove_gate.py
 	DUALPATH_RANDOM_PIPELINES=512 DUALPATH_RANDOM_TEXTS=10000 $(BIN)/python -m pytest -q \
