@@ -27,7 +27,8 @@ def compare(
     url: Annotated[
         str | None,
         typer.Option(
-            help="Triton's gRPC address, grpcs://HOST:PORT with TLS; without it, a server of its own is started."
+            help="Triton's gRPC address (grpcs://HOST:PORT with TLS), or http://HOST:PORT; without it, a server of its "
+            "own is started."
         ),
     ] = None,
     header: Annotated[

@@ -11,13 +11,13 @@ from typing import Any
 from tritonclient.utils import InferenceServerException
 
 from dualpath.compare.connection import Headers
+from dualpath.compare.rest import live_client
 from dualpath.errors import UserError
 from dualpath.inference.served import engines
 from dualpath.readability.contract import BERT
 from dualpath.repository import folders
 from dualpath.repository.facts import Facts
 from dualpath.serving import ServerFailed, TritonServer
-from dualpath.serving.client import connect
 
 Start = Callable[..., AbstractContextManager[TritonServer]]
 """Starts a server on a model repository; takes `config_name` too."""
@@ -45,7 +45,7 @@ class Server:
     client: Any = field(init=False)
 
     def __post_init__(self) -> None:
-        self.client = connect(self.url, dict(self.headers))
+        self.client = live_client(self.url, dict(self.headers))
 
     def close(self) -> None:
         """Close the connection; the server stays."""

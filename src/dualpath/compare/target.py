@@ -26,6 +26,7 @@ class Target:
         max_batch_size: 0 where its tensors have no batch dimension.
         optional: inputs that a request may leave out.
         decoupled: whether a request may have any number of responses.
+        keeps_state: whether requests have to be steps of sequences: it has sequence batching, or a step of it.
     """
 
     model: str
@@ -35,6 +36,7 @@ class Target:
     outputs: tuple[Tensor, ...]
     optional: frozenset[str] = frozenset()
     decoupled: bool = False
+    keeps_state: bool = False
 
     @property
     def name(self) -> str:
@@ -51,6 +53,7 @@ class Pair:
         optional: inputs that a request to either may leave out.
         watched: outputs that are asked for without being compared.
         streams: whether one is decoupled, so that both are asked over streams.
+        keeps_state: whether one is asked sequences, so that both are.
     """
 
     inputs: tuple[Tensor, ...]
@@ -60,6 +63,7 @@ class Pair:
     optional: frozenset[str] = frozenset()
     watched: tuple[str, ...] = ()
     streams: bool = False
+    keeps_state: bool = False
 
     def without(self, ignored: Sequence[str]) -> Pair:
         """Leave out these outputs.
@@ -102,7 +106,7 @@ def read(client: grpcclient.InferenceServerClient, name: str) -> Target:
     Args:
         name: `model` or `model:version`.
     Raises:
-        UserError: the server does not serve it, or it keeps state between requests.
+        UserError: the server does not serve it.
     """
     model, version = split(name)
     try:
@@ -111,8 +115,6 @@ def read(client: grpcclient.InferenceServerClient, name: str) -> Target:
         config = client.get_model_config(model, version, as_json=True, client_timeout=TIMEOUT_S)["config"]
     except InferenceServerException as error:
         raise UserError(f"{name}: expected a model of the server, got: {error.message()}. {_served(client)}") from None
-    if keeper := _keeps_state(client, model, config):
-        raise UserError(f"{name}: expected a model without state, got sequence batching in {keeper}. Name another.")
     return Target(
         model,
         version,
@@ -121,18 +123,17 @@ def read(client: grpcclient.InferenceServerClient, name: str) -> Target:
         _tensors(config.get("output", ())),
         frozenset(tensor["name"] for tensor in config.get("input", ()) if tensor.get("optional")),
         bool(config.get("model_transaction_policy", {}).get("decoupled")),
+        _keeps_state(client, config),
     )
 
 
-def _keeps_state(client: grpcclient.InferenceServerClient, model: str, config: Mapping[str, Any]) -> str | None:
-    """Return which model has sequence batching, this one or a step of it."""
-    if "sequence_batching" in config:
-        return model
-    for step in config.get("ensemble_scheduling", {}).get("step", ()):
-        of_step = client.get_model_config(step["model_name"], as_json=True, client_timeout=TIMEOUT_S)["config"]
-        if keeper := _keeps_state(client, step["model_name"], of_step):
-            return keeper
-    return None
+def _keeps_state(client: grpcclient.InferenceServerClient, config: Mapping[str, Any]) -> bool:
+    """Return whether a model, or a step of it, has sequence batching."""
+    steps = config.get("ensemble_scheduling", {}).get("step", ())
+    of_steps = (
+        client.get_model_config(step["model_name"], as_json=True, client_timeout=TIMEOUT_S)["config"] for step in steps
+    )
+    return "sequence_batching" in config or any(_keeps_state(client, it) for it in of_steps)
 
 
 def pair(a: Target, b: Target) -> Pair:
@@ -157,7 +158,9 @@ def pair(a: Target, b: Target) -> Pair:
             f"{a.name}, {b.name}: expected an output in common, got {_names(a.outputs)} of {a.name} and "
             f"{_names(b.outputs)} of {b.name}. Name two models with an output in common."
         )
-    max_batch_size = min(a.max_batch_size or 1, b.max_batch_size or 1)
+    keeps_state = a.keeps_state or b.keeps_state
+    # Triton takes a step of a sequence in a request of its own only.
+    max_batch_size = 1 if keeps_state else min(a.max_batch_size or 1, b.max_batch_size or 1)
     return Pair(
         inputs,
         tuple(outputs),
@@ -165,6 +168,7 @@ def pair(a: Target, b: Target) -> Pair:
         tuple(notes),
         a.optional & b.optional,
         streams=a.decoupled or b.decoupled,
+        keeps_state=keeps_state,
     )
 
 
