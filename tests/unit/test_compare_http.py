@@ -29,7 +29,7 @@ STATISTICS = {"model_stats": [{"name": "doubler", "version": "1", "inference_cou
 
 
 @contextmanager
-def answering(answers):
+def answering(answers, tls=None):
     """Serve answers by path, each (status, headers, body); give the address and what was asked."""
     asked = []
 
@@ -53,10 +53,12 @@ def answering(answers):
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}", asked
+        yield f"{'https://localhost' if tls else 'http://127.0.0.1'}:{server.server_port}", asked
     finally:
         server.shutdown()
         thread.join()
