@@ -1,4 +1,5 @@
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 from served_models import PAIR, Model, served
@@ -55,21 +56,26 @@ def test_a_server_that_does_not_tell_what_it_serves_refuses_all_the_same():
     assert message == "nope: expected a model that is ready, got one that is not. See `dualpath models`."
 
 
-def test_models_that_keep_state_are_refused_and_decoupled_ones_are_asked_over_streams(client):
-    assert "got sequence batching in sequence" in refused(read, client, "sequence")
+def test_decoupled_models_are_asked_over_streams(client):
     decoupled, plain = (read(client, name) for name in ("decoupled", "orchestrator"))
     assert pair(decoupled, plain).streams
     assert not pair(plain, plain).streams
 
 
-def test_an_ensemble_of_a_model_that_keeps_state_is_refused_by_its_name():
+def test_models_that_keep_state_are_asked_one_row_a_request_and_so_are_ensembles_of_them():
     step = {"model_name": "sequence", "model_version": -1}
     models = {
         "steps": Model(config={"ensemble_scheduling": {"step": [step]}}),
         "sequence": Model(config={"sequence_batching": {}}),
     }
     with served(models) as (url, _), closing(connect(url)) as client:
-        assert "got sequence batching in sequence" in refused(read, client, "steps")
+        steps, sequence = (read(client, name) for name in ("steps", "sequence"))
+    assert (steps.keeps_state, sequence.keeps_state) == (True, True)
+    plain = replace(steps, keeps_state=False)
+    assert [(it.keeps_state, it.max_batch_size) for it in (pair(steps, plain), pair(plain, plain))] == [
+        (True, 1),
+        (False, 512),
+    ]
 
 
 def test_names_are_split():
