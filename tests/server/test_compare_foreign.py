@@ -1,10 +1,14 @@
 """`dualpath compare` on pipelines of somebody else's, and on what goes wrong in them."""
 
 import json
+import time
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
+import tritonclient.grpc as grpcclient
 
+import doc_blocks
 from dualpath.compare import compare as compare_models
 from dualpath.compare.gate import Condition
 from dualpath.serving.server import TritonServer
@@ -35,6 +39,7 @@ ensemble_scheduling { step [ {
   input_map { key: "X" value: "X" } output_map { key: "SUM" value: "SUM" }
 } ] }
 """
+LOGGED_SOON = '{ key: "log_every_s" value: { string_value: "0.1" } }'
 ATOL_HALF = {"HALF": 1e-3}
 
 
@@ -56,9 +61,15 @@ def triton(tmp_path_factory):
         write(name, "two_heads", FAULT=fault)
     for name, leaks in COUNTERS.items():
         write(name, "counter", LEAKS=leaks)
+    for name in ("scene_a", "scene_b"):
+        write(name, "scene")
+    doc_blocks.write_example(repository, doc_blocks.SHADOW)
+    shadow = repository / "shadow" / "config.pbtxt"
+    shadow.write_text(shadow.read_text().replace("parameters [", f"parameters [ {LOGGED_SOON},"))
     (repository / "counter_ensemble" / "1").mkdir(parents=True)
     (repository / "counter_ensemble" / "config.pbtxt").write_text(ENSEMBLE)
-    with TritonServer(repository, http_port=0, grpc_port=0, metrics_port=0, server="embedded") as server:
+    log = repository.parent / "triton.log"
+    with TritonServer(repository, http_port=0, grpc_port=0, metrics_port=0, server="embedded", log_path=log) as server:
         yield server
 
 
@@ -196,3 +207,39 @@ def test_http_finds_what_grpc_finds(compare, triton):
     result = compare("reversed", url=url)
     assert (result.exit_code, {*beyond(result)}) == (1, {*OUTPUTS})
     assert compare("counter_again", a="counter", url=url, n_random=20, batch=None).exit_code == 0
+
+
+def shadow_rows(triton):
+    """The rows that the challenger was asked, by outcome."""
+    with urlopen(triton.metrics_url) as answer:
+        lines = answer.read().decode().splitlines()
+    values = dict(line.rsplit(" ", 1) for line in lines if line.startswith("bls_shadow_rows_total"))
+    return {outcome: sum(float(n) for name, n in values.items() if f'"{outcome}"' in name) for outcome in OUTCOMES}
+
+
+OUTCOMES = ("equal", "different", "failed", "left out")
+
+
+def until(is_so):
+    deadline = time.monotonic() + 20
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_shadow_model_answers_as_its_champion_and_tells_where_its_challenger_differs(compare, triton):
+    result = compare("shadow", a="scene_a", n_random=24)
+    assert result.exit_code == 0, result.verdict
+    assert [(it.output, it.n_rows, it.n_equal) for it in result.parity] == [("scores", 24, 24), ("label", 24, 24)]
+    images = np.stack([np.full((3, 8, 8), value, np.float32) for value in (1, -1)])
+    tensor = grpcclient.InferInput("image", images.shape, "FP32")
+    tensor.set_data_from_numpy(images)
+    with grpcclient.InferenceServerClient(triton.grpc_url) as client:
+        answer = client.infer("shadow", [tensor], request_id="r7", parameters={"share": "1"})
+    assert answer.as_numpy("label").tolist() == [[b"day"], [b"night"]]
+    assert answer.as_numpy("ANSWERED_BY").tolist() == [[b"scene_a"]] * 2
+    until(lambda: "shadow: request r7, row 0: label [b'day'] and [b'noon']" in triton.log_path.read_text())
+    until(lambda: shadow_rows(triton)["different"] > 0)
+    rows = shadow_rows(triton)
+    assert rows["equal"] > 0
+    assert rows["failed"] == 0

@@ -141,8 +141,8 @@ def compare(
     load, in random order, so that a drifting machine hits both; ratios have a 95 % interval. Ctrl-C ends with what was
     measured until then.
 
-    Exit code 1: answers differ beyond the tolerance, a request failed, the server went away, or a condition of the gate
-    does not hold. 3: a condition cannot be decided on the interval of its ratio.
+    Exit code 1: answers differ beyond the tolerance, nothing had to agree, a request failed, the server went away, or a
+    condition of the gate does not hold. 3: a condition cannot be decided on the interval of its ratio.
     """
     from dualpath.cli.compare_view import show
     from dualpath.cli.ending import Ending

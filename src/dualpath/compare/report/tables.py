@@ -80,7 +80,7 @@ def summary(result: Result) -> list[dict[str, Any]]:
 
 
 def _agreement(parities: list[Parity]) -> tuple[str, str]:
-    """Return whether a contender's scores agree, as a word for the page and in words."""
+    """Return whether a contender's answers agree, as a word for the page and in words."""
     if not parities:
         return "", NOTHING
     if wrong := [parity for parity in parities if not parity.ok]:
@@ -100,10 +100,11 @@ def _range(ratios: list[Ratio]) -> str:
 
 def parity(result: Result) -> list[dict[str, Any]]:
     """Return a row for each output of each contender."""
+    places = {name: place for place, name in enumerate(result.contenders)}
     return [
         {
             "agrees": "not compared" if not parity.n_rows else "yes" if parity.ok else "no",
-            "places": [result.contenders.index(name) for name in (parity.other, parity.baseline)],
+            "places": [places.get(name) for name in (parity.other, parity.baseline)],  # validation_data has none
             "cells": [
                 clean(parity.other),
                 clean(parity.baseline),
