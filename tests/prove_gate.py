@@ -39,7 +39,7 @@ RIGHT = "right"
 
 @dataclass(frozen=True)
 class Decision:
-    """What the comparison of `right` with a variant came to; "traceback" is no exit code."""
+    """What the comparison of `right` with a variant came to; "traceback" and "not loaded" are no exit codes."""
 
     name: str
     exit_code: int | str
@@ -55,7 +55,10 @@ def decide(url, name, rows):
     """Load a variant, run `dualpath compare` with it in this process, and unload it."""
     started = time.monotonic()
     with contextlib.closing(open_client(url)) as client:
-        client.load_model(name)
+        try:
+            client.load_model(name)
+        except InferenceServerException as error:
+            return Decision(name, "not loaded", str(error), time.monotonic() - started)
         code, said = command("compare", RIGHT, name, "--url", url, "--input", str(rows), *OPTIONS)
         with contextlib.suppress(InferenceServerException):  # whose process has ended, Triton cannot unload
             client.unload_model(name, client_timeout=10)
