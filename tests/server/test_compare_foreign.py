@@ -12,9 +12,8 @@ import doc_blocks
 from dualpath.compare import compare as compare_models
 from dualpath.compare.gate import Condition
 from dualpath.serving.server import TritonServer
-from paths import ROOT
+from pipeline_models import write
 
-PIPELINES = ROOT / "tests" / "pipelines"
 OUTPUTS = ["EMB", "CLASS", "PROBS", "HALF", "LABEL"]
 FAULTS = {
     "right": "",
@@ -46,23 +45,13 @@ ATOL_HALF = {"HALF": 1e-3}
 @pytest.fixture(scope="module")
 def triton(tmp_path_factory):
     repository = tmp_path_factory.mktemp("foreign") / "model_repository"
-
-    def write(name, pipeline, **words):
-        folder = PIPELINES / pipeline
-        config = (folder / "config.pbtxt").read_text().replace("NAME", name)
-        for word, value in words.items():
-            config = config.replace(word, value)
-        (repository / name / "1").mkdir(parents=True)
-        decoupled = "model_transaction_policy { decoupled: True }\n" * name.startswith("stream")
-        (repository / name / "config.pbtxt").write_text(config + decoupled)
-        (repository / name / "1" / "model.py").write_text((folder / "model.py").read_text())
-
     for name, fault in FAULTS.items():
-        write(name, "two_heads", FAULT=fault)
+        decoupled = "model_transaction_policy { decoupled: True }\n" * name.startswith("stream")
+        write(repository, name, "two_heads", decoupled, FAULT=fault)
     for name, leaks in COUNTERS.items():
-        write(name, "counter", LEAKS=leaks)
+        write(repository, name, "counter", LEAKS=leaks)
     for name in ("scene_a", "scene_b"):
-        write(name, "scene")
+        write(repository, name, "scene")
     doc_blocks.write_example(repository, doc_blocks.SHADOW)
     shadow = repository / "shadow" / "config.pbtxt"
     shadow.write_text(shadow.read_text().replace("parameters [", f"parameters [ {LOGGED_SOON},"))
