@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import psutil
@@ -55,6 +56,7 @@ class Recorder:
         headers: Mapping[str, str] = {},
     ) -> None:
         self.notes: list[str] = []
+        self._created = time.monotonic()
         self._client = client_of(url, headers)
         self._shares = {name: self._share(*model) for name, model in models.items()}
         server = _process(server_pid) if server_pid else find_server(url)
@@ -138,8 +140,11 @@ class Recorder:
         url = self._metrics_url
         if url is None:
             return None
+        read = partial(metrics.read, url)
+        if time.monotonic() - self._created > metrics.FLUSH_S and self._try(read) == {}:
+            return {}  # a BLS model would have told something by now
         time.sleep(metrics.FLUSH_S)
-        return self._try(lambda: metrics.read(url))
+        return self._try(read)
 
     def _try(self, read: Callable[[], T]) -> T | None:
         try:
