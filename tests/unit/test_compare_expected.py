@@ -7,6 +7,7 @@ import pytest
 from served_models import Model, served
 
 from dualpath.compare import compare
+from dualpath.compare.report import write
 from dualpath.errors import UserError
 from dualpath.readability.contract import Tensor
 
@@ -30,6 +31,8 @@ def short_cut(inputs):
 MODELS = {
     "double": Model(double, inputs=(X,), outputs=(Y,)),
     "short_cut": Model(short_cut, inputs=(X,), outputs=(Y, ROUTE)),
+    "with_z": Model(double, inputs=(X,), outputs=(Y, Tensor("Z", "TYPE_FP32", (1,)))),
+    "with_whole_z": Model(double, inputs=(X,), outputs=(Y, Tensor("Z", "TYPE_INT32", (1,)))),
     "silent": Model(lambda inputs: {}, inputs=(X,), outputs=(Y,)),
 }
 
@@ -73,9 +76,20 @@ def test_a_comparison_in_which_no_row_had_to_agree_fails(found):
     )
 
 
+def test_an_output_that_only_the_baseline_has_or_has_of_another_type_fails_unless_it_is_ignored(found):
+    result = found("short_cut", "double", expect_differences=["X>2.5"])
+    assert result.exit_code == 1
+    assert "ROUTE: WRONG in config.pbtxt: TYPE_STRING of short_cut, no output of double." in result.verdict
+    assert found("short_cut", "double", expect_differences=["X>2.5"], ignore=["ROUTE"]).exit_code == 0
+    result = found("with_z", "with_whole_z")
+    assert (result.exit_code, [it.output for it in result.parity if not it.ok]) == (1, ["Z"])
+    assert "Z: WRONG in config.pbtxt: TYPE_FP32 of with_z, TYPE_INT32 of with_whole_z." in result.verdict
+
+
 def test_validation_data_are_held_to_both_models(found, tmp_path):
     expected = [{"Y": [number]} for number in (2, 4, 6, 9)]
     result = found("double", "double", expected)
+    assert "validation_data" in write(result, tmp_path / "report").read_text(encoding="utf-8")
     wrong = [it for it in result.parity if it.beyond]
     assert (result.exit_code, [(it.baseline, it.other) for it in wrong]) == (
         1,

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 from served_models import PAIR, Model, served
 
-from dualpath.compare.target import Target, pair, read, split
+from dualpath.compare.target import AtOdds, Target, pair, read, split
 from dualpath.errors import UserError
 from dualpath.readability.contract import EXCERPT, ROUTE, SCORE, WEIGHT, Tensor
 from dualpath.serving.client import connect
@@ -85,17 +85,21 @@ def test_names_are_split():
         assert refused(split, name).startswith("model: expected NAME or NAME:VERSION")
 
 
-def test_outputs_of_one_model_alone_are_left_out_and_named():
+def test_outputs_of_the_other_model_alone_are_left_out_and_named():
     found = pair(model(outputs=(SCORE,)), model("b", outputs=(ROUTE, SCORE)))
     assert found.outputs == (SCORE,)
     assert found.notes == ("Left out, as only b has it: ROUTE.",)
 
 
-def test_outputs_of_different_type_are_left_out_and_named():
+def test_outputs_of_the_baseline_that_the_other_lacks_or_has_of_another_type_are_at_odds_unless_ignored():
     other = Tensor("ROUTE", "TYPE_INT32", (1,))
     found = pair(model(outputs=(SCORE, ROUTE)), model("b", outputs=(SCORE, other)))
     assert found.outputs == (SCORE,)
-    assert found.notes == ("Left out, as it is TYPE_STRING here and TYPE_INT32 there: ROUTE.",)
+    assert found.at_odds == (AtOdds("ROUTE", "TYPE_STRING", "TYPE_INT32"),)
+    found = pair(model(outputs=(SCORE, ROUTE)), model("b", outputs=(SCORE,)))
+    assert found.at_odds == (AtOdds("ROUTE", "TYPE_STRING", "no output"),)
+    assert found.without(["ROUTE"]).at_odds == ()
+    assert refused(found.without, ["ROAD"]).startswith("--ignore: expected one of the outputs SCORE, ROUTE, got 'ROAD'")
 
 
 def test_models_without_an_output_in_common_are_refused():

@@ -22,10 +22,11 @@ from dualpath.compare.made_up import RandomRows
 from dualpath.compare.over_http import is_http
 from dualpath.compare.parity import LoadCheck, decoder
 from dualpath.compare.requests import Mix
-from dualpath.compare.result import Load, Parity, Result
+from dualpath.compare.result import CONFIG, Load, Parity, Result, WorstRow
 from dualpath.compare.run import OnProgress, Timing, TurnSpec, measure, on_server
 from dualpath.compare.sequences import Sequences
 from dualpath.compare.server import Server, Start, check_models, serving, start_quietly
+from dualpath.compare.target import AtOdds
 from dualpath.compare.tolerance import tolerances
 from dualpath.errors import UserError
 from dualpath.readability.contract import EXCERPT, SCORERS, TOLERANCES, WEIGHT
@@ -223,9 +224,10 @@ class _Comparison:
 
     def _conclude(self) -> None:
         result = self.result
-        result.parity = [*self._agreement.parities(), *self._against_file()]
+        compared = [*self._agreement.parities(), *self._against_file()]
+        result.parity = [_at_odds(*self._targets, it) for it in self._pair.at_odds] + compared
         result.n_excused = self._agreement.n_excused
-        if any(self._tolerances[it.output].ulps and it.n_equal < it.n_rows for it in result.parity):
+        if any(self._tolerances[it.output].ulps and it.n_equal < it.n_rows for it in compared):
             result.notes.append(
                 "The precision of the computation is unknown: floats may differ by some units in the last place (ulp) "
                 "of their type. Give --atol or --rtol for another tolerance."
@@ -371,6 +373,13 @@ class _Comparison:
                 f"{WEIGHT.name} is {DEFAULT_WEIGHT} in the rows that have none, {n_without} of {len(self._rows)}."
             )
         return notes
+
+
+def _at_odds(baseline: str, other: str, odds: AtOdds) -> Parity:
+    """Return what stands for an output that the models' configs describe differently."""
+    unknown = float("nan")
+    worst = WorstRow(CONFIG, odds.baseline, odds.other, unknown)
+    return Parity(baseline, other, odds.output, 0, 0, unknown, unknown, 0.0, (worst,), "exact", 0, {CONFIG: 1})
 
 
 def _nothing_compared(result: Result) -> str:

@@ -45,6 +45,15 @@ class Target:
 
 
 @dataclass(frozen=True)
+class AtOdds:
+    """An output that two models' configs describe differently, and how: "TYPE_INT64", or "no output"."""
+
+    output: str
+    baseline: str
+    other: str
+
+
+@dataclass(frozen=True)
 class Pair:
     """What two models have in common.
 
@@ -54,6 +63,7 @@ class Pair:
         watched: outputs that are asked for without being compared.
         streams: whether one is decoupled, so that both are asked over streams.
         keeps_state: whether one is asked sequences, so that both are.
+        at_odds: outputs of the baseline that the other model lacks or has of another type.
     """
 
     inputs: tuple[Tensor, ...]
@@ -64,6 +74,7 @@ class Pair:
     watched: tuple[str, ...] = ()
     streams: bool = False
     keeps_state: bool = False
+    at_odds: tuple[AtOdds, ...] = ()
 
     def without(self, ignored: Sequence[str]) -> Pair:
         """Leave out these outputs.
@@ -71,14 +82,16 @@ class Pair:
         Raises:
             UserError: one is none of theirs, or none is left.
         """
-        names = _names(self.outputs)
-        if unknown := [name for name in ignored if name not in names.split(", ")]:
+        known = [tensor.name for tensor in self.outputs] + [it.output for it in self.at_odds]
+        names = ", ".join(known)
+        if unknown := [name for name in ignored if name not in known]:
             raise UserError(f"--ignore: expected one of the outputs {names}, got {unknown[0]!r}. Name another.")
+        at_odds = tuple(it for it in self.at_odds if it.output not in ignored)
         outputs = tuple(tensor for tensor in self.outputs if tensor.name not in ignored)
         if not outputs:
             raise UserError(f"--ignore: expected an output that is left, got {names} ignored. Ignore fewer.")
         notes = [f"Ignored, as asked: {', '.join(ignored)}."] if ignored else []
-        return replace(self, outputs=outputs, notes=(*self.notes, *notes))
+        return replace(self, outputs=outputs, at_odds=at_odds, notes=(*self.notes, *notes))
 
     def given(self, is_given: Callable[[str], bool]) -> Pair:
         """Leave out the optional inputs for which there is no value."""
@@ -146,12 +159,12 @@ def pair(a: Target, b: Target) -> Pair:
     inputs = _common_inputs(a, b, notes)
     of_b = {tensor.name: tensor for tensor in b.outputs}
     outputs = [tensor for tensor in a.outputs if tensor.name in of_b]
-    for one, other in ((a, b), (b, a)):
-        names = {tensor.name for tensor in other.outputs}
-        if left := [tensor.name for tensor in one.outputs if tensor.name not in names]:
-            notes.append(f"Left out, as only {one.name} has it: {', '.join(left)}.")
+    of_a = {tensor.name for tensor in a.outputs}
+    if more := [name for name in of_b if name not in of_a]:
+        notes.append(f"Left out, as only {b.name} has it: {', '.join(more)}.")
+    at_odds = [AtOdds(it.name, it.dtype, "no output") for it in a.outputs if it.name not in of_b]
     for tensor in [tensor for tensor in outputs if tensor.dtype != of_b[tensor.name].dtype]:
-        notes.append(f"Left out, as it is {tensor.dtype} here and {of_b[tensor.name].dtype} there: {tensor.name}.")
+        at_odds.append(AtOdds(tensor.name, tensor.dtype, of_b[tensor.name].dtype))
         outputs.remove(tensor)
     if not outputs:
         raise UserError(
@@ -169,6 +182,7 @@ def pair(a: Target, b: Target) -> Pair:
         a.optional & b.optional,
         streams=a.decoupled or b.decoupled,
         keeps_state=keeps_state,
+        at_odds=tuple(at_odds),
     )
 
 

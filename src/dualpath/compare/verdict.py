@@ -11,7 +11,7 @@ from scipy.stats import linregress
 
 from dualpath.compare import stats
 from dualpath.compare.load import Turn
-from dualpath.compare.result import Cell, Compared, Load, Parity, Result, n_rows
+from dualpath.compare.result import CONFIG, Cell, Compared, Load, Parity, Result, n_rows
 from dualpath.compare.stats import Ratio
 
 SAME = 1.1
@@ -174,7 +174,7 @@ def _agreements(result: Result, other: str) -> Iterable[str]:
     for (whose, how), parities in alike.items():
         yield f"{whose}{', '.join(it.output for it in parities)}: {how}."
     for parity in found:
-        if not parity.n_rows:
+        if parity.ok and not parity.n_rows:
             yield f"{parity.output}: not compared."
 
 
@@ -185,6 +185,9 @@ def _whose(parity: Parity, baseline: str) -> str:
 def _disagreement(parity: Parity, baseline: str) -> str:
     """Say where an output is wrong, and that a row alone would not have shown it."""
     n_beyond = sum(parity.beyond.values())
+    if CONFIG in parity.beyond:
+        [it] = parity.worst
+        return f"{parity.output}: WRONG {CONFIG}: {it.baseline} of {parity.baseline}, {it.other} of {parity.other}."
     where = ", ".join(parity.beyond)
     alone = "" if "alone" in parity.beyond else "alone equal, "
     whose = _whose(parity, baseline)

@@ -65,7 +65,7 @@ def summary(result: Result) -> list[dict[str, Any]]:
             {
                 "place": place,
                 "name": clean(name),
-                "agreement": _agreement([parity for parity in result.parity if parity.other == name and parity.n_rows]),
+                "agreement": _agreement([it for it in result.parity if it.other == name and (it.n_rows or not it.ok)]),
                 "ratios": [
                     _range([c.throughput for load, c in compared if load.rate is None]),
                     _range([c.p50 for _, c in compared]),
@@ -103,7 +103,7 @@ def parity(result: Result) -> list[dict[str, Any]]:
     places = {name: place for place, name in enumerate(result.contenders)}
     return [
         {
-            "agrees": "not compared" if not parity.n_rows else "yes" if parity.ok else "no",
+            "agrees": "no" if not parity.ok else "yes" if parity.n_rows else "not compared",
             "places": [places.get(name) for name in (parity.other, parity.baseline)],  # validation_data has none
             "cells": [
                 clean(parity.other),
