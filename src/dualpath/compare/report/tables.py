@@ -138,7 +138,7 @@ def worst(result: Result) -> list[dict[str, Any]]:
 
 def _value(value: float | str, difference: float) -> str:
     """Return a score with digits enough to show a difference."""
-    if isinstance(value, str) or not math.isfinite(value):
+    if isinstance(value, str | int) or not math.isfinite(value):
         return clean(value)
     small = math.isfinite(difference) and 0 < difference < 1e-2
     return f"{value:,.{min(9, 1 - math.floor(math.log10(difference))) if small else 4}f}"
