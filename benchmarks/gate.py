@@ -202,11 +202,11 @@ def shadow(clients: str = "1,8", rounds: int = 20, ms: float = 1.0) -> None:
 
 def _against(turns: Mapping[str, Sequence[Turn]], name: str, baseline: str) -> str:
     """Say how one kind of turns does against the other."""
-    rates = [stats.throughput(turns[it]) for it in (name, baseline)]
-    latencies = [[turn.all_ms() for turn in turns[it]] for it in (name, baseline)]
+    rates, base_rates = (stats.throughput(turns[it]) for it in (name, baseline))
+    waits, base_waits = ([turn.all_ms() for turn in turns[it]] for it in (name, baseline))
+    p50, p99 = (stats.percentile_ratio(waits, base_waits, percentile) for percentile in (50, 99))
     return (
-        f"{baseline} {np.median(rates[1]):.0f} rows/s; {name} {stats.ratio(*rates)}, "
-        f"p50 {stats.percentile_ratio(*latencies, 50)}, p99 {stats.percentile_ratio(*latencies, 99)}"
+        f"{baseline} {np.median(base_rates):.0f} rows/s; {name} {stats.ratio(rates, base_rates)}, p50 {p50}, p99 {p99}"
     )
 
 

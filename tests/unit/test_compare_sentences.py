@@ -22,7 +22,8 @@ def test_outputs_that_are_wrong_in_the_same_companies_are_named_together():
     assert text == (
         "X, Y: alone equal, in a batch of 4 and under load WRONG: 3 of 20 answers differ. First look at X of in.csv:2, "
         "in a batch of 4, position 1: 2 and 3 (1 apart). "
-        "Z: alone WRONG: 3 of 20 answers differ. First look at in.csv:2, in a batch of 4, position 1: 2 and 3 (1 apart)."
+        "Z: alone WRONG: 3 of 20 answers differ. First look at in.csv:2, in a batch of 4, position 1: 2 and 3 "
+        "(1 apart)."
     )
 
 

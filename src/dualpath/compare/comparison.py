@@ -9,8 +9,8 @@ from datetime import datetime
 from functools import cache
 from pathlib import Path
 
-from dualpath.compare import gate, inputs, parity, requests, sequences, target, verdict
-from dualpath.compare.agreement import Agreement, Array
+from dualpath.compare import expected, gate, inputs, parity, requests, sequences, target, verdict
+from dualpath.compare.agreement import Agreement
 from dualpath.compare.breakdown import Recorder, timelines
 from dualpath.compare.breakdown.processes import is_loopback
 from dualpath.compare.excuses import Filter, check_filters, excuse
@@ -22,11 +22,10 @@ from dualpath.compare.made_up import RandomRows
 from dualpath.compare.over_http import is_http
 from dualpath.compare.parity import LoadCheck, decoder
 from dualpath.compare.requests import Mix
-from dualpath.compare.result import CONFIG, Load, Parity, Result, WorstRow
+from dualpath.compare.result import Load, Result
 from dualpath.compare.run import OnProgress, Timing, TurnSpec, measure, on_server
 from dualpath.compare.sequences import Sequences
 from dualpath.compare.server import Server, Start, check_models, serving, start_quietly
-from dualpath.compare.target import AtOdds
 from dualpath.compare.tolerance import tolerances
 from dualpath.errors import UserError
 from dualpath.readability.contract import EXCERPT, SCORERS, TOLERANCES, WEIGHT
@@ -172,7 +171,7 @@ class _Comparison:
         for batch in {load.batch for load in self._loads}:
             requests.check_batch(self._pair, batch)
         self._targets = {a.name: a, b.name if b.name != a.name else f"{b.name} (again)": b}
-        self._expected = self._read_expected()
+        self._expected = expected.read(question.rows, self._pair, self._targets.values(), question.mix is not None)
         self._is_ours = {a.model, b.model} <= {model.name for model in SCORERS}
         known = TOLERANCES[server.precision or "float32"] if self._is_ours else None
         self._tolerances = tolerances(self._pair.outputs, question.atol, question.rtol, known)
@@ -224,8 +223,9 @@ class _Comparison:
 
     def _conclude(self) -> None:
         result = self.result
-        compared = [*self._agreement.parities(), *self._against_file()]
-        result.parity = [_at_odds(*self._targets, it) for it in self._pair.at_odds] + compared
+        against_file = expected.compare(self._expected, self._targets, self._tolerances, self._asking.answers)
+        compared = [*self._agreement.parities(), *against_file]
+        result.parity = [expected.parity_of(*self._targets, it) for it in self._pair.at_odds] + compared
         result.n_excused = self._agreement.n_excused
         if any(self._tolerances[it.output].ulps and it.n_equal < it.n_rows for it in compared):
             result.notes.append(
@@ -235,7 +235,7 @@ class _Comparison:
         result.failed |= not all(parity.ok for parity in result.parity)
         if not (result.failed or result.interrupted or any(it.n_rows for it in result.parity)):
             result.failed = True
-            result.notes.append(_nothing_compared(result))
+            result.notes.append(expected.nothing_compared(result))
         if self._load_check.n_answers:
             result.environment["answers under load"] = str(self._load_check)
         gate.check(result, self._question.conditions)
@@ -261,33 +261,6 @@ class _Comparison:
             gone=self._server.gone,
             on_progress=on_progress,
         )
-
-    def _read_expected(self) -> dict[str, dict[str, Array]]:
-        """Return the outputs that the file expects, by where they stand in it, one for each row."""
-        rows = self._question.rows
-        if not isinstance(rows, InputRows) or not rows.validation:
-            return {}
-        if self._question.mix or self._pair.streams:
-            what = "--mix" if self._question.mix else "decoupled models"
-            raise UserError(
-                f"{rows.name}: expected validation_data for one answer to each row, got {what}. Remove validation_data."
-            )
-        known = {tensor.name for model in self._targets.values() for tensor in model.outputs}
-        found = rows.expected(self._pair.outputs, known)
-        return {where: outputs for (where, _), outputs in zip(rows.validation, found, strict=True)}
-
-    def _against_file(self) -> list[Parity]:
-        """Compare the answers to lone rows with those that the file expects."""
-        wheres, expected = list(self._expected), list(self._expected.values())
-        given = {output: it for output, it in self._tolerances.items() if any(output in row for row in expected)}
-        found = []
-        for place, (name, model) in enumerate(self._targets.items() if given else ()):
-            against = Agreement(("validation_data", name), wheres, given, (False, model.max_batch_size > 0))
-            for number, answers in self._asking.answers:
-                against.learn(number, expected[number])
-                against.judge(name, [number], answers[place])
-            found += [it for it in against.parities() if it.other == name]
-        return found
 
     def _measure(self, on_progress: OnProgress) -> None:
         question = self._question
@@ -373,20 +346,3 @@ class _Comparison:
                 f"{WEIGHT.name} is {DEFAULT_WEIGHT} in the rows that have none, {n_without} of {len(self._rows)}."
             )
         return notes
-
-
-def _at_odds(baseline: str, other: str, odds: AtOdds) -> Parity:
-    """Return what stands for an output that the models' configs describe differently."""
-    unknown = float("nan")
-    worst = WorstRow(CONFIG, odds.baseline, odds.other, unknown)
-    return Parity(baseline, other, odds.output, 0, 0, unknown, unknown, 0.0, (worst,), "exact", 0, {CONFIG: 1})
-
-
-def _nothing_compared(result: Result) -> str:
-    """Say why a comparison shows nothing, although nothing failed."""
-    if result.n_excused:
-        return (
-            f"Nothing had to agree: --expect-differences excused all {result.n_excused:,} answers. Narrow it, or give "
-            "rows that it does not hold for."
-        )
-    return "Nothing was compared: neither model gave any of the outputs that both have. Give other rows."
