@@ -26,7 +26,7 @@ ROWS = 48
 # 1e-4 lies far above float32's rounding here and below what FP16 or BF16 lose; 0.004 is two steps of FP16 at 2 to 4.
 OPTIONS = [
     "--concurrency=8",
-    "--batch=1,16",
+    "--batch=16",
     "--duration=0.4",
     "--timeout=4",
     "--rtol=0",

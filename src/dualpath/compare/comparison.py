@@ -225,7 +225,7 @@ class _Comparison:
         result = self.result
         against_file = expected.compare(self._expected, self._targets, self._tolerances, self._asking.answers)
         compared = [*self._agreement.parities(), *against_file]
-        result.parity = [expected.parity_of(*self._targets, it) for it in self._pair.at_odds] + compared
+        result.parity = [expected.parity_of(result.contenders, it) for it in self._pair.at_odds] + compared
         result.n_excused = self._agreement.n_excused
         if any(self._tolerances[it.output].ulps and it.n_equal < it.n_rows for it in compared):
             result.notes.append(

@@ -55,8 +55,9 @@ def compare(
     return found
 
 
-def parity_of(baseline: str, other: str, odds: AtOdds) -> Parity:
-    """Return what stands for an output that the models' configs describe differently."""
+def parity_of(contenders: Sequence[str], odds: AtOdds) -> Parity:
+    """Return what stands for an output that the two contenders' configs describe differently."""
+    baseline, other = contenders
     unknown = float("nan")
     worst = WorstRow(CONFIG, odds.baseline, odds.other, unknown)
     return Parity(baseline, other, odds.output, 0, 0, unknown, unknown, 0.0, (worst,), "exact", 0, {CONFIG: 1})
