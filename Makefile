@@ -28,8 +28,8 @@ demo: build  ## Score a handful of excerpts both ways, on a server of its own
 serve: build  ## Serve both models until Ctrl-C
 	$(BIN)/dualpath serve
 
-test: build  ## Run the unit tests, then the tests against a real Triton
-	$(BIN)/python -m pytest
+test: build  ## Run the unit tests and the tests against a real Triton, in two processes
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: setup  ## Check style and types, and the Dockerfile
 	$(BIN)/ruff check
@@ -43,6 +43,8 @@ bench: build  ## Measure the orchestrator against the ensemble, about 20 minutes
 prove: build  ## Long proofs: random ensembles answer like their BLS models; the gate tells wrong models from right ones
 	$(BIN)/python tests/prove_ensembles.py
 	$(BIN)/python tests/prove_gate.py
+	DUALPATH_RANDOM_PIPELINES=512 DUALPATH_RANDOM_TEXTS=10000 $(BIN)/python -m pytest -q \
+		tests/unit/test_bls_random_pipelines.py tests/unit/test_device.py
 
 # The release that deploy/ names; `make RAPIDS=26.10.* check-rapids` checks another.
 RAPIDS ?= $(shell sed -n 's/^cudf-cu13==//p' deploy/constraints.txt)

@@ -3,6 +3,7 @@
 import signal
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from paths import REPOSITORY, ROOT
@@ -11,11 +12,20 @@ from paths import REPOSITORY, ROOT
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# How long an example takes is no test's business: the machine may be busy.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
         folder = item.path.relative_to(ROOT / "tests").parts[0]
         if folder in ("server", "gpu", "browser"):
             item.add_marker(folder)
+        # With several processes: one file in one process, and in one all that share a server.
+        shares = "server" in getattr(item, "fixturenames", ()) and not hasattr(item.module, "server")
+        group = "server" if shares else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

@@ -50,7 +50,7 @@ ASSUMED = "no signature to be had: only that it exists"
 
 
 def main() -> int:
-    """Print each call with the real signature; return 1 where one does not fit."""
+    """Print each call with the real signature; return 1 if one does not fit."""
     real = device.load_rapids()
     found = {*noted_calls(), *training_calls(), *written_calls()}
     called = {(call.owner, call.name) for call in found if call.n_positional >= 0}
@@ -117,7 +117,7 @@ def written_calls() -> Iterator[Call]:
 
 
 def verdict(call: Call, real: device.Rapids) -> str:
-    """Return the real signature where the call fits it, else "NO: " and why."""
+    """Return the real signature if the call fits it, else "NO: " and why."""
     try:
         target = getattr(real, call.name) if call.name in CLASSES else getattr(find(call.owner, real), call.name)
     except (AttributeError, ImportError) as error:

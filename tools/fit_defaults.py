@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +21,6 @@ from rich.table import Table
 
 from dualpath.errors import UserError
 from dualpath.readability.tokens import TokenEncoder
-from dualpath.training.artifacts import replacing
 from dualpath.training.bert import batches, minilm
 from dualpath.training.bert.encoder import load_encoder, pool
 from dualpath.training.bert.head import HEAD_FILE, fit_head
@@ -81,9 +81,12 @@ def fit(path: Path, folder: Path, console: Console) -> None:
     with console.status("fitting on all excerpts"):
         head, penalty = fit_head(pooled, corpus.targets)
     folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder) as new:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".fitting-") as name:  # both files are whole, or none is there
+        new = Path(name)
         head.save(new / HEAD_FILE)
         ForestTable.from_excerpts(corpus.excerpts, corpus.targets).save(new / TABLE_FILE)
+        for file in (HEAD_FILE, TABLE_FILE):
+            (new / file).replace(folder / file)
     sizes = ", ".join(f"{name} ({(folder / name).stat().st_size / 1e3:.0f} kB)" for name in (HEAD_FILE, TABLE_FILE))
     console.print(f"Ridge penalty on all excerpts: {penalty:g}. Wrote {sizes} into {folder}.", soft_wrap=True)
 

@@ -48,7 +48,7 @@ TOO_MUCH = "a number of thousands of digits or lists within lists without end"
 
 
 @dataclass(frozen=True, eq=False)
-class Record:
+class TableRow:
     """A row. Two are never equal, whatever they hold.
 
     Attributes:
@@ -83,7 +83,7 @@ class Table:
     unit: str
     header_line: int
     columns: tuple[str, ...]
-    records: Iterator[Record]
+    records: Iterator[TableRow]
 
     @property
     def has_text_cells(self) -> bool:
@@ -206,16 +206,16 @@ def _guess(first: bytes) -> Format:
     return Format.csv if is_header else Format.txt
 
 
-def _lines(lines: Iterable[str], name: str, column: str) -> Iterator[Record]:
+def _lines(lines: Iterable[str], name: str, column: str) -> Iterator[TableRow]:
     for number, line in enumerate(lines, start=1):
         if line.strip():
             yield _record(name, number, {column: line.rstrip("\r\n")})
 
 
-def _record(name: str, line: int, cells: Mapping[str, Any], fault: str = "") -> Record:
+def _record(name: str, line: int, cells: Mapping[str, Any], fault: str = "") -> TableRow:
     if not fault and any(isinstance(value, str) and "\0" in value for value in cells.values()):
         fault = "expected text, got a NUL byte. Remove it."
-    return Record(line, f"{name}:{line}", cells, fault)
+    return TableRow(line, f"{name}:{line}", cells, fault)
 
 
 def _csv(text: Iterable[str], name: str) -> Table:
@@ -232,7 +232,7 @@ def _csv(text: Iterable[str], name: str) -> Table:
         raise UserError(f"{name}: expected a CSV with a header and rows, got an empty file. Add them.") from None
     _check_columns(columns, f"{name}:{line}")
 
-    def records() -> Iterator[Record]:
+    def records() -> Iterator[TableRow]:
         while True:
             line = reader.line_num + 1
             try:
@@ -258,7 +258,7 @@ def _check_columns(columns: Sequence[str], where: str) -> None:
         raise UserError(f"{where}: expected columns of different names, got {twice!r} twice. Rename one.")
 
 
-def _json_lines(lines: Iterable[str], name: str) -> Iterator[Record]:
+def _json_lines(lines: Iterable[str], name: str) -> Iterator[TableRow]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue

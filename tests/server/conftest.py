@@ -7,25 +7,23 @@ import asking
 import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
+from starting import start
 
 from dualpath.readability.contract import TOLERANCES
 from dualpath.repository.facts import Facts
 from dualpath.repository.folders import newest
 from dualpath.serving.client import Scorer, connect
-from dualpath.serving.server import TritonServer
 
 
 @pytest.fixture(scope="session")
 def server(model_repository, tmp_path_factory):
-    log = tmp_path_factory.mktemp("triton") / "triton.log"
-    with TritonServer(
-        model_repository, http_port=0, grpc_port=0, metrics_port=0, server="embedded", log_path=log
-    ) as it:
+    with start(model_repository, log_path=tmp_path_factory.mktemp("triton") / "triton.log") as it:
         yield it
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def client(server):
+    """A client of the session's server, or of the module's own."""
     client = connect(server.grpc_url)
     yield client
     client.close()
@@ -37,7 +35,7 @@ def tolerance(model_repository):
     return TOLERANCES[Facts.of(newest(model_repository / "bert-large")).precision]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def score(client):
     """score(model, excerpts, weights) -> float32 [rows], in one request."""
 
@@ -63,7 +61,7 @@ class Raw:
         return self.client.infer(model, inputs)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def raw(client):
     return Raw(client)
 

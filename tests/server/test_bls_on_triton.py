@@ -13,10 +13,9 @@ from queue import Queue
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
+from starting import start
 from tritonclient.utils import InferenceServerException
 
-from dualpath.serving.client import connect
-from dualpath.serving.server import TritonServer
 from processes import stubs
 
 ECHO = """
@@ -171,17 +170,8 @@ def server(tmp_path_factory):
             "instance_group [ { kind: KIND_CPU, count: 1 } ]\n"
         )
     (root / "backends").mkdir()
-    with TritonServer(
-        root / "models", http_port=0, grpc_port=0, metrics_port=0, server="embedded", log_path=root / "triton.log"
-    ) as it:
+    with start(root / "models") as it:
         yield it
-
-
-@pytest.fixture(scope="module")
-def client(server):
-    client = connect(server.grpc_url)
-    yield client
-    client.close()
 
 
 def tensor(name, array, dtype):

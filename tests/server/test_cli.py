@@ -9,13 +9,13 @@ import sys
 
 import numpy as np
 import pytest
+from starting import start
 
 from dualpath.readability.contract import MODELS, SCORERS
 from dualpath.readability.samples import SAMPLES
 from dualpath.repository.facts import Facts
 from dualpath.repository.folders import newest
 from dualpath.serving.client import connect
-from dualpath.serving.server import TritonServer
 from paths import REPOSITORY
 
 WIDE = {**os.environ, "COLUMNS": "200"}
@@ -36,7 +36,9 @@ def precision(model_repository):
 def test_models_shows_each_model_as_json(server, model_repository, precision):
     done = dualpath("models", "--json", "--url", server.grpc_url, "--model-repository", model_repository)
     assert (done.returncode, done.stderr) == (0, "")
-    shown = {row.pop("model"): row for row in json.loads(done.stdout)}
+    said = json.loads(done.stdout)
+    assert said["releases"] == [{"release": 1, "served": True}]
+    shown = {row.pop("model"): row for row in said["models"]}
     assert shown.keys() == {model.name for model in MODELS}
     for model in MODELS:
         assert (shown[model.name]["state"], shown[model.name]["version"]) == ("ready", "1")
@@ -125,9 +127,7 @@ def small_server(tmp_path):
     (model / "1").mkdir(parents=True)
     (model / "1" / "model.py").write_text(STAND_IN)
     shutil.copy(REPOSITORY / "orchestrator" / "config.pbtxt", model)
-    with TritonServer(
-        model.parent, http_port=0, grpc_port=0, metrics_port=0, server="embedded", log_path=tmp_path / "triton.log"
-    ) as it:
+    with start(model.parent) as it:
         yield it
 
 
@@ -142,7 +142,7 @@ def test_a_model_that_is_not_ready_is_named(small_server):
     client = connect(url)
     client.unload_model("orchestrator")
     client.close()
-    rows = json.loads(dualpath("models", "--json", "--url", url).stdout)
+    rows = json.loads(dualpath("models", "--json", "--url", url).stdout)["models"]
     [row] = [row for row in rows if row["model"] == "orchestrator"]
     assert row["state"] in ("unloading", "unavailable: unloaded")  # the unload call does not wait for the end
     assert dualpath("score", "--url", url, "hi").returncode == 2

@@ -7,11 +7,11 @@ from urllib.request import urlopen
 import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
+from starting import start
 
 import doc_blocks
 from dualpath.compare import compare as compare_models
 from dualpath.compare.gate import Condition
-from dualpath.serving.server import TritonServer
 from pipeline_models import write
 
 OUTPUTS = ["EMB", "CLASS", "PROBS", "HALF", "LABEL"]
@@ -57,8 +57,7 @@ def triton(tmp_path_factory):
     shadow.write_text(shadow.read_text().replace("parameters [", f"parameters [ {LOGGED_SOON},"))
     (repository / "counter_ensemble" / "1").mkdir(parents=True)
     (repository / "counter_ensemble" / "config.pbtxt").write_text(ENSEMBLE)
-    log = repository.parent / "triton.log"
-    with TritonServer(repository, http_port=0, grpc_port=0, metrics_port=0, server="embedded", log_path=log) as server:
+    with start(repository) as server:
         yield server
 
 

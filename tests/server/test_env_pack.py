@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
+from starting import start
 
 import processes
 from dualpath.readability.features import FeatureCounter, WordLists
 from dualpath.readability.tokens import TokenEncoder, pad
 from dualpath.serving.installation import PYTHON, STUB
 from dualpath.serving.packing import SUPPORTED
-from dualpath.serving.server import TritonServer
 
 [OTHER] = {*SUPPORTED} - {PYTHON}
 EXCERPTS = [b"The cat sat on the mat.", "Notwithstanding the foregoing, the lessee shall – naïvely – pay.".encode()]
@@ -55,9 +55,7 @@ def loaded(pid, library):
 
 
 def check_that_preprocess_runs_in_its_environment(repository, model_repository, tmp_path, python):
-    with TritonServer(
-        repository, http_port=0, grpc_port=0, metrics_port=0, server="embedded", log_path=tmp_path / "triton.log"
-    ) as server:
+    with start(repository) as server:
         [stub] = processes.stubs(server.pid, "preprocess")
         [numpy] = loaded(stub, "/_multiarray_umath.")
         assert numpy.startswith("/tmp/python_env_")  # where Triton unpacks

@@ -8,12 +8,11 @@ import urllib.request
 import numpy as np
 import pytest
 from asking import ask, rows_seen
+from starting import start
 
 from dualpath.readability.combine import combine
 from dualpath.readability.samples import SAMPLES
 from dualpath.readability.tokens import TokenEncoder
-from dualpath.serving.client import connect
-from dualpath.serving.server import TritonServer
 from paths import ROOT
 
 DOCUMENT = ROOT / "docs" / "extending.md"
@@ -51,16 +50,8 @@ def changed(model_repository, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(changed):
-    log = changed.parent / "triton.log"
-    with TritonServer(changed, http_port=0, grpc_port=0, metrics_port=0, server="embedded", log_path=log) as it:
+    with start(changed) as it:
         yield it
-
-
-@pytest.fixture(scope="module")
-def client(server):
-    client = connect(server.grpc_url)
-    yield client
-    client.close()
 
 
 @pytest.fixture(scope="module")

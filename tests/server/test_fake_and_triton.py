@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
+from starting import start
 
 from dualpath.bls import testing
 from dualpath.bls.testing import backend
-from dualpath.serving.server import TritonServer
 
 MODELS = Path(__file__).parent / "fake_models"
 NAMES = {"INVALID_ARGUMENT": "INVALID_ARG", "UNIMPLEMENTED": "UNSUPPORTED"}
@@ -104,8 +104,7 @@ def fake():
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
-    log = tmp_path_factory.mktemp("fake") / "triton.log"
-    with TritonServer(MODELS, http_port=0, grpc_port=0, metrics_port=0, server="embedded", log_path=log) as it:
+    with start(MODELS, log_path=tmp_path_factory.mktemp("fake") / "triton.log") as it:
         it = Real(it.grpc_url)
         yield it
         it.client.close()

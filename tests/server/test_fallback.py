@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 from asking import ask, rows_seen, tensors
+from starting import start
 from tritonclient.utils import InferenceServerException
 
 from dualpath.readability.samples import SAMPLES
-from dualpath.serving.client import connect
-from dualpath.serving.server import TritonServer
 from processes import stubs
 
 TEXTS = [sample.text for sample in SAMPLES[:3]]
@@ -31,18 +30,8 @@ BUSY_ROWS = 256
 @pytest.fixture(scope="module")
 def server(model_repository, tmp_path_factory):
     """A server of this module's own: what is done to its bert-large disturbs nobody."""
-    log = tmp_path_factory.mktemp("triton") / "triton.log"
-    with TritonServer(
-        model_repository, http_port=0, grpc_port=0, metrics_port=0, server="embedded", log_path=log
-    ) as it:
+    with start(model_repository, log_path=tmp_path_factory.mktemp("triton") / "triton.log") as it:
         yield it
-
-
-@pytest.fixture(scope="module")
-def client(server):
-    client = connect(server.grpc_url)
-    yield client
-    client.close()
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,12 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from starting import start
 from treelite.model_builder import Metadata, ModelBuilder, PostProcessorFunc, TreeAnnotation
 
 from dualpath.readability.contract import N_FEATURES, SCORERS
 from dualpath.repository.facts import FACTS_FILE
 from dualpath.serving.client import Scorer, connect
-from dualpath.serving.server import TritonServer
 
 MODELS = [model.name for model in SCORERS]
 
@@ -68,9 +68,7 @@ def nan_score(model_repository, tmp_path_factory):
     shutil.copytree(model_repository, repository, ignore=leave_out)
     torch.jit.script(NanForLong()).save(repository / "bert-large" / "1" / "model.pt")
     nan_for_short().serialize(repository / "cuml" / "1" / "checkpoint.tl")
-    with TritonServer(
-        repository, http_port=0, grpc_port=0, metrics_port=0, server="embedded", log_path=root / "triton.log"
-    ) as server:
+    with start(repository) as server:
         client = connect(server.grpc_url)
 
         def score(model, excerpts, weights):

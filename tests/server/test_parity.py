@@ -32,7 +32,7 @@ texts = st.one_of(
 weights = st.one_of(st.sampled_from([0.0, 1.0, 0.5]), st.floats(0, 1, width=32))
 rows = st.tuples(texts, weights)
 
-served = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+served = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @served

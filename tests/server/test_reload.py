@@ -15,24 +15,24 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from starting import start
 from tokenizers import Tokenizer, models, pre_tokenizers
 from treelite.model_builder import Metadata, ModelBuilder, PostProcessorFunc, TreeAnnotation
 
 from dualpath.readability.contract import N_FEATURES, SCORERS
-from dualpath.repository import publishing
+from dualpath.repository import publishing, releases
 from dualpath.repository.facts import Facts
 from dualpath.serving.client import Scorer, connect
-from dualpath.serving.server import TritonServer
 from paths import REPOSITORY
 
 MIXED = -1000.0
-N_RELEASES = 9
+N_RELEASES = 12
 WORDS = [word for k in range(1, N_RELEASES + 1) for word in [f"w{k}"] * k]
 TEXT = " ".join(WORDS).encode()
 FLUSH_S = 1.0
@@ -129,10 +129,21 @@ def publish(repository, k, names=("bert-large", "cuml")):
 
 
 class Served:
-    """A server on a model repository of its own, and what the command says to it."""
+    """A server on a model repository of its own, and what the command says to it.
+
+    Attributes:
+        release, bert, forest: what is served at the end of a test, and which artifacts that release has.
+    """
 
     def __init__(self, repository, server):
         self.repository, self.server = repository, server
+        self.release = self.bert = self.forest = self._newest = 1
+
+    def publish(self, *names):
+        """Publish new artifacts, by default of both models; return their number k."""
+        self._newest += 1
+        publish(self.repository, self._newest, *([names] if names else []))
+        return self._newest
 
     def dualpath(self, command, *arguments, started=subprocess.run, **options):
         where = ["--url", self.server.grpc_url, "--model-repository", self.repository]
@@ -158,7 +169,7 @@ class Served:
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("bls_rows_total{"))
 
     def versions(self):
-        rows = json.loads(self.dualpath("models", "--json").stdout)
+        rows = json.loads(self.dualpath("models", "--json").stdout)["models"]
         return {(row["model"], row["version"]) for row in rows if row["state"] == "ready"}
 
     @contextmanager
@@ -191,8 +202,10 @@ class Served:
         assert errors == []
 
 
-@pytest.fixture
-def served(tmp_path):
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """One for all tests: each goes on from the release that the one before has left."""
+    tmp_path = tmp_path_factory.mktemp("reload")
     repository = tmp_path / "model_repository"
     artifacts = shutil.ignore_patterns("__pycache__", "[2-9]*")
     shutil.copytree(REPOSITORY, repository, ignore=artifacts)
@@ -201,13 +214,13 @@ def served(tmp_path):
     config = repository / "bert-large" / "config.pbtxt"
     config.write_text(config.read_text().replace("count: 2", "count: 1"))  # processes that import torch take their time
     publish(repository, 1)
-    log = tmp_path / "triton.log"
-    with TritonServer(repository, http_port=0, grpc_port=0, metrics_port=0, server="embedded", log_path=log) as server:
+    with start(repository) as server:
         yield Served(repository, server)
 
 
-def assert_serves(served, release, *expected):
-    expected = scores_of(*(expected or (release,)))
+def assert_serves(served, release, bert, forest):
+    served.release, served.bert, served.forest = release, bert, forest
+    expected = scores_of(bert, forest)
     assert {model: served.scores(model) for model in SCORERS} == dict.fromkeys(SCORERS, expected)
     members = ("bert-large", "cuml", "orchestrator", "preprocess")
     assert served.versions() == {
@@ -221,34 +234,6 @@ def assert_serves(served, release, *expected):
     assert served.rows_counted() - before >= len(WEIGHTS)
 
 
-def test_releases_change_under_load_without_an_answer_lost_or_mixed(served):
-    with served.under_load() as answers:
-        for release in range(2, 5):
-            publish(served.repository, release)
-            done = served.reload()
-            assert done.returncode == 0, done.stderr
-            assert done.stdout.startswith(f"Release {release} is served, after ")
-            time.sleep(0.2)
-    for model in SCORERS:
-        assert answers[model].keys() == {scores_of(release) for release in range(1, 5)}, answers
-    assert_serves(served, 4)
-
-
-def test_a_release_of_one_model_changes_that_one_under_load(served):
-    publish(served.repository, 5, ["cuml"])
-    with served.under_load() as answers:
-        done = served.reload("bert-large")
-        assert done.returncode == 2
-        assert "expected a release that changes this model alone, got release 2, which changes cuml. Run" in done.stderr
-        done = served.reload("cuml", "--json")
-        assert done.returncode == 0, done.stderr
-        said = {"release": 2, "before": [1], "loaded": None, "elapsed_s": 0}
-        assert {**json.loads(done.stdout), "elapsed_s": 0} == said
-    for model in SCORERS:
-        assert answers[model].keys() == {scores_of(1), scores_of(1, 5)}, answers
-    assert_serves(served, 2, 1, 5)
-
-
 @pytest.fixture
 def with_ensembles(served):
     """`served`, with an ensemble that contains ensemble_all, and one whose author names version 1 in every step."""
@@ -258,16 +243,22 @@ def with_ensembles(served):
     names = {"excerpt": "input", "BERT_WEIGHT": "input", "SCORE": "output"}
     maps = " ".join(f'{kind}_map {{ key: "{name}" value: "{name}" }}' for name, kind in names.items())
     step = f'ensemble_scheduling {{ step [ {{ model_name: "ensemble_all" model_version: -1 {maps} }} ] }}'
-    for name, text in (("ens_v1", pinned), ("outer", head.replace('"ensemble_all"', '"outer"') + step)):
-        (served.repository / name / "1").mkdir(parents=True)
-        (served.repository / name / "config.pbtxt").write_text(text)
-        connect(served.server.grpc_url).load_model(name)
-    return served
+    added = {"ens_v1": pinned, "outer": head.replace('"ensemble_all"', '"outer"') + step}
+    with closing(connect(served.server.grpc_url)) as client:
+        for name, text in added.items():
+            (served.repository / name / "1").mkdir(parents=True)
+            (served.repository / name / "config.pbtxt").write_text(text)
+            client.load_model(name)
+    yield served
+    with closing(connect(served.server.grpc_url)) as client:
+        for name in added:
+            client.unload_model(name)
+            shutil.rmtree(served.repository / name)
 
 
 def test_a_roll_back_under_load_moves_what_follows_and_leaves_what_is_pinned_and_a_restart_starts(with_ensembles):
     served, models = with_ensembles, ("ensemble_all", "orchestrator", "outer", "ens_v1")
-    publish(served.repository, 2)
+    assert served.publish() == 2
     with served.under_load(models) as answers:
         assert served.reload("--to", 1).stdout == (
             "Nothing new: release 1 is served.\nA restart takes release 2, until you remove it: `dualpath prune 2`.\n"
@@ -289,50 +280,89 @@ def test_a_roll_back_under_load_moves_what_follows_and_leaves_what_is_pinned_and
 
 
 def test_what_is_missing_is_said_before_anything_changes(served):
-    publish(served.repository, 2)
-    (served.repository / "preprocess/2").unlink()
-    (served.repository / "preprocess/2").mkdir()
-    (served.repository / "preprocess/2/notes.txt").touch()
+    assert served.reload().returncode == 0  # what the ensembles named is let go of
+    now = served.release = releases.newest_release(served.repository)
+    k = served.publish()
+    (served.repository / f"preprocess/{now + 1}").unlink()
+    (served.repository / f"preprocess/{now + 1}").mkdir()
+    (served.repository / f"preprocess/{now + 1}/notes.txt").touch()
     done = served.reload()
     assert done.returncode == 2
     assert done.stderr.startswith("dualpath: preprocess: expected its code at ")
-    (served.repository / "cuml/1").rename(served.repository / "cuml/lost")
+    (served.repository / f"cuml/{now}").rename(served.repository / "cuml/lost")
     done = served.reload()
     assert done.returncode == 2
-    assert done.stderr.startswith("dualpath: cuml: expected the folder of version 1, which is served, at ")
-    (served.repository / "cuml/lost").rename(served.repository / "cuml/1")
-    shutil.copy(served.repository / "preprocess/1/model.py", served.repository / "preprocess/2")
+    assert done.stderr.startswith(f"dualpath: cuml: expected the folder of version {now}, which is served, at ")
+    (served.repository / "cuml/lost").rename(served.repository / f"cuml/{now}")
+    shutil.copy(served.repository / "preprocess/1/model.py", served.repository / f"preprocess/{now + 1}")
     assert served.reload().returncode == 0
-    assert_serves(served, 2)
+    assert_serves(served, now + 1, k, k)
     done = served.reload("postprocess")
     assert (done.returncode, done.stdout[:51]) == (0, "postprocess is served as its code and config are no")
 
 
-def test_where_an_artifact_does_not_load_the_old_release_goes_on(served):
+def test_releases_change_under_load_without_an_answer_lost_or_mixed(served):
+    expected = {scores_of(served.bert, served.forest)}
+    with served.under_load() as answers:
+        for release in (served.release + 1, served.release + 2):
+            k = served.publish()
+            expected.add(scores_of(k))
+            done = served.reload()
+            assert done.returncode == 0, done.stderr
+            assert done.stdout.startswith(f"Release {release} is served, after ")
+            time.sleep(0.2)
+    for model in SCORERS:
+        assert answers[model].keys() == expected, answers
+    assert_serves(served, release, k, k)
+
+
+def test_a_release_of_one_model_changes_that_one_under_load(served):
+    before, k = (served.bert, served.forest), served.publish("cuml")
+    new = served.release + 1
+    with served.under_load() as answers:
+        done = served.reload("bert-large")
+        assert done.returncode == 2
+        said = f"expected a release that changes this model alone, got release {new}, which changes cuml. Run"
+        assert said in done.stderr
+        done = served.reload("cuml", "--json")
+        assert done.returncode == 0, done.stderr
+        said = {"release": new, "before": [new - 1], "loaded": None, "elapsed_s": 0}
+        assert {**json.loads(done.stdout), "elapsed_s": 0} == said
+    for model in SCORERS:
+        assert answers[model].keys() == {scores_of(*before), scores_of(before[0], k)}, answers
+    assert_serves(served, new, before[0], k)
+
+
+def test_if_an_artifact_does_not_load_the_old_release_goes_on(served):
     def broken(folder):
         write_bert(folder, 2)
         (folder / "model.pt").write_text("no model")
         return Facts()
 
+    before, bad = (served.bert, served.forest), served.release + 1
     publishing.publish(served.repository, {"bert-large": broken})
     with served.under_load() as answers:
         done = served.reload()
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("dualpath: bert-large: ")
-    assert done.stderr.endswith("goes on. Publish another release before a restart, or remove it: dualpath prune 2.\n")
+    assert done.stderr.endswith(
+        f"goes on. Publish another release before a restart, or remove it: dualpath prune {bad}.\n"
+    )
     for model in SCORERS:
-        assert answers[model].keys() == {scores_of(1)}, answers
-    assert_serves(served, 1)
-    assert served.dualpath("prune", 2).returncode == 0
-    publish(served.repository, 3)
+        assert answers[model].keys() == {scores_of(*before)}, answers
+    assert_serves(served, bad - 1, *before)
+    assert served.dualpath("prune", bad).returncode == 0
+    k = served.publish()
     assert served.reload().returncode == 0
-    assert_serves(served, 2, 3)
+    assert_serves(served, bad, k, k)
 
 
 def test_a_reload_that_is_killed_leaves_one_release_to_each_request_and_the_next_finishes(served):
+    expected = {scores_of(served.bert, served.forest)}
     with served.under_load() as answers:
-        for release, pause_s in ((2, 1.5), (3, 2.5), (4, 4)):
-            publish(served.repository, release)
+        for pause_s in (1.5, 2.5, 4):
+            k = served.publish()
+            expected.add(scores_of(k))
             killed = served.dualpath("reload", started=subprocess.Popen, stderr=subprocess.PIPE)
             time.sleep(pause_s)
             killed.send_signal(signal.SIGKILL)
@@ -341,6 +371,6 @@ def test_a_reload_that_is_killed_leaves_one_release_to_each_request_and_the_next
         done = served.reload()
         assert done.returncode == 0, done.stderr
     for model in SCORERS:
-        assert answers[model].keys() <= {scores_of(release) for release in range(1, 5)}, answers
-        assert scores_of(4) in answers[model]
-    assert_serves(served, 4)
+        assert answers[model].keys() <= expected, answers
+        assert scores_of(k) in answers[model]
+    assert_serves(served, releases.newest_release(served.repository), k, k)

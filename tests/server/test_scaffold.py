@@ -9,13 +9,12 @@ import pytest
 import tritonclient.grpc as grpcclient
 import tritonclient.http as httpclient
 from asking import rows_seen
+from starting import start
 
 from dualpath.convert.ensemble import load
 from dualpath.convert.plan import plan, steps_of
 from dualpath.convert.scaffold import scaffold
 from dualpath.serving import installation
-from dualpath.serving.client import connect
-from dualpath.serving.server import TritonServer
 from foreign import SERVED, build
 from page_ticket import write_example
 from random_ensembles import write_graphs
@@ -40,7 +39,6 @@ def foreign(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(foreign):
-    log = foreign.parent / "triton.log"
     caches = installation.find("embedded").binary.parent.parent / "caches"
     extra = [
         f"--cache-directory={caches}",
@@ -48,20 +46,8 @@ def server(foreign):
         "--backend-config=python,shm-default-byte-size=1048576",
     ]
     # These ensembles use what `serve` refuses on this release, such as the response cache.
-    with (
-        patch("dualpath.serving.known_faults.check_configs"),
-        TritonServer(
-            foreign, http_port=0, grpc_port=0, metrics_port=0, server="embedded", log_path=log, extra_args=extra
-        ) as it,
-    ):
+    with patch("dualpath.serving.known_faults.check_configs"), start(foreign, extra_args=extra) as it:
         yield it
-
-
-@pytest.fixture(scope="module")
-def client(server):
-    client = connect(server.grpc_url)
-    yield client
-    client.close()
 
 
 @pytest.fixture(scope="module")

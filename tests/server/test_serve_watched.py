@@ -93,7 +93,7 @@ def test_a_killed_child_is_replaced_and_the_server_stays(served):
     listed = subprocess.run(
         [DUALPATH, "models", "--json", "--url", at["gRPC"]], capture_output=True, text=True, check=True
     )
-    assert {row["model"]: row["restarts"] for row in json.loads(listed.stdout)}["bert-large"] == "1"
+    assert {row["model"]: row["restarts"] for row in json.loads(listed.stdout)["models"]}["bert-large"] == "1"
 
 
 def test_a_killed_server_comes_back_on_its_ports_with_its_key(served):

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
+from starting import start
 
 import doc_blocks
-from dualpath.serving.server import TritonServer
 from paths import ROOT
 
 PYTHONS = {
@@ -186,8 +186,7 @@ def triton(environment):
         'input [ { name: "X" data_type: TYPE_BF16 dims: [ -1 ] } ]\n'
         'output [ { name: "Y" data_type: TYPE_BF16 dims: [ -1 ] } ]\n'
     )
-    log = repository / "triton.log"
-    with TritonServer(models, http_port=0, grpc_port=0, metrics_port=0, server="embedded", log_path=log) as server:
+    with start(models) as server:
         yield server
 
 

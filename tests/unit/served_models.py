@@ -33,6 +33,7 @@ class Model:
     max_batch_size: int = 512
     optional: frozenset = frozenset()
     config: dict = field(default_factory=dict)
+    version: int = 1
 
 
 class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
@@ -53,8 +54,8 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
     def RepositoryIndex(self, request, context):
         self._refuse("RepositoryIndex", context)
         index = service_pb2.RepositoryIndexResponse()
-        for name in self.models:
-            index.models.add(name=name, version="1", state="READY")
+        for name, model in self.models.items():
+            index.models.add(name=name, version=str(model.version), state="READY")
         return index
 
     def ModelReady(self, request, context):

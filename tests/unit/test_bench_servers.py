@@ -1,6 +1,6 @@
 """What `dualpath bench` serves: whether there is a GPU for it, and which artifacts."""
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from types import SimpleNamespace
 
@@ -9,6 +9,7 @@ import pytest
 from dualpath.compare import bench_models, bench_servers
 from dualpath.compare import server as compare_server
 from dualpath.errors import UserError
+from dualpath.repository.facts import Facts
 from dualpath.serving import preflight
 from paths import REPOSITORY
 
@@ -50,15 +51,46 @@ def test_every_connection_is_closed_before_its_server_stops(monkeypatch, tmp_pat
         yield SimpleNamespace(grpc_url=str(config_name))
         ended.append(f"server {config_name}")
 
-    def server(url, own, precision):
-        return SimpleNamespace(url=url, precision=precision, close=lambda: ended.append(f"connection {url}"))
+    class Connection:
+        def __init__(self, url):
+            self.url = url
 
-    monkeypatch.setattr(compare_server, "Server", server)
+        def get_model_repository_index(self):
+            return SimpleNamespace(models=[])
+
+        def close(self):
+            ended.append(f"connection {self.url}")
+
+    monkeypatch.setattr(compare_server, "connect", lambda url, headers: Connection(url))
     monkeypatch.setattr(bench_servers, "why_no_gpu", lambda repository: None)
     with bench_servers.served(REPOSITORY, "orchestrator", "minilm", [], tmp_path, start, print) as [place]:
         assert (place.cpu.url, place.gpu.url) == ("None", "gpu")
         assert ended == []
     assert ended == ["connection gpu", "server gpu", "connection None", "server None"]
+
+
+def test_the_precision_is_that_of_the_version_that_is_served_not_of_the_newest(monkeypatch, tmp_path):
+    for version, precision in ((1, "bfloat16"), (2, "float32"), (3, "float16")):
+        folder = tmp_path / "bert-large" / str(version)
+        folder.mkdir(parents=True)
+        Facts(encoder=f"encoder {version}", precision=precision).write(folder)
+
+    def precision_of(*served):
+        index = [SimpleNamespace(name="bert-large", version=str(version), state="READY") for version in served]
+        client = SimpleNamespace(
+            get_model_repository_index=lambda: SimpleNamespace(models=index), close=lambda: None, url="url"
+        )
+        monkeypatch.setattr(compare_server, "connect", lambda url, headers: client)
+        start = nullcontext(SimpleNamespace(grpc_url="url"))
+        with compare_server.serving(tmp_path, lambda model_repository, config_name: start) as server:
+            return server.precision
+
+    assert (precision_of(1), precision_of(2), precision_of(1, 2), precision_of()) == (
+        "bfloat16",
+        "float32",
+        "bfloat16",
+        None,
+    )
 
 
 def test_other_artifacts_take_the_place_of_the_repository_s_own(tmp_path):

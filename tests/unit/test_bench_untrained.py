@@ -17,10 +17,10 @@ from dualpath.training.forest import fit as forest
 @pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_traced_bert_large_equals_eager_at_other_shapes(dtype, tmp_path):
-    regressor = untrained_bert_large(dtype, n_layers=2)
+    regressor = untrained_bert_large(dtype, n_layers=1)
     export.export_regressor(regressor, tmp_path / "model.pt")
     loaded = torch.jit.load(str(tmp_path / "model.pt"))
-    for rows, tokens in ((1, 48), (4, 224), (2, MAX_TOKENS)):
+    for rows, tokens in ((1, 48), (3, 96), (1, MAX_TOKENS)):
         inputs = export.example(regressor, rows, tokens)
         with torch.inference_mode():
             scores = loaded(*inputs)

@@ -300,7 +300,7 @@ row = st.tuples(st.booleans(), st.integers(2, 12))
 requests = st.lists(st.lists(row, min_size=1, max_size=9), min_size=1, max_size=12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(requests, st.integers(1, 3), st.integers(1, 5), st.sampled_from([True, False, None]), st.data())
 def test_every_row_gets_its_own_answer_and_poison_stays_with_its_request(
     asked, in_flight, chunk_rows, early_return, data
@@ -356,7 +356,6 @@ def test_every_row_gets_its_own_answer_and_poison_stays_with_its_request(
 lengths = st.lists(st.integers(2, 30), min_size=1, max_size=40)
 
 
-@settings(deadline=None)
 @given(lengths, st.integers(1, 6))
 def test_chunks_start_with_the_oldest_hold_its_nearest_of_the_window_and_lose_no_row(row_lengths, chunk_rows):
     fake_triton.reset()

@@ -263,7 +263,7 @@ def test_a_slow_child_asked_for_after_the_answer_disturbs_nobody(gated):
 OUTCOMES = ("fast", "slow", "slow twice", "both", "raise", "slow then raise", "poisoned", "cancel", "unreadable")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.lists(st.sampled_from(OUTCOMES), min_size=1, max_size=5), min_size=1, max_size=6))
 def test_any_mix_of_outcomes_is_answered_once_each(batches):
     fake_triton.reset()

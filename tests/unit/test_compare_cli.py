@@ -245,9 +245,9 @@ def test_a_thousandth_in_one_row_of_512_ends_with_1_and_its_line(dualpath, url, 
     options = ("--url", url, "--input", tmp_path / "in.csv", "--atol", "2e-5", *QUICK)
     code, out, _ = dualpath("ensemble_all", "off_by_a_thousandth", *options)
     assert code == 1
-    said = " ".join(out.split())
-    assert "SCORE: alone, " in said
-    assert f"First look at {tmp_path}/in.csv:302: 150.0 and 150.00" in said
+    said = "".join(out.split())  # a long path is broken
+    assert "SCORE:alone," in said
+    assert f"Firstlookat{tmp_path}/in.csv:302:150.0and150.00" in said
 
 
 def test_an_answer_that_is_no_number_is_named_in_json_and_in_lines_below_the_table(dualpath, url):

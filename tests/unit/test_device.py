@@ -1,5 +1,7 @@
 """The device's code, run on pandas and NumPy, against the CPU's code, value by value."""
 
+import os
+
 import numpy as np
 import pytest
 from fake_rapids import FakeDevice, on_host
@@ -11,7 +13,7 @@ from dualpath.readability.device import DeviceFeatureCounter, DeviceTokenEncoder
 from dualpath.readability.engine import text_engine
 from dualpath.readability.features import FeatureCounter, WordLists
 
-N_TEXTS = 10_000
+N_TEXTS = int(os.environ.get("DUALPATH_RANDOM_TEXTS", 2_000))
 RATIO_TOLERANCE = 1e-6
 RAPIDS = FakeDevice().rapids()
 TEXTS = [

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tiny_bert import rows_with_targets, tiny_regressor
 
@@ -167,7 +167,6 @@ def test_half_precision_fits_as_float32_does_within_its_rounding(tmp_path, monke
     assert not torch.equal(half.regressor.head.weight, full.regressor.head.weight)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 500), st.floats(0, 0.9))
 def test_rates_rise_to_the_highest_once_and_then_fall(n_steps, warm_up):
     rates = [rate(step, n_steps, warm_up) for step in range(n_steps)]
@@ -178,7 +177,6 @@ def test_rates_rise_to_the_highest_once_and_then_fall(n_steps, warm_up):
     assert rates[top:] == sorted(rates[top:], reverse=True)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 400), st.integers(1, 32), st.integers(0, 9))
 def test_an_epochs_batches_hold_each_row_once(n_rows, batch_rows, seed):
     rows, _ = rows_with_targets(n_rows)

@@ -46,7 +46,7 @@ def shown(monkeypatch, tmp_path, capsys):
     )
     monkeypatch.setattr(serving, "connect", lambda url: server)
     command.models(as_json=True, model_repository=tmp_path)
-    return {row["model"]: row for row in json.loads(capsys.readouterr().out)}
+    return {row["model"]: row for row in json.loads(capsys.readouterr().out)["models"]}
 
 
 def test_the_version_that_is_served_is_shown_with_its_build_and_its_card(shown):

@@ -2,12 +2,13 @@
 
 import pytest
 from google.protobuf import text_format
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from pbtxt_texts import messages, texts
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from dualpath.repository.pbtxt import Config, ConfigSyntaxError, Unknown
+from dualpath.repository.pbtxt import Config, Unknown
+from dualpath.repository.pbtxt_fields import ConfigSyntaxError
 from paths import REPOSITORY
 
 ENSEMBLE = """\
@@ -68,7 +69,6 @@ def test_the_line_of_a_field_that_is_not_there_is_that_of_its_message():
     assert config.line("instance_group") == 1
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_a_text_means_what_text_format_says(data):
     message = data.draw(messages())
@@ -100,9 +100,8 @@ def item_leaves(field, item, path):
         yield path, field, item
 
 
-@settings(deadline=None)
 @given(st.data())
-def test_the_place_of_every_scalar_holds_its_value_and_can_be_set(data):
+def test_the_place_of_every_scalar_holds_its_value(data):
     message = data.draw(messages())
     text = data.draw(texts(message))
     config = Config(text)
@@ -111,12 +110,8 @@ def test_the_place_of_every_scalar_holds_its_value_and_can_be_set(data):
         written = text[place.start : place.end]
         if field.cpp_type == field.CPPTYPE_STRING:
             assert parsed(f"name: {written}").name == item
-            changed = config.set("'changed'", *path)
-            assert changed.text == f"{text[: place.start]}'changed'{text[place.end :]}"
-            assert "changed" in [value for at, _, value in leaves(changed.message) if at == path]
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_a_field_that_is_added_and_removed_leaves_the_text_as_it_was(data):
     message = data.draw(messages())
@@ -131,7 +126,6 @@ def test_a_field_that_is_added_and_removed_leaves_the_text_as_it_was(data):
     assert added.remove("version_policy").text == text
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_removing_a_field_removes_it_alone(data):
     message = data.draw(messages())
@@ -154,14 +148,12 @@ def test_removing_a_field_removes_it_alone(data):
 @pytest.mark.parametrize(
     ("edit", "before", "after"),
     [
-        (lambda c: c.set("3", "version"), 'name: "a"', 'name: "a"\nversion: 3'),
-        (lambda c: c.set("'b'", "name"), "name: 'a' # x\r\nbackend: 'p'", "name: 'b' # x\r\nbackend: 'p'"),
+        (lambda c: c.add("version: 3"), 'name: "a"', 'name: "a"\nversion: 3'),
         (lambda c: c.add("x: 1"), "", "x: 1\n"),
         (lambda c: c.add("x: 1"), "# note", "# note\nx: 1\n"),
         (lambda c: c.add("x: 1"), "a: 1 # one\n\n# end\n", "a: 1 # one\nx: 1\n\n# end\n"),
-        (lambda c: c.add("x: 1", "m"), "m { a: 1, b: 2 }", "m { a: 1, b: 2 x: 1 }"),
-        (lambda c: c.add("x: 1", "m"), "m {}", "m { x: 1 }"),
-        (lambda c: c.add("x: 1", "m"), "m {\r\n\ta: 1,\r\n}\r\n", "m {\r\n\ta: 1,\r\n\tx: 1\r\n}\r\n"),
+        (lambda c: c.add("x: 1"), "a: 1, b: 2", "a: 1, b: 2 x: 1"),
+        (lambda c: c.add("x: 1"), "\ta: 1,\r\n", "\ta: 1,\r\n\tx: 1\r\n"),
         (lambda c: c.remove("a"), "# top\na: 1\nb: 2\n", "# top\nb: 2\n"),
         (lambda c: c.remove("a"), "a: 1 # why\nb: 2\n", " # why\nb: 2\n"),
         (lambda c: c.remove("m", "a"), "m { a: 1 b: 2 }", "m { b: 2 }"),
@@ -179,8 +171,8 @@ def test_a_file_is_written_back_byte_for_byte(tmp_path):
     path.write_bytes(content)
     config = Config.load(path)
     assert config.message.name == "x"
-    config.set("'y'", "name").save(path)
-    assert path.read_bytes() == content.replace(b"'x'", b"'y'")
+    config.add("version: 3").save(path)
+    assert path.read_bytes() == content[:-1] + b"\r\nversion: 3\n"
 
 
 def test_what_a_newer_triton_has_is_named_and_left_out_of_the_message():

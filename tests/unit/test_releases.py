@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -35,12 +36,12 @@ def contents(repository):
     return {str(path.relative_to(repository)): path.read_text() for path in repository.rglob("*") if path.is_file()}
 
 
-def publish(repository, *names, text="new"):
+def publish(repository, *names, text="new", **options):
     def write(folder):
         (folder / "model.pt").write_text(text)
         return Facts(precision="float32")
 
-    return publishing.publish(repository, dict.fromkeys(names, write))
+    return publishing.publish(repository, dict.fromkeys(names, write), **options)
 
 
 def there(repository, name):
@@ -143,6 +144,37 @@ def test_a_version_that_cannot_be_written_changes_nothing(repository, error):
     with pytest.raises(type(error)):
         publishing.publish(repository, dict.fromkeys(BOTH, fail))
     assert contents(repository.parent) == before
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+def test_a_release_of_which_one_folder_cannot_be_put_in_place_changes_nothing(repository, monkeypatch, error):
+    before = {path: path.is_symlink() for path in repository.rglob("*")}
+    rename = os.rename
+
+    def fail_at_second(path, target):
+        if str(target) == str(repository / "cuml/2"):
+            raise error
+        rename(path, target)
+
+    monkeypatch.setattr(publishing.os, "rename", fail_at_second)
+    with pytest.raises(type(error)):
+        publish(repository, *BOTH)
+    assert {path: path.is_symlink() for path in repository.rglob("*")} == before
+    assert [path.name for path in repository.parent.iterdir()] == ["model_repository"]
+
+
+def test_who_has_to_wait_for_another_command_says_so(repository):
+    said = []
+    with releases.locked(repository, said.append):
+        assert said == []
+        waiting = threading.Thread(target=publish, args=(repository, *BOTH), kwargs={"report": said.append})
+        waiting.start()
+        while not said and waiting.is_alive():
+            time.sleep(0.01)
+        assert said == [f"{repository}: waiting for another command that changes or loads its versions"]
+        assert there(repository, "cuml") == ["1"]
+    waiting.join()
+    assert there(repository, "cuml") == ["1", "2"]
 
 
 def test_a_model_that_is_not_there_is_refused(repository):

@@ -9,7 +9,8 @@ from tritonclient.grpc import model_config_pb2 as proto
 from tritonclient.utils import InferenceServerException
 
 from dualpath.errors import UserError
-from dualpath.serving.reload import Reloaded, ReloadFailed, reload_release
+from dualpath.serving.loader import ReloadFailed
+from dualpath.serving.reload import Reloaded, reload_release
 
 STEPS = ("preprocess", "bert-large", "cuml", "postprocess")
 MEMBERS = ("bert-large", "cuml", "orchestrator", "preprocess")

@@ -21,7 +21,6 @@ def huggingface():
     return AutoTokenizer.from_pretrained(get_model_path(), local_files_only=True)
 
 
-@settings(deadline=None)
 @given(texts=st.lists(st.text(st.characters(codec="utf-8"), max_size=60), min_size=1, max_size=4))
 def test_ids_equal_the_hugging_face_tokenizers(encoder, huggingface, texts):
     got = encoder.encode([text.encode() for text in texts])
@@ -67,7 +66,7 @@ def test_padding_keeps_every_row_and_masks_the_rest(lengths):
         assert mask.tolist() == [1] * len(row) + [0] * (len(ids) - len(row))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     words=st.lists(st.text(st.characters(codec="utf-8"), max_size=12), min_size=1, max_size=40),
     n_times=st.integers(1, 60),

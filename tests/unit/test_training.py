@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -260,7 +261,7 @@ def test_build_refuses_an_unknown_precision(repository: Path) -> None:
 
 
 def test_every_precision_has_its_tolerance() -> None:
-    assert set(TOLERANCES) == set(training.GPU_PRECISIONS) == {choice.value for choice in Precision}
+    assert set(TOLERANCES) == set(training.GPU_PRECISIONS) == {*get_args(Precision)}
 
 
 def test_failed_build_leaves_the_old_artifacts(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from tiny_bert import save_encoder, served_repository, write_corpus
 
 from dualpath.compare import compare
 from dualpath.training.bert.settings import Settings
-from dualpath.training.train import Order, train
+from dualpath.training.train import TrainingJob, train
 
 
 def off_by_a_hundredth(inputs):
@@ -24,7 +24,7 @@ def test_a_comparison_takes_the_tolerance_of_the_precision_that_bert_was_trained
     repository = served_repository(tmp_path)
     for name in ("ensemble_all", "orchestrator"):
         (repository / name / "1").mkdir(parents=True)
-    order = Order(
+    job = TrainingJob(
         data=write_corpus(tmp_path / "train.csv"),
         models=["bert-large"],
         model_repository=repository,
@@ -34,8 +34,9 @@ def test_a_comparison_takes_the_tolerance_of_the_precision_that_bert_was_trained
         settings=Settings(soup=1, epochs=1, batch_rows=20, mixed_precision=False),
         run_dir=tmp_path / "run",
     )
-    train(order, lambda *_: None)
-    with served({"ensemble_all": Model(), "orchestrator": Model(off_by_a_hundredth)}) as (url, _):
+    version = train(job, lambda *_: None).version
+    models = {"ensemble_all": Model(), "orchestrator": Model(off_by_a_hundredth), "bert-large": Model(version=version)}
+    with served(models) as (url, _):
 
         @contextmanager
         def start(model_repository, config_name=None):

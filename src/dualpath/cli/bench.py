@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,15 +13,6 @@ from dualpath.cli.score import Style
 from dualpath.errors import UserError
 
 BATCH = "1,2,4,8,16,32,64,128,256,512"
-PRECISIONS = ("float32", "bfloat16")
-"""What every set-up can compute in, those on the CPU too."""
-
-
-class EncoderShape(StrEnum):
-    """Sizes of BERT: 22 and 340 million parameters."""
-
-    minilm = "minilm"
-    bert_large = "bert-large"
 
 
 def bench(
@@ -35,12 +25,11 @@ def bench(
     batch: Annotated[str, typer.Option(help="Rows per request.")] = BATCH,
     duration: Annotated[float, typer.Option(help="Seconds for each set-up at each batch size.")] = 10.0,
     concurrency: Annotated[str, typer.Option(help="Numbers of clients that wait for their answers.")] = "1",
-    model: Annotated[
-        Style, typer.Option(help="The model that is asked where everything is in Triton.")
-    ] = Style.orchestrator,
+    model: Annotated[Style, typer.Option(help="The model that is asked if everything is in Triton.")] = "orchestrator",
     encoder_shape: Annotated[
-        EncoderShape, typer.Option(help="bert-large: BERT's 340 M-parameter architecture, its weights random.")
-    ] = EncoderShape.minilm,
+        Literal["minilm", "bert-large"],
+        typer.Option(help="bert-large: BERT's 340 M-parameter architecture, its weights random."),
+    ] = "minilm",
     precision: Annotated[
         str | None,
         typer.Option(
@@ -75,8 +64,8 @@ def bench(
         batch=numbers("--batch", batch, int),
         concurrency=numbers("--concurrency", concurrency, int, MOST),
         duration_s=duration,
-        model=model.value,
-        encoder_shape=encoder_shape.value,
+        model=model,
+        encoder_shape=encoder_shape,
         precisions=_precisions(precision, encoder_shape),
         work_dir=work_dir,
         start=ending.start,
@@ -86,10 +75,12 @@ def bench(
     raise typer.Exit(ending.exit_code)
 
 
-def _precisions(text: str | None, shape: EncoderShape) -> list[str]:
+def _precisions(text: str | None, shape: str) -> list[str]:
     """Read "float32,bfloat16"; without it, none for minilm, which is then served as it is."""
+    from dualpath.training.build import PRECISIONS
+
     if text is None:
-        return [] if shape is EncoderShape.minilm else list(PRECISIONS)
+        return [] if shape == "minilm" else list(PRECISIONS)
     chosen = list(dict.fromkeys(part.strip() for part in text.split(",")))
     for part in chosen:
         if part not in PRECISIONS:

@@ -3,41 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
 import json
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from dualpath.cli.options import DEFAULT_REPOSITORY, Json, ModelRepository
 
-
-class Precision(enum.StrEnum):
-    """What BERT computes in."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-
-
-class Format(enum.StrEnum):
-    """Which of Triton's backends BERT is written for."""
-
-    torchscript = "torchscript"
-    openvino = "openvino"
+Precision = Literal["float32", "bfloat16", "float16"]
 
 
 def build(
     model_repository: ModelRepository = DEFAULT_REPOSITORY,
     precision: Annotated[
         Precision, typer.Option(help="What BERT computes in. float16 is for GPUs: a CPU is several times slower in it.")
-    ] = Precision.float32,
+    ] = "float32",
     format: Annotated[
-        Format,
+        Literal["torchscript", "openvino"],
         typer.Option(
             help="openvino also writes BERT for Triton's C++ openvino backend (never run), into REPOSITORY.openvino."
         ),
-    ] = Format.torchscript,
+    ] = "torchscript",
     force: Annotated[bool, typer.Option("--force", help="Build even what is up to date.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -55,8 +41,8 @@ def build(
             progress.print(line, highlight=False)
             status.update(line)
 
-        artifacts = training.build(model_repository, precision.value, force, report)
-        if format is Format.openvino:
+        artifacts = training.build(model_repository, precision, force, report)
+        if format == "openvino":
             report("bert-large: for the openvino backend")
             artifacts.append(training.build_openvino(model_repository))
     if as_json:

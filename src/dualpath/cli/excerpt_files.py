@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from dualpath.errors import UserError
-from dualpath.tables import Format, Record, Table, as_text, read_tables, shown
+from dualpath.tables import Format, Table, TableRow, as_text, read_tables, shown
 
 EXCERPT_COLUMN = "excerpt"
 WEIGHT_COLUMN = "bert_weight"
@@ -29,13 +29,13 @@ class Excerpts:
         excerpt, weight: the columns that hold them, in the case in which the file has them.
     """
 
-    records: Iterable[Record]
+    records: Iterable[TableRow]
     columns: tuple[str, ...] = ()
     format: Format = Format.txt
     excerpt: str = EXCERPT_COLUMN
     weight: str = WEIGHT_COLUMN
 
-    def check(self, row: Record, default: float) -> tuple[bytes, float]:
+    def check(self, row: TableRow, default: float) -> tuple[bytes, float]:
         """Return a row's excerpt, UTF-8, and its weight, which is the default if it has none.
 
         Raises:
@@ -68,7 +68,7 @@ def open_excerpts(texts: list[str] | None, file: str | None, file_format: Format
     """
     if texts:
         rows = enumerate((text.encode(errors="surrogateescape").decode(errors="surrogateescape") for text in texts), 1)
-        yield Excerpts(Record(number, f"TEXT {number}", {EXCERPT_COLUMN: text}) for number, text in rows)
+        yield Excerpts(TableRow(number, f"TEXT {number}", {EXCERPT_COLUMN: text}) for number, text in rows)
     elif file in (None, "-"):
         yield _excerpts(read_tables(sys.stdin.buffer, "stdin", file_format, text_column=EXCERPT_COLUMN))
     else:
@@ -89,13 +89,13 @@ def header(columns: tuple[str, ...]) -> list[str]:
     return [*columns, *((SCORE_COLUMN,) if SCORE_COLUMN not in columns else ())]
 
 
-def write_csv(columns: tuple[str, ...], with_header: bool = True) -> Callable[[Record, float | None], None]:
+def write_csv(columns: tuple[str, ...], with_header: bool = True) -> Callable[[TableRow, float | None], None]:
     """Print a CSV header; return the function that prints a scored row."""
     writer = csv.DictWriter(sys.stdout, header(columns), lineterminator="\n", extrasaction="ignore")
     if with_header:
         writer.writeheader()
 
-    def write(row: Record, value: float | None) -> None:
+    def write(row: TableRow, value: float | None) -> None:
         cells = {name: as_text(cell) for name, cell in printable(row.cells).items()}
         writer.writerow({**cells, SCORE_COLUMN: "" if value is None else f"{value:.6f}"})
         sys.stdout.flush()
@@ -119,7 +119,7 @@ def _excerpts(tables: list[Table]) -> Excerpts:
     )
 
 
-def _at_least_one(rows: Iterator[Record], name: str) -> Iterator[Record]:
+def _at_least_one(rows: Iterator[TableRow], name: str) -> Iterator[TableRow]:
     first = next(rows, None)
     if first is None:
         raise UserError(f"{name}: expected at least one excerpt, got none. Add one.")

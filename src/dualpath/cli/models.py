@@ -59,8 +59,12 @@ def models(
         for folder in folders.filled(model_repository / name):
             if not folder.is_symlink() and (name, folder.name) not in loaded:
                 rows.append(_on_disk(folder))
+    there = releases.releases(model_repository) if model_repository.is_dir() else []
+    members = {model.name for model in releases.members(model_repository)} if there else set()
+    served = [each for each in there if all((member, str(each)) in loaded for member in members)]
     if as_json:
-        print(json.dumps(rows, indent=2))
+        listed = [{"release": each, "served": each in served} for each in there]
+        print(json.dumps({"models": rows, "releases": listed}, indent=2))
         return
     from rich.console import Console
     from rich.table import Table
@@ -70,9 +74,7 @@ def models(
         cells = row | {"backend": f"{row['backend']} ({row['runtime']})" if row["runtime"] else row["backend"]}
         table.add_row(*(cells[column] for column in COLUMNS))
     Console().print(table)
-    if there := releases.releases(model_repository) if model_repository.is_dir() else []:
-        members = {model.name for model in releases.members(model_repository)}
-        served = set.intersection(*({int(v) for name, v in loaded if name == member} for member in members))
+    if there:
         print(f"Releases: {', '.join(f'{each} (served)' if each in served else str(each) for each in there)}.")
     for line in [*([status.line] if status else []), *_cards(rows, model_repository)]:
         print(line)

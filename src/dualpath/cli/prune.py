@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from contextlib import closing
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -31,7 +33,7 @@ def prune(
 
     from dualpath.repository import folders, pruning
     from dualpath.serving.client import connect
-    from dualpath.serving.reload import Loader
+    from dualpath.serving.loader import Loader
 
     folders.models(model_repository)
 
@@ -39,7 +41,8 @@ def prune(
         with closing(connect(url)) as client:
             return Loader(client).present()
 
-    gone = pruning.prune(model_repository, dict if offline else served, releases or (), dry_run)
+    report = partial(print, file=sys.stderr)
+    gone = pruning.prune(model_repository, dict if offline else served, releases or (), dry_run, report)
     if as_json:
         print(json.dumps([{"path": str(path), "n_bytes": size} for path, size in gone.items()], indent=2))
         return

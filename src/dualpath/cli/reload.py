@@ -38,7 +38,8 @@ def reload(
 
     from dualpath.repository import folders, releases
     from dualpath.serving.client import connect
-    from dualpath.serving.reload import ReloadFailed, reload_release
+    from dualpath.serving.loader import ReloadFailed
+    from dualpath.serving.reload import reload_release
 
     folders.models(model_repository)
     client = connect(url)

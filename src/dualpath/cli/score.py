@@ -8,11 +8,10 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from enum import StrEnum
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -20,7 +19,7 @@ from dualpath.cli.excerpt_files import Excerpts, header, open_excerpts, printabl
 from dualpath.cli.options import DEFAULT_REPOSITORY, DEFAULT_URL, ModelRepository, Url
 from dualpath.cli.score_output import first_line, written_to
 from dualpath.errors import UserError
-from dualpath.tables import Format, Record
+from dualpath.tables import Format, TableRow
 
 if TYPE_CHECKING:
     from dualpath.readability.combine import Scores
@@ -29,14 +28,8 @@ ROWS_PER_REQUEST = 32
 """Enough to fill BERT's chunks, few enough that the progress bar moves."""
 
 ScoreRows = Callable[[list[bytes], "Scores"], "Scores"]
-Show = Callable[[Record, float | None], None]
-
-
-class Style(StrEnum):
-    """The two models of the server that score."""
-
-    orchestrator = "orchestrator"
-    ensemble_all = "ensemble_all"
+Show = Callable[[TableRow, float | None], None]
+Style = Literal["orchestrator", "ensemble_all"]
 
 
 def score(
@@ -58,7 +51,7 @@ def score(
     bert_weight: Annotated[
         float, typer.Option(help="Share of BERT in the score, 0 to 1; a CSV's column `bert_weight` comes first.")
     ] = 0.7,
-    model: Annotated[Style, typer.Option(help="The model that scores.")] = Style.orchestrator,
+    model: Annotated[Style, typer.Option(help="The model that scores.")] = "orchestrator",
     local: Annotated[bool, typer.Option("--local", help="Score in this process, without a server.")] = False,
     output: Annotated[
         Path | None, typer.Option("--output", metavar="FILE", help="Write here, not to standard output.")
@@ -90,7 +83,7 @@ def score(
     except InvalidInput as error:
         raise UserError(str(error)) from None
     with open_excerpts(texts, file, file_format) as excerpts:
-        score_rows = _local(model_repository) if local else _served(url, model.value, retry_for)
+        score_rows = _local(model_repository) if local else _served(url, model, retry_for)
         json_lines = as_json or excerpts.format is Format.jsonl
         as_csv = bool(excerpts.columns) and not json_lines
         with written_to(output, resume, quoted=as_csv) as n_lines:
@@ -118,19 +111,21 @@ def _check_header(output: Path | None, columns: tuple[str, ...]) -> None:
         )
 
 
-def _score_batch(batch: list[Record], excerpts: Excerpts, bert_weight: float, score_rows: ScoreRows, show: Show) -> int:
+def _score_batch(
+    batch: list[TableRow], excerpts: Excerpts, bert_weight: float, score_rows: ScoreRows, show: Show
+) -> int:
     """Score and show a batch; return how many of its rows could not be scored."""
     import numpy as np
 
     from dualpath.readability.excerpts import InvalidInput
 
-    good: dict[Record, tuple[bytes, float]] = {}
+    good: dict[TableRow, tuple[bytes, float]] = {}
     for row in batch:
         try:
             good[row] = excerpts.check(row, bert_weight)
         except InvalidInput as error:
             _complain(str(error))
-    scores: dict[Record, float] = {}
+    scores: dict[TableRow, float] = {}
     if good:
         texts, weights = zip(*good.values(), strict=True)
         scores = dict(zip(good, score_rows(list(texts), np.array(weights, np.float32)).tolist(), strict=True))
@@ -143,7 +138,7 @@ def _score_batch(batch: list[Record], excerpts: Excerpts, bert_weight: float, sc
     return len(batch) - len(scores)
 
 
-def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
+def _batches(records: Iterable[TableRow]) -> Iterator[list[TableRow]]:
     rows = iter(records)
     while batch := list(islice(rows, ROWS_PER_REQUEST)):
         yield batch
@@ -194,11 +189,11 @@ def _complain(sentence: str) -> None:
     print(f"dualpath: {sentence}", file=sys.stderr)
 
 
-def _show_line(excerpts: Excerpts, row: Record, value: float | None) -> None:
+def _show_line(excerpts: Excerpts, row: TableRow, value: float | None) -> None:
     text = printable(row.cells)[excerpts.excerpt]
     shown = " ".join(text[:100].split())
     print(f"{'' if value is None else format(value, '.4f')}\t{shown}{'…' if len(text) > 100 else ''}", flush=True)
 
 
-def _show_json(row: Record, value: float | None) -> None:
+def _show_json(row: TableRow, value: float | None) -> None:
     print(json.dumps({**printable(row.cells), "score": value}, ensure_ascii=False), flush=True)

@@ -161,6 +161,9 @@ def start(model_repository: Path, console: Console, *, verbose: bool = False, **
     from dualpath.serving import ServerFailed, TritonServer
 
     def show_progress(progress: Progress) -> None:
+        if progress.held_up:
+            console.print(progress.held_up, markup=False, highlight=False, soft_wrap=True)
+            return
         n_models = len(progress.ready) + len(progress.waiting)
         waits = f"waiting for {', '.join(progress.waiting)}" if progress.waiting else "waiting for the server"
         status.update(f"Loading models, {len(progress.ready)} of {n_models} ready; {waits}")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
 import json
 import sys
+from inspect import Signature, signature
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -19,29 +19,6 @@ app = typer.Typer(
     help="Fit the models on excerpts with ratings, and publish them as a version of the model repository.",
     no_args_is_help=True,
 )
-
-
-class Engine(enum.StrEnum):
-    """What fits the forest."""
-
-    auto = "auto"
-    cuml = "cuml"
-    sklearn = "sklearn"
-
-
-class Keep(enum.StrEnum):
-    """Which BERT is published."""
-
-    better = "better"
-    fine_tuned = "fine-tuned"
-    frozen = "frozen"
-
-
-class HiddenState(enum.StrEnum):
-    """What the linear layer reads."""
-
-    last = "last"
-    all = "all"
 
 
 DATA_HELP = (
@@ -57,7 +34,9 @@ ServedIn = Annotated[
     Precision,
     typer.Option(metavar="TYPE", help="What BERT will compute in when it is served: float32, bfloat16 or float16."),
 ]
-HiddenStates = Annotated[HiddenState, typer.Option(help="What the linear layer reads: the last hidden layer, or all.")]
+HiddenStates = Annotated[
+    Literal["last", "all"], typer.Option(help="What the linear layer reads: the last hidden layer, or all.")
+]
 Soup = Annotated[int, typer.Option(min=1, metavar="N", help="Fits in different orders, whose weights are averaged.")]
 Epochs = Annotated[int, typer.Option(min=1, metavar="N", help="Of each fit, at most; early stopping may end before.")]
 BatchRows = Annotated[int, typer.Option(min=1, metavar="N", help="Excerpts of a step.")]
@@ -76,10 +55,12 @@ Checkpointing = Annotated[
     bool, typer.Option("--gradient-checkpointing", help="Compute activations twice: slower, much less memory.")
 ]
 KeepOption = Annotated[
-    Keep, typer.Option(metavar="NAME", help="BERT to publish: fine-tuned, frozen, or of these the better out of fold.")
+    Literal["better", "fine-tuned", "frozen"],
+    typer.Option(metavar="NAME", help="BERT to publish: fine-tuned, frozen, or of these the better out of fold."),
 ]
 EngineOption = Annotated[
-    Engine, typer.Option(metavar="NAME", help="auto, cuml or sklearn; auto is cuML on a GPU, scikit-learn elsewhere.")
+    Literal["auto", "cuml", "sklearn"],
+    typer.Option(metavar="NAME", help="auto, cuml or sklearn; auto is cuML on a GPU, scikit-learn elsewhere."),
 ]
 RunDir = Annotated[
     Path | None,
@@ -96,7 +77,7 @@ def bert(
     data: Data,
     encoder: Encoder = "minilm",
     folds: Folds = 5,
-    hidden_states: HiddenStates = HiddenState.all,
+    hidden_states: HiddenStates = "all",
     soup: Soup = 3,
     epochs: Epochs = 1,
     batch_rows: BatchRows = 16,
@@ -110,8 +91,8 @@ def bert(
     freeze_layers: Freeze = 0,
     no_mixed_precision: FullPrecision = False,
     gradient_checkpointing: Checkpointing = False,
-    keep: KeepOption = Keep.better,
-    precision: ServedIn = Precision.float32,
+    keep: KeepOption = "better",
+    precision: ServedIn = "float32",
     seed: Seed = 0,
     run_dir: RunDir = None,
     fresh: Fresh = False,
@@ -128,7 +109,7 @@ def bert(
 @app.command()
 def forest(
     data: Data,
-    engine: EngineOption = Engine.auto,
+    engine: EngineOption = "auto",
     folds: Folds = 5,
     seed: Seed = 0,
     model_repository: ModelRepository = DEFAULT_REPOSITORY,
@@ -138,36 +119,16 @@ def forest(
     _train(["cuml"], **locals())
 
 
-@app.command("all")
-def all_(
-    data: Data,
-    encoder: Encoder = "minilm",
-    engine: EngineOption = Engine.auto,
-    folds: Folds = 5,
-    hidden_states: HiddenStates = HiddenState.all,
-    soup: Soup = 3,
-    epochs: Epochs = 1,
-    batch_rows: BatchRows = 16,
-    accumulate: Accumulate = 1,
-    learning_rate: LearningRate = 1e-4,
-    head_learning_rate: HeadRate = 1e-4,
-    weight_decay: Decay = 0.01,
-    warm_up: WarmUp = 0.1,
-    patience: Patience = 3,
-    evaluations: Evaluations = 2,
-    freeze_layers: Freeze = 0,
-    no_mixed_precision: FullPrecision = False,
-    gradient_checkpointing: Checkpointing = False,
-    keep: KeepOption = Keep.better,
-    precision: ServedIn = Precision.float32,
-    seed: Seed = 0,
-    run_dir: RunDir = None,
-    fresh: Fresh = False,
-    model_repository: ModelRepository = DEFAULT_REPOSITORY,
-    as_json: Json = False,
-) -> None:
+def both(**options: Any) -> None:
     """Train both models on the same folds, and find the weight at which their blend is best."""
-    _train(["cuml", "bert-large"], **locals())
+    _train(["cuml", "bert-large"], **options)
+
+
+# Its options are those of both commands: typer reads them here.
+_parameters = [signature(command, eval_str=True).parameters for command in (forest, bert)]
+both.__signature__ = Signature([*{**_parameters[1], **_parameters[0]}.values()])  # type: ignore[attr-defined]
+both.__annotations__ = {name: each.annotation for name, each in (_parameters[0] | _parameters[1]).items()}
+app.command("all")(both)
 
 
 def _train(models: list[str], data: Path, folds: int, model_repository: Path, as_json: bool, **options: Any) -> None:
@@ -180,18 +141,17 @@ def _train(models: list[str], data: Path, folds: int, model_repository: Path, as
     if len(models) == 2:
         installed("matplotlib", extra="train")  # before hours of training, not after
     from dualpath.training.bert.settings import Settings
-    from dualpath.training.train import Order, train
+    from dualpath.training.train import TrainingJob, train
 
     fields = {field.name for field in dataclasses.fields(Settings)}
-    options = {name: getattr(value, "value", value) for name, value in options.items()}
     options["mixed_precision"] = not options.pop("no_mixed_precision", False)
     settings = Settings(**{name: value for name, value in options.items() if name in fields})
     others = {name: value for name, value in options.items() if name not in fields - {"seed"}}
-    order = Order(data, models, model_repository, n_folds=folds, settings=settings, **others)
+    job = TrainingJob(data, models, model_repository, n_folds=folds, settings=settings, **others)
     console = Console(stderr=True, highlight=False)
     try:
         with progress(console) as report:
-            trained = train(order, report)
+            trained = train(job, report)
     except KeyboardInterrupt:
         print(
             "dualpath: interrupted; nothing served has changed, and the same command goes on from here.",

@@ -65,7 +65,7 @@ def bench(
     Args:
         input_file: as for `compare`.
         batch: rows per request.
-        model: the one that is asked where everything is in Triton.
+        model: the one that is asked if everything is in Triton.
         encoder_shape: "minilm" or "bert-large".
         precisions: of the encoder; none means the model repository as it is served.
         work_dir: where encoders are built and kept; without it, in the user's cache.

@@ -15,7 +15,6 @@ from dualpath.compare.server import Server, Start, check_models, serving
 from dualpath.errors import UserError
 from dualpath.readability.contract import BERT, FOREST
 from dualpath.repository import folders
-from dualpath.repository.facts import Facts
 from dualpath.serving import installation, preflight
 
 GPU_CONFIG = "gpu"
@@ -52,7 +51,7 @@ def served(
     """Serve each encoder on the CPU, and on the GPU if there is one.
 
     Args:
-        model: the one that will be asked where everything is in Triton.
+        model: the one that will be asked if everything is in Triton.
         shape: of the encoder.
         precisions: of the encoder; none means the model repository as it is.
     Raises:
@@ -80,8 +79,7 @@ def _report(on_progress: OnProgress, encoder: str, line: str) -> None:
 def _serve(model_repository: Path, stack: ExitStack, start: Start) -> Place:
     cpu, why = stack.enter_context(serving(model_repository, start)), why_no_gpu(model_repository)
     gpu = stack.enter_context(serving(model_repository, start, GPU_CONFIG)) if why is None else None
-    encoder = Facts.of(folders.newest(model_repository / BERT.name)).encoder or "unknown"
-    return Place(model_repository, encoder, cpu.precision or "unknown", cpu, gpu, why or "")
+    return Place(model_repository, cpu.bert.encoder or "unknown", cpu.precision or "unknown", cpu, gpu, why or "")
 
 
 def why_no_gpu(model_repository: Path) -> str | None:

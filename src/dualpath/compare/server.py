@@ -14,10 +14,11 @@ from dualpath.compare.connection import Headers
 from dualpath.compare.rest import live_client
 from dualpath.errors import UserError
 from dualpath.inference.served import engines
-from dualpath.readability.contract import BERT
+from dualpath.readability.contract import BERT, TOLERANCES
 from dualpath.repository import folders
 from dualpath.repository.facts import Facts
 from dualpath.serving import ServerFailed, TritonServer
+from dualpath.serving.loader import Loader
 
 Start = Callable[..., AbstractContextManager[TritonServer]]
 """Starts a server on a model repository; takes `config_name` too."""
@@ -34,18 +35,23 @@ class Server:
 
     Attributes:
         own: whether it was started for the run.
-        precision: of its BERT, where that is known.
+        bert: the facts of its BERT; empty of somebody else's server.
         headers: that go with each request.
     """
 
     url: str
     own: TritonServer | None = None
-    precision: str | None = None
+    bert: Facts = field(default_factory=Facts)
     headers: Headers = ()
     client: Any = field(init=False)
 
     def __post_init__(self) -> None:
         self.client = live_client(self.url, dict(self.headers))
+
+    @property
+    def precision(self) -> str | None:
+        """What its BERT computes in, if that is known."""
+        return self.bert.precision
 
     def close(self) -> None:
         """Close the connection; the server stays."""
@@ -100,9 +106,9 @@ def check_models(model_repository: Path, names: Iterable[str]) -> None:
 @contextmanager
 def serving(model_repository: Path, start: Start = start_quietly, config_name: str | None = None) -> Iterator[Server]:
     """Start a server on a model repository, connect to it, and stop it in the end."""
-    precision = Facts.of(folders.newest(model_repository / BERT.name)).precision
-    with (
-        start(model_repository, config_name=config_name) as triton,
-        closing(Server(triton.grpc_url, triton, precision)) as server,
-    ):
+    with start(model_repository, config_name=config_name) as triton, closing(Server(triton.grpc_url, triton)) as server:
+        served = Loader(server.client).ready().get(BERT.name, ())
+        facts = [Facts.of(model_repository / BERT.name / str(version)) for version in served]
+        # Of several versions the least exact: what is compared may ask any of them.
+        server.bert = max(facts, key=lambda it: TOLERANCES.get(it.precision or "", 0), default=Facts())
         yield server

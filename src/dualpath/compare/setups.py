@@ -20,7 +20,7 @@ from dualpath.compare.load import Contender
 from dualpath.compare.result import Cell, Load, Result
 from dualpath.compare.tensors import infer_input
 from dualpath.readability.combine import Scores, combine
-from dualpath.readability.contract import BERT, EXCERPT, FOREST, SCORE, WEIGHT, Model, Tensor
+from dualpath.readability.contract import BERT, EXCERPT, FOREST, SCORE, WEIGHT, ModelContract, Tensor
 from dualpath.readability.features import FeatureCounter, WordLists
 from dualpath.readability.tokens import TokenEncoder, pad
 from dualpath.repository.releases import newest_release
@@ -165,7 +165,7 @@ def _rows(load: Load) -> int:
     return load.batch * (load.concurrency or 1)
 
 
-async def _infer(send: Send, version: str, model: Model, *inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
+async def _infer(send: Send, version: str, model: ModelContract, *inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
     tensors = [infer_input(tensor, array) for tensor, array in zip(model.inputs, inputs, strict=True)]
     return await _answer(send, serialise(model.name, tensors, version=version), model.outputs[0])
 

@@ -7,11 +7,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from dualpath.convert.children import check_children
-from dualpath.convert.findings import Finding, at
-from dualpath.convert.models import CONFIG_FILE, Model, Models, TemplateConfig
+from dualpath.convert.findings import RepositoryFault, at
+from dualpath.convert.models import CONFIG_FILE, Models, RepositoryModel, TemplateConfig
 from dualpath.convert.wiring import check_wiring
 from dualpath.errors import UserError
-from dualpath.repository.pbtxt import BYTE_ORDER_MARK, Config, ConfigSyntaxError
+from dualpath.repository.pbtxt import Config
+from dualpath.repository.pbtxt_fields import BYTE_ORDER_MARK, ConfigSyntaxError
 
 MODEL_FILES = {"python": "model.py", "pytorch": "model.pt", "onnxruntime": "model.onnx", "tensorrt": "model.plan"}
 """The file that a version needs, by backend, unless `default_model_filename` names another."""
@@ -31,7 +32,7 @@ NOT_FOR_ENSEMBLES = {
 }
 
 
-def check_repository(repository: Path, n_cores: int) -> list[Finding]:
+def check_repository(repository: Path, n_cores: int) -> list[RepositoryFault]:
     """Return what is wrong in a model repository, by file and line.
 
     Args:
@@ -48,7 +49,7 @@ def check_repository(repository: Path, n_cores: int) -> list[Finding]:
     return sorted({finding for name in models.names() for finding in check_model(models, name, n_cores)})
 
 
-def check_model(models: Models, name: str, n_cores: int) -> Iterator[Finding]:
+def check_model(models: Models, name: str, n_cores: int) -> Iterator[RepositoryFault]:
     """Give the faults of one model."""
     file = models.repository / name / CONFIG_FILE
     try:
@@ -57,14 +58,14 @@ def check_model(models: Models, name: str, n_cores: int) -> Iterator[Finding]:
         _ = model.message
     except TemplateConfig as template:
         for place in template.placeholders:
-            yield Finding(
+            yield RepositoryFault(
                 file, place.line, name, f"expected a value, got {place.text} of a template. Fill the template in."
             )
         return
     except ConfigSyntaxError as error:
         model = _without_second_batcher(models, name)
         if model is None:
-            yield Finding(file, error.line, name, str(error).partition(": ")[2])
+            yield RepositoryFault(file, error.line, name, str(error).partition(": ")[2])
             return
         models.add(model)
     yield from _files(model)
@@ -78,7 +79,7 @@ def check_model(models: Models, name: str, n_cores: int) -> Iterator[Finding]:
         yield from check_children(model, models)
 
 
-def _without_second_batcher(models: Models, name: str) -> Model | None:
+def _without_second_batcher(models: Models, name: str) -> RepositoryModel | None:
     """Return an ensemble without the batching that it must not have: protobuf takes one scheduler only."""
     file = models.repository / name / CONFIG_FILE
     text = file.read_bytes().decode("utf-8", "surrogateescape")
@@ -88,14 +89,14 @@ def _without_second_batcher(models: Models, name: str) -> Model | None:
         for field in ("dynamic_batching", "sequence_batching"):
             if config.find("ensemble_scheduling") and bare.find(field):
                 bare = bare.remove(field)
-        model = Model(file.parent, file, config, bare)
+        model = RepositoryModel(file.parent, file, config, bare)
         _ = model.message
     except ConfigSyntaxError:
         return None
     return model
 
 
-def _files(model: Model) -> Iterator[Finding]:
+def _files(model: RepositoryModel) -> Iterator[RepositoryFault]:
     if not model.file.is_file():
         others = sorted(model.folder.glob("**/*.pbtxt"))
         backend_completes = any(model.folder.glob("[0-9]*/model.*"))
@@ -128,12 +129,12 @@ def _files(model: Model) -> Iterator[Finding]:
             )
 
 
-def _fields(model: Model) -> Iterator[Finding]:
+def _fields(model: RepositoryModel) -> Iterator[RepositoryFault]:
     if model.config.text.startswith(BYTE_ORDER_MARK):
         message = "expected a field, got a byte-order mark, which Triton refuses. Save the file without one."
         yield at(model, message=message)
     for unknown in model.config.unknown:
-        yield Finding(
+        yield RepositoryFault(
             model.file,
             unknown.line,
             model.name,
@@ -180,7 +181,7 @@ def _fields(model: Model) -> Iterator[Finding]:
         )
 
 
-def _ensemble_fields(model: Model) -> Iterator[Finding]:
+def _ensemble_fields(model: RepositoryModel) -> Iterator[RepositoryFault]:
     message = model.message
     if message.backend:
         yield at(
@@ -196,7 +197,7 @@ def _ensemble_fields(model: Model) -> Iterator[Finding]:
             yield at(model, field, message=f"{field}: expected none for an ensemble, since {why}. Remove it.")
 
 
-def _threads(model: Model, n_cores: int) -> Iterator[Finding]:
+def _threads(model: RepositoryModel, n_cores: int) -> Iterator[RepositoryFault]:
     message = model.message
     parameter = THREADS.get(message.backend)
     count = sum(group.count or 1 for group in message.instance_group if group.kind == group.KIND_CPU)

@@ -6,14 +6,14 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from dualpath.convert.findings import Finding
-from dualpath.convert.models import Model, Models
+from dualpath.convert.findings import RepositoryFault
+from dualpath.convert.models import Models, RepositoryModel
 
 CALLS = ("Child", "BatchedChild", "InferenceRequest")
 """What calls a model: the toolkit's children by their first argument, Triton's request by `model_name`."""
 
 
-def check_children(model: Model, models: Models) -> Iterator[Finding]:
+def check_children(model: RepositoryModel, models: Models) -> Iterator[RepositoryFault]:
     """Give the calls in a model.py whose model is not in the repository: Triton would notice at the first request."""
     if model.message.backend != "python":
         return
@@ -24,14 +24,14 @@ def check_children(model: Model, models: Models) -> Iterator[Finding]:
         try:
             tree = ast.parse(file.read_bytes())
         except SyntaxError as error:
-            yield Finding(
+            yield RepositoryFault(
                 file, error.lineno or 1, model.name, f"expected Python, got an error: {error.msg}. Correct it."
             )
             continue
         yield from _calls(tree, file, model, models)
 
 
-def _calls(tree: ast.Module, file: Path, model: Model, models: Models) -> Iterator[Finding]:
+def _calls(tree: ast.Module, file: Path, model: RepositoryModel, models: Models) -> Iterator[RepositoryFault]:
     constants = dict(_constants(tree))
     for call in ast.walk(tree):
         if not isinstance(call, ast.Call) or _called(call.func) not in CALLS:
@@ -41,7 +41,7 @@ def _calls(tree: ast.Module, file: Path, model: Model, models: Models) -> Iterat
         if not isinstance(child, ast.Constant) or not isinstance(child.value, str):
             continue  # made at run time
         if models.find(child.value) is None:
-            yield Finding(
+            yield RepositoryFault(
                 file,
                 call.lineno,
                 model.name,

@@ -10,10 +10,10 @@ WIDTH = 88
 
 
 @dataclass(frozen=True)
-class Group:
+class Brackets:
     """Something in brackets: what stands before and behind, and the parts, of which a dict's have keys.
 
-    `Group("f(", (("", "x"),), ")")` is "f(x)".
+    `Brackets("f(", (("", "x"),), ")")` is "f(x)".
     """
 
     opening: str
@@ -21,18 +21,18 @@ class Group:
     closing: str
 
 
-Code = str | Group
+Code = str | Brackets
 
 
-def call(function: str, *arguments: Code, **named: Code) -> Group:
+def call(function: str, *arguments: Code, **named: Code) -> Brackets:
     """Return a call."""
     parts = [*(("", argument) for argument in arguments), *((f"{name}=", value) for name, value in named.items())]
-    return Group(f"{function}(", tuple(parts), ")")
+    return Brackets(f"{function}(", tuple(parts), ")")
 
 
-def mapping(items: Sequence[tuple[str, Code]]) -> Group:
+def mapping(items: Sequence[tuple[str, Code]]) -> Brackets:
     """Return a dict with texts as keys."""
-    return Group("{", tuple((f"{text(key)}: ", value) for key, value in items), "}")
+    return Brackets("{", tuple((f"{text(key)}: ", value) for key, value in items), "}")
 
 
 def text(value: str) -> str:
@@ -40,14 +40,14 @@ def text(value: str) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def texts(values: Sequence[str]) -> Group:
+def texts(values: Sequence[str]) -> Brackets:
     """Return a tuple of strings."""
-    return Group("(", tuple(("", text(value)) for value in values), ",)" if len(values) == 1 else ")")
+    return Brackets("(", tuple(("", text(value)) for value in values), ",)" if len(values) == 1 else ")")
 
 
-def names(variables: Sequence[Code]) -> Group:
+def names(variables: Sequence[Code]) -> Brackets:
     """Return a tuple of variables."""
-    return Group("(", tuple(("", variable) for variable in variables), ")")
+    return Brackets("(", tuple(("", variable) for variable in variables), ")")
 
 
 def assign(targets: Sequence[Code], awaited: Code, indent: int) -> list[str]:
@@ -79,7 +79,7 @@ def lay_out(code: Code, indent: int, before: str = "", after: str = "", tall: bo
         return [flat]
     # Formatters put no comma behind a lone mapping. Without one they would join it again if it were not tall.
     [*_, (_, last)] = code.parts
-    lone_mapping = len(code.parts) == 1 and isinstance(last, Group) and last.opening == "{"
+    lone_mapping = len(code.parts) == 1 and isinstance(last, Brackets) and last.opening == "{"
     lines = [f"{' ' * indent}{before}{code.opening}"]
     for key, part in code.parts:
         lines += lay_out(part, indent + 4, key, "" if lone_mapping else ",", lone_mapping)

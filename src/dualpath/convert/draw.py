@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from dualpath.convert.graph import Graph, Step, Tensor
+from dualpath.convert.graph import EnsembleStep, Graph, GraphTensor
 
 
 def as_text(graph: Graph) -> str:
@@ -57,7 +57,7 @@ def as_data(graph: Graph) -> dict[str, Any]:
     }
 
 
-def kind(tensor: Tensor) -> str:
+def kind(tensor: GraphTensor) -> str:
     """Return dtype and shape, such as "FP32 [rows, 207]"; what a config leaves open is a "?"."""
     if tensor.dims is None:
         return tensor.dtype or "?"
@@ -84,7 +84,7 @@ def _stages(graph: Graph) -> Iterator[str]:
             yield f"  ! ── {_title(step)}: never starts; run `dualpath check`"
 
 
-def _title(step: Step) -> str:
+def _title(step: EnsembleStep) -> str:
     says = (
         [f"version {step.version}"] * (step.version >= 0)
         + [f"namespace {step.namespace}"] * bool(step.namespace)
@@ -96,7 +96,7 @@ def _title(step: Step) -> str:
     return f"{step.model} ({', '.join(says)})" if says else step.model
 
 
-def _described(tensor: Tensor, end: Tensor | None = None) -> str:
+def _described(tensor: GraphTensor, end: GraphTensor | None = None) -> str:
     """Describe a tensor by what its producer says, and by what the other end says if that differs."""
     text = f"{tensor.tensor}  {kind(tensor)}"
     if end is not None and end.dims is not None and kind(end) != kind(tensor):
@@ -130,7 +130,7 @@ def _edges(graph: Graph, prefix: str, ends: dict[str, list[str]]) -> Iterator[st
                 ends.update({tensor.tensor: inner.get(tensor.name, []) for tensor in step.outputs})
 
 
-def _arrows(graph: Graph, tensor: Tensor, ends: dict[str, list[str]], node: str) -> Iterator[str]:
+def _arrows(graph: Graph, tensor: GraphTensor, ends: dict[str, list[str]], node: str) -> Iterator[str]:
     label = _quoted(_described(graph.source(tensor.tensor) or tensor, tensor).replace("  ", "<br>"))
     for end in ends.get(tensor.tensor, []):
         yield f"  {end} -- {label} --> {node}"
@@ -142,7 +142,7 @@ def _quoted(text: str) -> str:
     return f'"{escaped.replace("#lt;br#gt;", "<br>")}"'
 
 
-def _tensor_data(tensor: Tensor) -> dict[str, Any]:
+def _tensor_data(tensor: GraphTensor) -> dict[str, Any]:
     return {
         "name": tensor.name,
         "tensor": tensor.tensor,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dualpath.convert.graph import Graph, read_graph
-from dualpath.convert.models import CONFIG_FILE, Model, Models, read_model
+from dualpath.convert.models import CONFIG_FILE, Models, RepositoryModel, read_model
 from dualpath.errors import UserError
 
 
@@ -15,7 +15,7 @@ from dualpath.errors import UserError
 class Ensemble:
     """An ensemble, with the models of the repository that it lies in."""
 
-    model: Model
+    model: RepositoryModel
     models: Models
     graph: Graph
 
@@ -46,7 +46,7 @@ def load(folder: Path, config: Path | None = None) -> Ensemble:
     return Ensemble(model, models, graph_of(model, models))
 
 
-def graph_of(model: Model, models: Models) -> Graph:
+def graph_of(model: RepositoryModel, models: Models) -> Graph:
     """Return the graph of an ensemble, named after its folder."""
 
     def find(name: str) -> Any:
@@ -56,7 +56,7 @@ def graph_of(model: Model, models: Models) -> Graph:
     return read_graph(named(model), find)
 
 
-def named(model: Model) -> Any:
+def named(model: RepositoryModel) -> Any:
     """Return the model's config with the name by which Triton knows it."""
     message = type(model.message)()
     message.CopyFrom(model.message)

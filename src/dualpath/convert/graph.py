@@ -13,7 +13,7 @@ with needs("cli"):
 
 
 @dataclass(frozen=True)
-class Tensor:
+class GraphTensor:
     """What one end of an edge says of a tensor.
 
     Attributes:
@@ -39,7 +39,7 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class Step:
+class EnsembleStep:
     """One step of an ensemble.
 
     Attributes:
@@ -53,8 +53,8 @@ class Step:
     model: str
     version: int
     namespace: str
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
+    inputs: tuple[GraphTensor, ...]
+    outputs: tuple[GraphTensor, ...]
     known: bool = True
     batched: bool = False
     decoupled: bool = False
@@ -78,23 +78,23 @@ class Graph:
 
     name: str
     max_batch_size: int
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
-    steps: tuple[Step, ...]
+    inputs: tuple[GraphTensor, ...]
+    outputs: tuple[GraphTensor, ...]
+    steps: tuple[EnsembleStep, ...]
 
     @property
     def decoupled(self) -> bool:
         """Whether a request may have any number of answers."""
         return any(step.decoupled for step in self.steps)
 
-    def source(self, tensor: str) -> Tensor | None:
+    def source(self, tensor: str) -> GraphTensor | None:
         """Return a tensor as its producer describes it: a step, or the caller."""
         for made in self.inputs:
             if made.tensor == tensor:
                 return made
         return next((out for step in self.steps for out in step.outputs if out.tensor == tensor), None)
 
-    def stages(self) -> list[list[Step]]:
+    def stages(self) -> list[list[EnsembleStep]]:
         """Return the steps by the moment at which they can start; those of a stage do not depend on each other.
 
         Steps that can never start, on a circle or behind a tensor that nobody gives, are left out.
@@ -133,10 +133,10 @@ def read_graph(config: Any, find: Callable[[str], Any], around: tuple[str, ...] 
     )
 
 
-def _step(index: int, step: Any, model: Any, nested: Graph | None, ensemble_batched: bool) -> Step:
+def _step(index: int, step: Any, model: Any, nested: Graph | None, ensemble_batched: bool) -> EnsembleStep:
     known = model is not None and bool(len(model.input) or len(model.output))
     batched = model.max_batch_size > 0 if known else ensemble_batched
-    return Step(
+    return EnsembleStep(
         index,
         step.model_name,
         step.model_version,
@@ -151,24 +151,24 @@ def _step(index: int, step: Any, model: Any, nested: Graph | None, ensemble_batc
     )
 
 
-def _mapped(mapping: Any, declared: Iterable[Any], batched: bool) -> Iterator[Tensor]:
+def _mapped(mapping: Any, declared: Iterable[Any], batched: bool) -> Iterator[GraphTensor]:
     """Give the mapped tensors, in the order in which the model declares them."""
     by_name = {tensor.name: tensor for tensor in declared}
     order = [*(name for name in by_name if name in mapping), *sorted(name for name in mapping if name not in by_name)]
     for name in order:
         if (tensor := by_name.get(name)) is None:
-            yield Tensor(name, mapping[name], "", None, batched)
+            yield GraphTensor(name, mapping[name], "", None, batched)
         else:
             optional = bool(getattr(tensor, "optional", False))
-            yield Tensor(name, mapping[name], dtype(tensor), tuple(tensor.dims), batched, optional)
+            yield GraphTensor(name, mapping[name], dtype(tensor), tuple(tensor.dims), batched, optional)
 
 
-def _published(tensors: Iterable[Any], batched: bool) -> Iterator[Tensor]:
+def _published(tensors: Iterable[Any], batched: bool) -> Iterator[GraphTensor]:
     """Give an ensemble's own tensors as its steps see them: reshaped."""
     for tensor in tensors:
         dims = tensor.reshape.shape if tensor.HasField("reshape") else tensor.dims
         optional = bool(getattr(tensor, "optional", False))
-        yield Tensor(tensor.name, tensor.name, dtype(tensor), tuple(dims), batched, optional)
+        yield GraphTensor(tensor.name, tensor.name, dtype(tensor), tuple(dims), batched, optional)
 
 
 def dtype(tensor: Any) -> str:
@@ -176,7 +176,7 @@ def dtype(tensor: Any) -> str:
     return str(DataType.Name(tensor.data_type)).removeprefix("TYPE_")
 
 
-def without(steps: Iterable[Step], inner: Iterable[Step]) -> list[Step]:
+def without(steps: Iterable[EnsembleStep], inner: Iterable[EnsembleStep]) -> list[EnsembleStep]:
     """Return the steps that are not among `inner`, in order."""
     gone = {step.index for step in inner}
     return [step for step in steps if step.index not in gone]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dualpath.convert.graph import Graph, Step, Tensor, renumbered
+from dualpath.convert.graph import EnsembleStep, Graph, GraphTensor, renumbered
 
 
 class CannotInline(Exception):
@@ -27,7 +27,7 @@ def inlined(graph: Graph) -> Graph:
     Raises:
         CannotInline: a tensor of a nested ensemble changes its shape at the border.
     """
-    steps: list[Step] = []
+    steps: list[EnsembleStep] = []
     for step in graph.steps:
         if step.graph is None:
             steps.append(step)
@@ -57,11 +57,11 @@ def inlined(graph: Graph) -> Graph:
     return renumbered(replace(graph, steps=tuple(kept)))
 
 
-def _renamed(tensor: Tensor, names: dict[str, str]) -> Tensor:
+def _renamed(tensor: GraphTensor, names: dict[str, str]) -> GraphTensor:
     return replace(tensor, tensor=names.get(tensor.tensor, tensor.tensor))
 
 
-def _check_border(graph: Graph, step: Step, inner: Graph) -> None:
+def _check_border(graph: Graph, step: EnsembleStep, inner: Graph) -> None:
     declared = {tensor.name: tensor for tensor in (*inner.inputs, *inner.outputs)}
     for end in (*step.inputs, *step.outputs):
         within = declared.get(end.name)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dualpath.errors import UserError
-from dualpath.repository.pbtxt import Config, ConfigSyntaxError
+from dualpath.repository.pbtxt import Config
+from dualpath.repository.pbtxt_fields import ConfigSyntaxError
 
 CONFIG_FILE = "config.pbtxt"
 PLACEHOLDER = re.compile(r"\$\{[^}\n]*\}")
@@ -41,7 +42,7 @@ class TemplateConfig(UserError):
 
 
 @dataclass(frozen=True)
-class Model:
+class RepositoryModel:
     """A model of a repository.
 
     Attributes:
@@ -85,7 +86,7 @@ class Models:
 
     def __init__(self, repository: Path) -> None:
         self.repository = repository
-        self._models: dict[str, Model | None] = {}
+        self._models: dict[str, RepositoryModel | None] = {}
 
     def names(self) -> list[str]:
         """Return the names of the folders that Triton would take for models."""
@@ -93,11 +94,11 @@ class Models:
             folder.name for folder in self.repository.iterdir() if folder.is_dir() and not folder.name.startswith(".")
         )
 
-    def add(self, model: Model) -> None:
+    def add(self, model: RepositoryModel) -> None:
         """Take a model whose config lies elsewhere."""
         self._models[model.name] = model
 
-    def find(self, name: str) -> Model | None:
+    def find(self, name: str) -> RepositoryModel | None:
         """Return a model; None if the repository has no such folder.
 
         Raises:
@@ -109,7 +110,7 @@ class Models:
         return self._models[name]
 
 
-def read_model(folder: Path, file: Path) -> Model:
+def read_model(folder: Path, file: Path) -> RepositoryModel:
     """Read a model's config.
 
     Raises:
@@ -117,7 +118,7 @@ def read_model(folder: Path, file: Path) -> Model:
         ConfigSyntaxError: it is no config.
     """
     if not file.is_file():
-        return Model(folder, file, Config("", str(file)))
+        return RepositoryModel(folder, file, Config("", str(file)))
     text = file.read_bytes().decode("utf-8", "surrogateescape")
     try:
         config = Config(text, str(file))
@@ -127,7 +128,7 @@ def read_model(folder: Path, file: Path) -> Model:
         raise
     if placeholders := open_places(text):
         raise TemplateConfig(file, placeholders)
-    return Model(folder, file, config)
+    return RepositoryModel(folder, file, config)
 
 
 def open_places(text: str) -> tuple[Placeholder, ...]:

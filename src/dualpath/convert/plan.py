@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dualpath.convert.graph import Step, without
+from dualpath.convert.graph import EnsembleStep, without
 
 
 @dataclass(frozen=True)
-class Call:
+class StepCall:
     """Call a step and wait for its answer."""
 
-    step: Step
+    step: EnsembleStep
 
 
 @dataclass(frozen=True)
@@ -26,17 +26,17 @@ class Together:
 class Stream:
     """Go on with each answer of a step that has any number of them."""
 
-    step: Step
+    step: EnsembleStep
     body: tuple[Item, ...]
 
 
-Item = Call | Together | Stream
+Item = StepCall | Together | Stream
 
 
-def plan(steps: Sequence[Step]) -> tuple[Item, ...]:
+def plan(steps: Sequence[EnsembleStep]) -> tuple[Item, ...]:
     """Return what to do one after the other.
 
-    Steps wait for what they need and for little else: where a part of the graph falls into independent branches, each
+    Steps wait for what they need and for little else: if a part of the graph falls into independent branches, each
     branch goes its own way. Only a part that cannot be written as branches, such as a -> c, a -> d, b -> d, goes stage
     by stage.
 
@@ -66,15 +66,15 @@ def plan(steps: Sequence[Step]) -> tuple[Item, ...]:
     if not first:
         raise ValueError(f"steps {', '.join(step.model for step in steps)} stand in a circle")
     if len(first) == 1:
-        return (Call(first[0]), *plan(without(steps, first)))
+        return (StepCall(first[0]), *plan(without(steps, first)))
     if len(last) == 1:
-        return (*plan(without(steps, last)), Call(last[0]))
-    return (Together(tuple((Call(step),) for step in first)), *plan(without(steps, first)))
+        return (*plan(without(steps, last)), StepCall(last[0]))
+    return (Together(tuple((StepCall(step),) for step in first)), *plan(without(steps, first)))
 
 
-def steps_of(items: Sequence[Item]) -> list[Step]:
+def steps_of(items: Sequence[Item]) -> list[EnsembleStep]:
     """Return the steps in the order of a plan."""
-    found: list[Step] = []
+    found: list[EnsembleStep] = []
     for item in items:
         if isinstance(item, Together):
             found += [step for branch in item.branches for step in steps_of(branch)]
@@ -84,9 +84,9 @@ def steps_of(items: Sequence[Item]) -> list[Step]:
     return found
 
 
-def _branches(steps: Sequence[Step]) -> list[list[Step]]:
+def _branches(steps: Sequence[EnsembleStep]) -> list[list[EnsembleStep]]:
     """Split into parts that share no tensor which one of the steps gives, in the order of their first steps."""
-    branches: list[list[Step]] = []
+    branches: list[list[EnsembleStep]] = []
     for step in steps:
         linked = [branch for branch in branches if any(_linked(step, other) for other in branch)]
         merged = sorted([step, *(other for branch in linked for other in branch)], key=lambda step: step.index)
@@ -95,19 +95,19 @@ def _branches(steps: Sequence[Step]) -> list[list[Step]]:
     return sorted(branches, key=lambda branch: branch[0].index)
 
 
-def _linked(a: Step, b: Step) -> bool:
+def _linked(a: EnsembleStep, b: EnsembleStep) -> bool:
     return bool(a.gives & b.needs or b.gives & a.needs)
 
 
-def _before(step: Step, steps: Sequence[Step]) -> list[Step]:
+def _before(step: EnsembleStep, steps: Sequence[EnsembleStep]) -> list[EnsembleStep]:
     """Return the steps that this one depends on."""
-    needed, found = set(step.needs), list[Step]()
+    needed, found = set(step.needs), list[EnsembleStep]()
     while more := [other for other in steps if other.gives & needed and other not in found]:
         found += more
         needed.update(*(other.needs for other in more))
     return found
 
 
-def _after(step: Step, steps: Sequence[Step]) -> list[Step]:
+def _after(step: EnsembleStep, steps: Sequence[EnsembleStep]) -> list[EnsembleStep]:
     """Return the steps that depend on this one, in order."""
     return [other for other in steps if step in _before(other, steps)]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dualpath.convert.ensemble import Ensemble
-from dualpath.convert.findings import Finding, at
-from dualpath.convert.graph import Graph, Step
+from dualpath.convert.findings import RepositoryFault, at
+from dualpath.convert.graph import EnsembleStep, Graph
 from dualpath.convert.models import Models
 from dualpath.convert.plan import plan
 from dualpath.convert.wiring import STEPS, check_wiring
 
 
-def refusals(ensemble: Ensemble) -> list[Finding]:
+def refusals(ensemble: Ensemble) -> list[RepositoryFault]:
     """Return the reasons for which an ensemble is not translated, by line."""
     found = list(check_wiring(ensemble.model, ensemble.models))
     found += _steps(ensemble)
@@ -24,7 +24,7 @@ def refusals(ensemble: Ensemble) -> list[Finding]:
     return sorted(set(found))
 
 
-def _steps(ensemble: Ensemble) -> Iterator[Finding]:
+def _steps(ensemble: Ensemble) -> Iterator[RepositoryFault]:
     for step in ensemble.graph.steps:
         where = f"step {step.index} ({step.model})"
         if step.namespace:
@@ -48,7 +48,7 @@ def _steps(ensemble: Ensemble) -> Iterator[Finding]:
             )
 
 
-def _sequence_models(step: Step) -> Iterator[str]:
+def _sequence_models(step: EnsembleStep) -> Iterator[str]:
     if step.sequence:
         yield step.model
     for inner in step.graph.steps if step.graph else ():

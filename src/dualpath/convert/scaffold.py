@@ -12,7 +12,7 @@ from pathlib import Path
 import dualpath
 from dualpath.convert import refuse
 from dualpath.convert.ensemble import Ensemble, load
-from dualpath.convert.findings import Finding, at
+from dualpath.convert.findings import RepositoryFault, at
 from dualpath.convert.graph import Graph
 from dualpath.convert.inline import CannotInline, inlined
 from dualpath.convert.models import CONFIG_FILE
@@ -33,7 +33,7 @@ class Refused(Exception):
         findings: why, by line.
     """
 
-    def __init__(self, findings: list[Finding]) -> None:
+    def __init__(self, findings: list[RepositoryFault]) -> None:
         super().__init__("\n".join(map(str, findings)))
         self.findings = findings
 

@@ -11,25 +11,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from dualpath.convert.ensemble import graph_of
-from dualpath.convert.findings import Finding, at
-from dualpath.convert.graph import Graph, Step, Tensor
-from dualpath.convert.models import Model, Models
+from dualpath.convert.findings import RepositoryFault, at
+from dualpath.convert.graph import EnsembleStep, Graph, GraphTensor
+from dualpath.convert.models import Models, RepositoryModel
 
 STEPS = ("ensemble_scheduling", "step")
 
 
-def check_wiring(model: Model, models: Models) -> Iterator[Finding]:
+def check_wiring(model: RepositoryModel, models: Models) -> Iterator[RepositoryFault]:
     """Give the faults of one ensemble."""
     return _Wiring(model, models, graph_of(model, models)).findings()
 
 
 @dataclass(frozen=True)
 class _Wiring:
-    model: Model
+    model: RepositoryModel
     models: Models
     graph: Graph
 
-    def findings(self) -> Iterator[Finding]:
+    def findings(self) -> Iterator[RepositoryFault]:
         if not self.graph.steps:
             yield at(
                 self.model, STEPS[0], message="ensemble_scheduling: expected at least one step, got none. Add one."
@@ -41,10 +41,10 @@ class _Wiring:
         yield from self._ends()
         yield from self._streams()
 
-    def _at(self, step: Step, *path: str | int, message: str) -> Finding:
+    def _at(self, step: EnsembleStep, *path: str | int, message: str) -> RepositoryFault:
         return at(self.model, *STEPS, step.index, *path, message=f"step {step.index} ({step.model}): {message}")
 
-    def _step(self, step: Step) -> Iterator[Finding]:
+    def _step(self, step: EnsembleStep) -> Iterator[RepositoryFault]:
         if not step.model:
             yield self._at(step, message="model_name: expected a model's name, got none. Name the model.")
             return
@@ -75,7 +75,7 @@ class _Wiring:
             yield from self._limit(step, found)
             yield from self._maps(step, found.message)
 
-    def _version(self, step: Step, found: Model) -> Iterator[Finding]:
+    def _version(self, step: EnsembleStep, found: RepositoryModel) -> Iterator[RepositoryFault]:
         there, written = found.versions, step.version
         if written == -1:
             return
@@ -109,7 +109,7 @@ class _Wiring:
                 f"Write -1, or add `version_policy {{ specific {{ versions: {written} }} }}` to {found.file}.",
             )
 
-    def _limit(self, step: Step, found: Model) -> Iterator[Finding]:
+    def _limit(self, step: EnsembleStep, found: RepositoryModel) -> Iterator[RepositoryFault]:
         limit, mine = found.message.max_batch_size, self.graph.max_batch_size
         if 0 < limit < mine:
             yield at(
@@ -119,7 +119,7 @@ class _Wiring:
                 f"Write {limit} here, or more in {found.file}.",
             )
 
-    def _maps(self, step: Step, config: Any) -> Iterator[Finding]:
+    def _maps(self, step: EnsembleStep, config: Any) -> Iterator[RepositoryFault]:
         inputs, outputs = {tensor.name for tensor in config.input}, {tensor.name for tensor in config.output}
         for which, declared, mapped in (("input_map", inputs, step.inputs), ("output_map", outputs, step.outputs)):
             kind = which.removesuffix("_map")
@@ -140,14 +140,14 @@ class _Wiring:
                 f'Add `input_map {{ key: "{name}" value: "<tensor>" }}`.',
             )
 
-    def _lacking_inputs(self, step: Step) -> list[str]:
+    def _lacking_inputs(self, step: EnsembleStep) -> list[str]:
         """Return the inputs that the step's model needs and that are not mapped."""
         found = self.models.find(step.model) if step.model and not step.namespace else None
         mapped = {tensor.name for tensor in step.inputs}
         inputs = found.message.input if found else ()
         return [tensor.name for tensor in inputs if tensor.name not in mapped and not tensor.optional]
 
-    def _flow(self) -> Iterator[Finding]:
+    def _flow(self) -> Iterator[RepositoryFault]:
         given: dict[str, str] = {tensor.tensor: "the ensemble's input" for tensor in self.graph.inputs}
         for step in self.graph.steps:
             for tensor in step.outputs:
@@ -175,7 +175,7 @@ class _Wiring:
         yield from self._circles(lacking)
         yield from self._unused(given)
 
-    def _circles(self, lacking: set[str]) -> Iterator[Finding]:
+    def _circles(self, lacking: set[str]) -> Iterator[RepositoryFault]:
         """Give one finding for each step that waits for itself."""
         there = {tensor.tensor for tensor in self.graph.inputs} | lacking
         left = list(self.graph.steps)
@@ -195,7 +195,7 @@ class _Wiring:
                 f"{back.tensor!r}. Give it another tensor.",
             )
 
-    def _unused(self, given: dict[str, str]) -> Iterator[Finding]:
+    def _unused(self, given: dict[str, str]) -> Iterator[RepositoryFault]:
         needed = {tensor for step in self.graph.steps for tensor in step.needs}
         published = {tensor.tensor for tensor in self.graph.outputs}
         for i, tensor in enumerate(self.graph.inputs):
@@ -226,7 +226,7 @@ class _Wiring:
                         "which nothing takes. Remove the entry.",
                     )
 
-    def _ends(self) -> Iterator[Finding]:
+    def _ends(self) -> Iterator[RepositoryFault]:
         """Give the ends of tensors that do not fit the end that makes it, or the end that Triton reads first."""
         for i, tensor in enumerate(self.graph.outputs):
             if difference := self._difference(tensor):
@@ -237,7 +237,7 @@ class _Wiring:
                 if difference := self._difference(tensor):
                     yield self._at(step, "input_map", tensor.name, message=f"input {tensor.name!r}: {difference}")
 
-    def _difference(self, end: Tensor) -> str:
+    def _difference(self, end: GraphTensor) -> str:
         """Say how an end of a tensor differs from the end that makes it, or else from the first that is read."""
         maker = self.graph.source(end.tensor)
         if maker is None or maker is end:
@@ -245,7 +245,7 @@ class _Wiring:
         first = next(tensor for tensor, _ in self._mentions() if tensor.tensor == end.tensor)
         return self._between(end, maker) or ("" if first is end else self._between(end, first))
 
-    def _mentions(self) -> Iterator[tuple[Tensor, str]]:
+    def _mentions(self) -> Iterator[tuple[GraphTensor, str]]:
         """Give all ends in the order in which Triton reads them, with what they are."""
         yield from ((tensor, "the caller gives") for tensor in self.graph.inputs)
         yield from ((tensor, "the ensemble publishes") for tensor in self.graph.outputs)
@@ -253,7 +253,7 @@ class _Wiring:
             yield from ((tensor, f"step {step.index} ({step.model}) takes") for tensor in step.inputs)
             yield from ((tensor, f"step {step.index} ({step.model}) gives") for tensor in step.outputs)
 
-    def _between(self, end: Tensor, other: Tensor) -> str:
+    def _between(self, end: GraphTensor, other: GraphTensor) -> str:
         if other.dims is None or end.dims is None:
             return ""
         by = next(what for tensor, what in self._mentions() if tensor is other)
@@ -269,7 +269,7 @@ class _Wiring:
             )
         return ""
 
-    def _streams(self) -> Iterator[Finding]:
+    def _streams(self) -> Iterator[RepositoryFault]:
         """Give the steps that join answers of different decoupled steps."""
         label: dict[str, int] = {tensor.tensor: 0 for tensor in self.graph.inputs}
         n_streams = 0
@@ -295,7 +295,7 @@ class _Wiring:
             )
 
 
-def _contains(model: Model, name: str, models: Models, seen: set[str]) -> bool:
+def _contains(model: RepositoryModel, name: str, models: Models, seen: set[str]) -> bool:
     """Tell whether a model is, or contains at any depth, the ensemble of this name."""
     if model.name == name:
         return True
@@ -313,7 +313,7 @@ def _fit(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
     return len(a) == len(b) and all(x == y or -1 in (x, y) for x, y in zip(a, b, strict=True))
 
 
-def _shape(tensor: Tensor, other: Tensor) -> str:
+def _shape(tensor: GraphTensor, other: GraphTensor) -> str:
     """Return the dims; with the batch dimension if only one end has it."""
     dims = tensor.shape if tensor.batched != other.batched else tensor.dims
     return f"[{', '.join(map(str, dims or ()))}]"

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from dualpath.convert import code
 from dualpath.convert.code import Code, lay_out, mapping, text
-from dualpath.convert.graph import Graph, Step, Tensor
+from dualpath.convert.graph import EnsembleStep, Graph, GraphTensor
 from dualpath.convert.names import METHODS, RESERVED, free, identifier, identifiers
-from dualpath.convert.plan import Call, Item, Stream, Together, plan, steps_of
+from dualpath.convert.plan import Item, StepCall, Stream, Together, plan, steps_of
 
 _End = Callable[[int], Iterator[str]]
 """Gives the lines that end a block, from their indent."""
@@ -40,14 +40,6 @@ def model_py(graph: Graph) -> str:
         ValueError: the graph cannot be written as calls one after the other.
     """
     return "\n".join(_Writer(graph).lines()) + "\n"
-
-
-def child_names(graph: Graph) -> dict[str, tuple[str, ...]]:
-    """Return the models that the graph calls, each with the outputs that it is asked for."""
-    asked: dict[str, tuple[str, ...]] = {}
-    for step in graph.steps:
-        asked[step.model] = tuple(dict.fromkeys((*asked.get(step.model, ()), *(out.name for out in step.outputs))))
-    return asked
 
 
 class _Writer:
@@ -104,10 +96,10 @@ class _Writer:
             *(line for method in self.methods for line in ("", *method)),
         ]
 
-    def _child_key(self, step: Step) -> tuple[str, int, tuple[str, ...]]:
+    def _child_key(self, step: EnsembleStep) -> tuple[str, int, tuple[str, ...]]:
         return step.model, step.version, tuple(self._asked(output) for output in step.outputs)
 
-    def _asked(self, output: Tensor) -> str:
+    def _asked(self, output: GraphTensor) -> str:
         return f"{output.name}?" if output.tensor in self.maybe_missing else output.name
 
     def _children(self) -> Iterator[str]:
@@ -141,10 +133,10 @@ class _Writer:
             if isinstance(item, Stream):
                 yield from self._stream(item, indent, end)
                 return
-            yield from self._call(item.step, indent) if isinstance(item, Call) else self._together(item, indent)
+            yield from self._call(item.step, indent) if isinstance(item, StepCall) else self._together(item, indent)
         yield from end(indent)
 
-    def _call(self, step: Step, indent: int) -> Iterator[str]:
+    def _call(self, step: EnsembleStep, indent: int) -> Iterator[str]:
         result, unpack = self._result(step, indent)
         yield from lay_out(self._asking(step), indent, f"{result} = await ")
         yield from unpack
@@ -153,7 +145,7 @@ class _Writer:
         results, asked, unpacks = list[Code](), [], list[str]()
         answers: set[str] = set()
         for branch in item.branches:
-            if len(branch) == 1 and isinstance(branch[0], Call):
+            if len(branch) == 1 and isinstance(branch[0], StepCall):
                 result, unpack = self._result(branch[0].step, indent, answers)
                 answers.add(result)
                 results.append(result)
@@ -180,13 +172,13 @@ class _Writer:
         name = free(f"{identifier(steps[0].model)}_to_{identifier(steps[-1].model)}", self.attributes)
         self.attributes.add(name)
         arguments = [self.variables[tensor] for tensor in needed]
-        parameters = code.Group("(", tuple(("", a) for a in ("self", *(f"{a}: Any" for a in arguments))), ")")
+        parameters = code.Brackets("(", tuple(("", a) for a in ("self", *(f"{a}: Any" for a in arguments))), ")")
         method = lay_out(parameters, 4, f"async def {name}", " -> Any:")
         mine: list[str] = []
         self.methods.append(mine)
         result = ", ".join(variables)
         last = items[-1]
-        if isinstance(last, Call) and self._result(last.step, 8) == (result, []):
+        if isinstance(last, StepCall) and self._result(last.step, 8) == (result, []):
             mine_body = [*self._block(items[:-1], 8, lambda indent: iter(()))]
             mine_body += lay_out(self._asking(last.step), 8, "return await ")
         else:
@@ -202,7 +194,7 @@ class _Writer:
         needed.update(*(step.needs for step in self.graph.steps if step.index not in inside))
         return [self.variables[out.tensor] for step in steps for out in step.outputs if out.tensor in needed]
 
-    def _result(self, step: Step, indent: int, taken: Iterable[str] = ()) -> tuple[str, list[str]]:
+    def _result(self, step: EnsembleStep, indent: int, taken: Iterable[str] = ()) -> tuple[str, list[str]]:
         """Return the variable that takes a step's answer, none of those taken, and the lines that take it apart."""
         outputs = self._child_key(step)[2]
         if len(outputs) == 1 and not outputs[0].endswith("?"):
@@ -215,11 +207,11 @@ class _Writer:
             lines.append(f"{' ' * indent}{self.variables[output.tensor]} = {read}")
         return answer, lines
 
-    def _asking(self, step: Step, method: str = "call") -> Code:
+    def _asking(self, step: EnsembleStep, method: str = "call") -> Code:
         items = [(tensor.name, self._passed(tensor)) for tensor in step.inputs]
         return code.call(f"self.{self.children[self._child_key(step)]}.{method}", mapping(items))
 
-    def _passed(self, end: Tensor) -> str:
+    def _passed(self, end: GraphTensor) -> str:
         """Return a tensor as its consumer takes it: with or without the batch dimension, as an ensemble does."""
         variable = self.variables[end.tensor]
         made = self.graph.source(end.tensor)

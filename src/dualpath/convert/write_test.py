@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
-from dualpath.convert.code import Group, call, lay_out, mapping, text
-from dualpath.convert.graph import Graph, Step, dtype
+from dualpath.convert.code import Brackets, call, lay_out, mapping, text
+from dualpath.convert.graph import EnsembleStep, Graph, dtype
 from dualpath.convert.names import RESERVED, identifiers
 
 NUMPY = {"BOOL": "bool", "STRING": "object", "FP16": "np.float16", "FP32": "np.float32", "FP64": "np.float64"}
@@ -31,7 +31,7 @@ def unit_test(graph: Graph, config: Any, name: str) -> str:
             for key, (tensor, number) in inputs.items()
         ]
     )
-    given: dict[tuple[str, str], tuple[int, str, Group]] = {}
+    given: dict[tuple[str, str], tuple[int, str, Brackets]] = {}
     for step in graph.steps:
         for out in step.outputs:
             if (step.model, out.name) not in given:
@@ -48,7 +48,7 @@ def unit_test(graph: Graph, config: Any, name: str) -> str:
         else:
             continue  # an optional input passed straight through
         expected[output.name] = _value(kind, number)
-    called = Group("[", tuple(("", text(model)) for model in sorted(step.model for step in graph.steps)), "]")
+    called = Brackets("[", tuple(("", text(model)) for model in sorted(step.model for step in graph.steps)), "]")
     lines = [
         f'"""The BLS model `{name}` without a server: every child gives numbers of its own."""',
         "",
@@ -88,9 +88,9 @@ def _check(name: str, value: str) -> str:
     return f"assert set(answer[{text(name)}].ravel().tolist()) == {{{value}}}"
 
 
-def _children(graph: Graph, given: dict[tuple[str, str], tuple[int, str, Group]]) -> Iterator[str]:
+def _children(graph: Graph, given: dict[tuple[str, str], tuple[int, str, Brackets]]) -> Iterator[str]:
     streams: dict[str, str] = {}
-    steps: dict[str, Step] = {step.model: step for step in graph.steps}
+    steps: dict[str, EnsembleStep] = {step.model: step for step in graph.steps}
     names = identifiers(
         [model for model, step in steps.items() if step.decoupled], RESERVED | {"np", "testing", "model"}
     )
@@ -107,10 +107,10 @@ def _children(graph: Graph, given: dict[tuple[str, str], tuple[int, str, Group]]
         else (f"{text(model)}: lambda inputs: ", _outputs(model, given))
         for model in steps
     ]
-    yield from lay_out(Group("{", tuple(parts), "}"), 0, "CHILDREN = ", tall=True)
+    yield from lay_out(Brackets("{", tuple(parts), "}"), 0, "CHILDREN = ", tall=True)
 
 
-def _outputs(model: str, given: dict[tuple[str, str], tuple[int, str, Group]]) -> Group:
+def _outputs(model: str, given: dict[tuple[str, str], tuple[int, str, Brackets]]) -> Brackets:
     return mapping([(name, array) for (owner, name), (_, _, array) in given.items() if owner == model])
 
 
@@ -119,7 +119,7 @@ def _sized(dims: Any, batched: bool) -> tuple[int, ...]:
     return (*((1,) if batched else ()), *(size if size >= 0 else 2 for size in dims))
 
 
-def _filled(shape: tuple[int, ...], kind: str, number: int) -> Group:
+def _filled(shape: tuple[int, ...], kind: str, number: int) -> Brackets:
     value = "True" if kind == "BOOL" else _value(kind, number)
     return call("np.full", repr(shape), value, NUMPY.get(kind, "np.float32"))
 

@@ -119,7 +119,7 @@ def _takes(run: Callable[[Sequence[Array]], object], sample: Sequence[Array]) ->
 
 
 def _difference(expected: Sequence[Array], got: Sequence[Array]) -> float:
-    """Return the largest difference, over the size of the answers where that is above 1; infinity for another shape."""
+    """Return the largest difference, over the size of the answers if that is above 1; infinity for another shape."""
     if [array.shape for array in expected] != [array.shape for array in got]:
         return float("inf")
     pairs = [(a.astype(np.float64), b.astype(np.float64)) for a, b in zip(expected, got, strict=True)]

@@ -34,7 +34,7 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelContract:
     """A model of the repository: what it takes, what it gives, and the files that `dualpath build` makes for it.
 
     Attributes:
@@ -57,7 +57,7 @@ ROUTE = Tensor("ROUTE", "TYPE_STRING", (1,))
 """Which models made the score: `bert+cuml`, `cuml`, `bert`, `cuml (bert unavailable)`, `cuml (bert failed)` or
 `cuml (bert late)`."""
 
-PREPROCESS = Model(
+PREPROCESS = ModelContract(
     "preprocess",
     "python",
     inputs=(Tensor("INPUT0", "TYPE_STRING", (-1,)),),
@@ -67,7 +67,7 @@ PREPROCESS = Model(
         Tensor("TREE_FEATS", "TYPE_FP32", (N_FEATURES,)),
     ),
 )
-BERT = Model(
+BERT = ModelContract(
     "bert-large",
     "pytorch",
     inputs=(Tensor("INPUT__0", "TYPE_INT64", (-1,)), Tensor("INPUT__1", "TYPE_INT64", (-1,))),
@@ -75,7 +75,7 @@ BERT = Model(
     artifact="model.pt",
     companion="tokenizer.json",
 )
-FOREST = Model(
+FOREST = ModelContract(
     "cuml",
     "fil",
     inputs=(Tensor("input__0", "TYPE_FP32", (N_FEATURES,)),),
@@ -83,7 +83,7 @@ FOREST = Model(
     artifact="checkpoint.tl",
     companion="word_lists.json",
 )
-POSTPROCESS = Model(
+POSTPROCESS = ModelContract(
     "postprocess",
     "python",
     inputs=(
@@ -93,8 +93,8 @@ POSTPROCESS = Model(
     ),
     outputs=(Tensor("OUTPUT0", "TYPE_FP32", (1,)),),
 )
-ENSEMBLE = Model("ensemble_all", "ensemble", inputs=(EXCERPT, WEIGHT), outputs=(SCORE,))
-ORCHESTRATOR = Model("orchestrator", "python", inputs=(EXCERPT, WEIGHT), outputs=(SCORE, ROUTE))
+ENSEMBLE = ModelContract("ensemble_all", "ensemble", inputs=(EXCERPT, WEIGHT), outputs=(SCORE,))
+ORCHESTRATOR = ModelContract("orchestrator", "python", inputs=(EXCERPT, WEIGHT), outputs=(SCORE, ROUTE))
 
 MODELS = (PREPROCESS, BERT, FOREST, POSTPROCESS, ENSEMBLE, ORCHESTRATOR)
 SCORERS = (ENSEMBLE, ORCHESTRATOR)

@@ -15,6 +15,7 @@ from dualpath.errors import UserError
 FACTS_FILE = "version.json"
 _BEFORE = ("build.json", "card.json")
 """What held the facts before there was one file."""
+FACTS_FILES = (FACTS_FILE, *_BEFORE)
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Facts:
 
 def is_published(version: Path) -> bool:
     """Tell if a version folder was published, not written by hand: it has facts."""
-    return any((version / name).is_file() for name in (FACTS_FILE, *_BEFORE))
+    return any((version / name).is_file() for name in FACTS_FILES)
 
 
 def sha256(path: Path) -> str:

@@ -10,73 +10,30 @@ map: "parameters", "threads", "value", "string_value"; or "ensemble_scheduling",
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dualpath.errors import UserError
 from dualpath.extras import needs
+from dualpath.repository.pbtxt_fields import (
+    BYTE_ORDER_MARK,
+    NAME,
+    SCALAR,
+    ConfigSyntaxError,
+    Field,
+    FieldReader,
+    Value,
+    place,
+)
 
 with needs("cli"):
     from google.protobuf import text_format
     from google.protobuf.descriptor import Descriptor, FieldDescriptor
     from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-BYTE_ORDER_MARK = "\ufeff"
-# Triton's own parser: no other character is white space, and only a line feed ends a line.
-_SPACE = re.compile(r"(?:[ \t\r\n\v\f]+|#[^\n]*)*")
-_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
-_STRING = re.compile(r'"(?:[^"\\\n]|\\[^\n])*"' + r"|'(?:[^'\\\n]|\\[^\n])*'")
-_SCALAR = re.compile(
-    r"(-\s*)?(?:0[xX][0-9a-fA-F]+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?[fF]?|[A-Za-z_]\w*)(?![\w.])", re.ASCII
-)
 _REST_OF_LINE = re.compile(r"[ \t]*(#[^\r\n]*)?(?=\r?(\n|$))")
-_CLOSING = {"{": "}", "<": ">"}
-
-
-class ConfigSyntaxError(UserError):
-    """A config is not a protobuf text of a ModelConfig. The message gives file, line and column.
-
-    Attributes:
-        line, column: of the place, both from 1.
-    """
-
-    def __init__(self, source: str, line: int, column: int, reason: str) -> None:
-        super().__init__(f"{source}:{line}:{column}: {reason}")
-        self.line, self.column = line, column
-
-
-@dataclass(frozen=True)
-class Value:
-    """One value: `text[start:end]`, braces and quotes included.
-
-    Attributes:
-        fields: of a message; None for a scalar.
-        comma: where the comma stands that follows it in a list.
-    """
-
-    start: int
-    end: int
-    fields: tuple[Field, ...] | None = None
-    comma: int | None = None
-
-
-@dataclass(frozen=True)
-class Field:
-    """One field as it is written, `text[start:end]`, the separator after it included.
-
-    Attributes:
-        values: one, unless they stand in square brackets.
-    """
-
-    name: str
-    start: int
-    end: int
-    values: tuple[Value, ...]
-    is_list: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,8 +63,7 @@ class Config:
     def __init__(self, text: str, source: str = "config.pbtxt") -> None:
         self.text = text
         self.source = source
-        self._line_starts = [0, *(match.end() for match in re.finditer("\n", text))]
-        self.fields: tuple[Field, ...] = _Reader(self).read()
+        self.fields = FieldReader(text, source).read()
 
     @classmethod
     def load(cls, path: Path) -> Config:
@@ -129,7 +85,7 @@ class Config:
         for field, _ in self._unknown:
             text[field.start : field.end] = [c if c.isspace() else " " for c in text[field.start : field.end]]
         for value in _scalars(self.fields):
-            if (minus := _SCALAR.match(self.text, value.start)) and minus[1]:  # "- 1", which text_format does not take
+            if (minus := SCALAR.match(self.text, value.start)) and minus[1]:  # "- 1", which text_format does not take
                 text[minus.start(1) : minus.end(1)] = reversed(minus[1])
         if self.text.startswith(BYTE_ORDER_MARK):
             text[0] = " "
@@ -145,16 +101,11 @@ class Config:
     @cached_property
     def unknown(self) -> tuple[Unknown, ...]:
         """What this version of the protocol does not have, as in a config for a newer Triton."""
-        return tuple(Unknown(name, *self.place(field.start)) for field, name in self._unknown)
+        return tuple(Unknown(name, *place(self.text, field.start)) for field, name in self._unknown)
 
     @cached_property
     def _unknown(self) -> list[tuple[Field, str]]:
         return list(_unknown(self.fields, ModelConfig.DESCRIPTOR, self.text, ""))
-
-    def place(self, offset: int) -> tuple[int, int]:
-        """Return line and column of a place in the text, both from 1, columns in characters."""
-        line = bisect_right(self._line_starts, offset)
-        return line, offset - self._line_starts[line - 1] + 1
 
     def find(self, *path: str | int) -> Value | None:
         """Return where the value of a field stands; None if the config does not say it."""
@@ -166,45 +117,22 @@ class Config:
         for length in range(len(path), 0, -1):
             if found := self._find(path[:length]):
                 field, value = found
-                return self.place(value.start if field.is_list else field.start)[0]
+                return place(self.text, value.start if field.is_list else field.start)[0]
         return 1
 
-    def set(self, value: str, *path: str | int) -> Config:
-        """Give a field a value, as protobuf text; a field that is not there is added to its message.
-
-        Raises:
-            KeyError: the message that the field belongs to is not there.
-        """
-        if place := self.find(*path):
-            return self._with(place.start, place.end, value)
-        return self.add(f"{path[-1]}: {value}", *path[:-1])
-
-    def add(self, field: str, *message: str | int) -> Config:
-        """Add a field, as protobuf text, as the last of a message; of the config itself if no message is named.
-
-        Raises:
-            KeyError: the message is not there.
-        """
-        fields = self.fields
-        if message:
-            place = self.find(*message)
-            if place is None or place.fields is None:
-                raise KeyError(f"{self.source}: expected a message {_joined(message)}, got none.")
-            fields = place.fields
-            if not fields:
-                return self._with(place.start + 1, place.start + 1, f" {field} ")
-        newline = "\r\n" if "\r\n" in self.text else "\n"
-        if not fields:
-            before = "" if self.text.strip(BYTE_ORDER_MARK + " \t")[-1:] in ("", "\n") else newline
-            return self._with(len(self.text), len(self.text), f"{before}{field}{newline}")
-        last = fields[-1]
-        line_start = self.text.rfind("\n", 0, last.start) + 1
-        before = self.text[line_start : last.start].removeprefix(BYTE_ORDER_MARK)
+    def add(self, field: str) -> Config:
+        """Add a field, as protobuf text, as the last one."""
+        text, newline = self.text, "\r\n" if "\r\n" in self.text else "\n"
+        if not self.fields:
+            before = "" if text.strip(BYTE_ORDER_MARK + " \t")[-1:] in ("", "\n") else newline
+            return Config(f"{text}{before}{field}{newline}", self.source)
+        last = self.fields[-1]
+        before = text[text.rfind("\n", 0, last.start) + 1 : last.start].removeprefix(BYTE_ORDER_MARK)
         if before.strip():  # not the first of its line
-            return self._with(last.end, last.end, f" {field}")
-        rest = _REST_OF_LINE.match(self.text, last.end)  # a comment there belongs to the last field
+            return Config(f"{text[: last.end]} {field}{text[last.end :]}", self.source)
+        rest = _REST_OF_LINE.match(text, last.end)  # a comment there belongs to the last field
         at = rest.end() if rest else last.end
-        return self._with(at, at, f"{newline}{before}{field}")
+        return Config(f"{text[:at]}{newline}{before}{field}{text[at:]}", self.source)
 
     def remove(self, *path: str | int) -> Config:
         """Remove a field, or one value of a list, and the line if nothing else is on it. Comments stay.
@@ -214,7 +142,7 @@ class Config:
         """
         found = self._find(path)
         if found is None:
-            raise KeyError(f"{self.source}: expected a field {_joined(path)}, got none.")
+            raise KeyError(f"{self.source}: expected a field {'.'.join(map(str, path))}, got none.")
         field, value = found
         if len(field.values) == 1:
             return Config(_without(self.text, field.start, field.end), self.source)
@@ -224,9 +152,6 @@ class Config:
         for start, end in sorted([(value.start, value.end), (comma, comma + 1)], reverse=True):
             text = _without(text, start, end)
         return Config(text, self.source)
-
-    def _with(self, start: int, end: int, new: str) -> Config:
-        return Config(self.text[:start] + new + self.text[end:], self.source)
 
     def _find(self, path: tuple[str | int, ...]) -> tuple[Field, Value] | None:
         fields, descriptor = self.fields, ModelConfig.DESCRIPTOR
@@ -256,93 +181,6 @@ class Config:
         if field.message_type.fields_by_name["key"].cpp_type != FieldDescriptor.CPPTYPE_STRING:
             return str(int(written or "0", 0))
         return str(text_format.Parse(f"name: {written}", ModelConfig()).name) if written else ""
-
-
-class _Reader:
-    """Reads a text from left to right. Separators between fields may be left out, as Triton allows."""
-
-    def __init__(self, config: Config) -> None:
-        self._config = config
-        self._text = config.text
-        self._at = len(BYTE_ORDER_MARK) if config.text.startswith(BYTE_ORDER_MARK) else 0
-
-    def read(self) -> tuple[Field, ...]:
-        self._skip()
-        fields = self._fields("")
-        if self._at < len(self._text):
-            raise self._expected("a field's name")
-        return fields
-
-    def _fields(self, closing: str) -> tuple[Field, ...]:
-        fields = []
-        while name := _NAME.match(self._text, self._at):
-            start = name.start()
-            self._move(name.end())
-            has_colon = self._take(":")
-            is_list = self._next() == "["
-            values, end = self._values(has_colon)
-            if self._next() in (",", ";"):
-                self._move(self._at + 1)
-                end = self._last
-            fields.append(Field(name[0], start, end, values, is_list))
-        if closing and not self._take(closing):
-            raise self._expected(f"a field's name or {closing!r}")
-        return tuple(fields)
-
-    def _values(self, has_colon: bool) -> tuple[tuple[Value, ...], int]:
-        if not self._take("["):
-            value = self._value(has_colon)
-            return (value,), value.end
-        values: list[Value] = []
-        while not self._take("]"):
-            if values:
-                comma = self._at
-                if not self._take(","):
-                    raise self._expected("',' or ']'")
-                values[-1] = replace(values[-1], comma=comma)
-            values.append(self._value(has_colon))
-        return tuple(values), self._last
-
-    def _value(self, has_colon: bool) -> Value:
-        start = self._at
-        if (opening := self._next()) in _CLOSING:
-            self._move(start + 1)
-            fields = self._fields(_CLOSING[opening])
-            return Value(start, self._last, fields)
-        if not has_colon:
-            raise self._expected("':' and a value, or '{'")
-        token = _STRING if opening in ("'", '"') else _SCALAR
-        while match := token.match(self._text, self._at):
-            self._move(match.end())
-            if token is _SCALAR:
-                break
-        if self._at == start:
-            raise self._expected("a value")
-        return Value(start, self._last)
-
-    def _next(self) -> str:
-        return self._text[self._at : self._at + 1]
-
-    def _take(self, character: str) -> bool:
-        if self._next() != character:
-            return False
-        self._move(self._at + 1)
-        return True
-
-    def _move(self, end: int) -> None:
-        """Go on behind a token and the white space and comments after it."""
-        self._last = end
-        self._at = end
-        self._skip()
-
-    def _skip(self) -> None:
-        space = _SPACE.match(self._text, self._at)
-        self._at = space.end() if space else self._at
-
-    def _expected(self, what: str) -> ConfigSyntaxError:
-        found = repr(self._next()) if self._next() else "the end of the file"
-        reason = f"expected {what}, got {found}. Correct the text here or just before."
-        return ConfigSyntaxError(self._config.source, *self._config.place(self._at), reason)
 
 
 def _without(text: str, start: int, end: int) -> str:
@@ -380,9 +218,5 @@ def _unknown(fields: tuple[Field, ...], descriptor: Descriptor, text: str, aroun
                 yield from _unknown(value.fields or (), known.message_type, text, f"{name}.")
         elif known.enum_type is not None:
             for word in (text[value.start : value.end] for value in field.values):
-                if _NAME.fullmatch(word) and word not in known.enum_type.values_by_name:
+                if NAME.fullmatch(word) and word not in known.enum_type.values_by_name:
                     yield field, f"{name}: {word}"
-
-
-def _joined(path: tuple[str | int, ...]) -> str:
-    return ".".join(map(str, path))

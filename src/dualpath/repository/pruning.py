@@ -16,6 +16,7 @@ def prune(
     served: Callable[[], Mapping[str, Set[int]]],
     only: Sequence[int] = (),
     dry_run: bool = False,
+    report: Callable[[str], object] = lambda line: None,
 ) -> dict[Path, int | None]:
     """Remove the versions of all releases but the newest and those that a server or an ensemble's step needs.
 
@@ -26,12 +27,13 @@ def prune(
         served: asks a server for its versions, by model.
         only: remove these releases alone, the newest perhaps among them.
         dry_run: remove nothing.
+        report: gets a line if another command has to end first.
     Returns:
         The version folders, each with the bytes of its files; None for a link.
     Raises:
         UserError: one of `only` is needed, or is not there, or no release would be left.
     """
-    with releases.locked(model_repository):
+    with releases.locked(model_repository, report):
         members = releases.members(model_repository)
         there = {int(path.name) for model in members for path in folders.filled(model)}
         loaded = served()

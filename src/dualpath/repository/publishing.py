@@ -19,7 +19,9 @@ Write = Callable[[Path], Facts]
 """Fills an empty folder with a version's files; returns what is known of them."""
 
 
-def publish(model_repository: Path, versions: Mapping[str, Write]) -> int:
+def publish(
+    model_repository: Path, versions: Mapping[str, Write], report: Callable[[str], object] = lambda line: None
+) -> int:
     """Write a new version of each model, and return its number: the next release's, 1 in a repository without one.
 
     Each folder appears whole and in one step, its file of facts in it, and every other member of the release has that
@@ -28,6 +30,7 @@ def publish(model_repository: Path, versions: Mapping[str, Write]) -> int:
 
     Args:
         versions: by the model's name, what writes its version.
+        report: gets a line if another command has to end first, such as a reload.
     Raises:
         UserError: see `check_target`.
     """
@@ -37,7 +40,7 @@ def publish(model_repository: Path, versions: Mapping[str, Write]) -> int:
             scratch, is_locked = stack.enter_context(_beside(model_repository)), False
         except OSError:
             # Only inside: there a load would find the model modified while its new version is being written.
-            stack.enter_context(releases.locked(model_repository))
+            stack.enter_context(releases.locked(model_repository, report))
             inside = model_repository / next(iter(versions))
             scratch, is_locked = stack.enter_context(_inside(inside)), True
         new = {model: scratch / model for model in versions}
@@ -45,11 +48,14 @@ def publish(model_repository: Path, versions: Mapping[str, Write]) -> int:
             folder.mkdir()
             versions[model](folder).write(folder)
         if not is_locked:
-            stack.enter_context(releases.locked(model_repository))
+            stack.enter_context(releases.locked(model_repository, report))
         number = _next_number(model_repository, versions)
-        releases.complete(model_repository, number, but=tuple(versions))
-        for model, folder in new.items():
-            os.rename(folder, model_repository / model / str(number))
+        with releases.complete(model_repository, number, but=tuple(versions)) as undo:
+            for model, folder in new.items():
+                target = model_repository / model / str(number)
+                os.rename(folder, target)
+                undo.callback(os.rename, target, folder)
+            undo.pop_all()
     return number
 
 

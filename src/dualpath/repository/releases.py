@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePath
 from typing import Any
 
 from dualpath.errors import UserError
 from dualpath.repository import configs, folders
-from dualpath.repository.facts import FACTS_FILE
+from dualpath.repository.facts import FACTS_FILES
 
 UNFINISHED = ".unfinished-"
 """How names of what is on its way into a model's folder begin. Triton takes no folder for a version whose name does not
@@ -37,7 +37,7 @@ def readers(model_repository: Path) -> dict[str, set[str]]:
 def members(model_repository: Path) -> list[Path]:
     """Return the folders of the models that a release has: first those that are read, then those that read them."""
     reading = readers(model_repository)
-    published = {path.parent.parent.name for path in model_repository.glob(f"*/*/{FACTS_FILE}")}
+    published = {path.parent.parent.name for name in FACTS_FILES for path in model_repository.glob(f"*/*/{name}")}
     read = sorted(published.union(*reading.values()) - reading.keys())
     return [model_repository / name for name in (*read, *reading) if (model_repository / name).is_dir()]
 
@@ -76,44 +76,56 @@ def steps(model: Path) -> list[Any]:
     return list(configs.read(model).ensemble_scheduling.step)
 
 
-def complete(model_repository: Path, release: int | None = None, but: tuple[str, ...] = ()) -> None:
+def complete(model_repository: Path, release: int | None = None, but: tuple[str, ...] = ()) -> ExitStack:
     """Give every member, `but` some, a version of that number, by default the highest of any, as a link to its newest.
 
     To be called while `locked`.
 
+    Returns:
+        What removes these links again if it is closed.
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder cannot be written. No link stays.
     """
     release = newest_release(model_repository) if release is None else release
-    # Those that read artifacts first: if this is killed, they miss a file rather than read that of another version.
-    for model in reversed(members(model_repository)):
-        found, target = folders.filled(model), model / str(release)
-        if not found or target in found or model.name in but:
-            continue
-        with suppress(OSError):
-            target.rmdir()  # an empty folder is in the way
-        try:
-            # No hard links: they change the time stamps by which Triton finds the version before modified.
-            target.symlink_to(found[0].resolve().name)
-        except OSError as error:
-            raise UserError(
-                f"{target}: expected version {release}, which other members have, got none, and a link to the version "
-                f"before cannot be written: {error.strerror}. Copy or link it yourself."
-            ) from None
+    with ExitStack() as undo:
+        # Those that read artifacts first: if this is killed, they miss a file rather than read that of another version.
+        for model in reversed(members(model_repository)):
+            found, target = folders.filled(model), model / str(release)
+            if not found or target in found or model.name in but:
+                continue
+            with suppress(OSError):
+                target.rmdir()  # an empty folder is in the way
+            try:
+                # No hard links: they change the time stamps by which Triton finds the version before modified.
+                target.symlink_to(found[0].resolve().name)
+            except OSError as error:
+                raise UserError(
+                    f"{target}: expected version {release}, which other members have, got none, and a link to the "
+                    f"version before cannot be written: {error.strerror}. Copy or link it yourself."
+                ) from None
+            undo.callback(target.unlink)
+        return undo.pop_all()
 
 
 @contextmanager
-def locked(model_repository: Path) -> Iterator[None]:
+def locked(model_repository: Path, report: Callable[[str], object] = lambda line: None) -> Iterator[None]:
     """Wait for whoever changes or loads versions inside such a block; then let nobody else do so.
 
     A process's lock ends with it, however it ends; what it left unfinished is removed by the next.
+
+    Args:
+        report: gets a line if it has to wait.
     """
     import fcntl  # Windows has none, nor a server that needs it
 
     folder = os.open(model_repository, os.O_RDONLY)
     try:
         with suppress(OSError):  # a file system without locks
-            fcntl.flock(folder, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                report(f"{model_repository}: waiting for another command that changes or loads its versions")
+                fcntl.flock(folder, fcntl.LOCK_EX)
             for left_over in model_repository.glob(f"*/{UNFINISHED}*"):
                 shutil.rmtree(left_over, ignore_errors=True)
         yield

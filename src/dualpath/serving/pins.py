@@ -12,7 +12,7 @@ from pathlib import Path
 from dualpath.errors import UserError
 from dualpath.extras import needs
 from dualpath.repository import configs, releases
-from dualpath.serving.reload import Loader
+from dualpath.serving.loader import Loader
 
 with needs("cli"):
     import tritonclient.grpc as grpcclient

@@ -3,8 +3,8 @@
 What Triton 2.51 does, by its source and by tests/server/test_reload.py:
 
 - A load with a config keeps the versions in memory that it names too, if neither their files (by the later of mtime and
-  ctime) nor anything in the config but `version_policy` and `instance_group` has changed. Where a version does not
-  load, those before go on.
+  ctime) nor anything in the config but `version_policy` and `instance_group` has changed. If a version does not load,
+  those before go on.
 - Of a load's versions all become ready in one moment, and those that it leaves out are released in the same. A released
   version finishes its requests, and stays UNLOADING in the index until it has.
 - A request to an ensemble takes hold of every step's model as it begins, and keeps them to its end.
@@ -16,32 +16,22 @@ What Triton 2.51 does, by its source and by tests/server/test_reload.py:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dualpath.errors import UserError
 from dualpath.extras import needs
 from dualpath.repository import folders, releases
-from dualpath.serving import access
-from dualpath.serving.log import one_line
+from dualpath.serving.loader import Loader, ReloadFailed, Versions
 from dualpath.serving.preflight import check_code, check_undamaged
 
 with needs("cli"):
     import tritonclient.grpc as grpcclient
-    from google.protobuf import json_format
-    from tritonclient.utils import InferenceServerException
 
 POLL_S = 0.1
 
 Report = Callable[[str], None]
-Versions = set[int]
-
-
-class ReloadFailed(Exception):
-    """The server did not take the release. The message says why in one line, and what is served now."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +65,13 @@ def reload_release(
         model: the only model that may change. If the release is served, its code and config are loaded again.
         to: the release; None is the newest.
         drain_timeout_s: how long the requests that began before may take to end.
-        report: gets a line before each step.
+        report: gets a line before each step, and if another command has to end first.
     Raises:
         UserError: there is no such model or release, or something is missing, or the model alone would not fit to the
             others. Nothing has changed.
         ReloadFailed: a model did not load, or the requests before did not end.
     """
-    with releases.locked(model_repository):
+    with releases.locked(model_repository, report):
         releases.complete(model_repository)
         release = releases.chosen(model_repository, to)
         server = Loader(client)
@@ -281,58 +271,3 @@ class _Switch:
 
 def _said(numbers: Iterable[int]) -> str:
     return f"release {' and '.join(map(str, sorted(numbers)))}"
-
-
-class Loader:
-    """What a reload asks of a server's repository API."""
-
-    def __init__(self, client: grpcclient.InferenceServerClient) -> None:
-        self._client = client
-
-    def ready(self) -> dict[str, Versions]:
-        """Return the versions that are ready, of each model that has one."""
-        return self._versions("READY")
-
-    def present(self) -> dict[str, Versions]:
-        """Return the versions that are not gone, of each model that has one."""
-        return self._versions("READY", "LOADING", "UNLOADING")
-
-    def config(self, name: str, versions: Versions | None = None) -> Any:
-        """Return a model's config as protobuf, with `versions` as its policy."""
-        with _failing(name):
-            config = self._client.get_model_config(name).config
-        config.ClearField("runtime")  # Triton's own: with it no version would stay in memory
-        if versions is not None:
-            config.version_policy.specific.versions[:] = sorted(versions)
-        return config
-
-    def load(self, name: str, config: Any = None) -> None:
-        """Load a model by a config, or by the one on disk."""
-        text = json_format.MessageToJson(config, preserving_proto_field_name=True) if config is not None else None
-        with _failing(name):
-            self._client.load_model(name, config=text)
-
-    def _versions(self, *states: str) -> dict[str, Versions]:
-        with _failing("model repository"):
-            index = self._client.get_model_repository_index().models
-        found: dict[str, Versions] = {}
-        for entry in index:
-            if entry.state in states:
-                found.setdefault(entry.name, set()).add(int(entry.version))
-        return found
-
-
-@contextmanager
-def _failing(what: str) -> Iterator[None]:
-    try:
-        yield
-    except InferenceServerException as error:
-        reason = str(error.message()).strip()
-        if access.REFUSED in reason:
-            raise UserError(access.NO_KEY) from None
-        if "explicit model load" in reason:
-            raise UserError(
-                "--url: expected a server with explicit model control, got one that loads "
-                "models by itself or not at all. Start it with `dualpath serve`."
-            ) from None
-        raise ReloadFailed(f"{what}: {one_line(reason).rstrip(';. ')}.") from None

@@ -5,13 +5,8 @@ from __future__ import annotations
 import http.client
 import os
 import re
-import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -19,40 +14,31 @@ from pathlib import Path
 from typing import Self
 
 from dualpath.repository import folders, releases
-from dualpath.serving import access, environment, installation, known_faults, log, preflight, supervise
+from dualpath.serving import access, environment, installation, known_faults, log, preflight
 from dualpath.serving.client import TLS, open_client
 from dualpath.serving.installation import Installation
+from dualpath.serving.loader import ReloadFailed
 from dualpath.serving.pins import Pins
-from dualpath.serving.reload import ReloadFailed
+from dualpath.serving.triton_process import ServerFailed, StartFailed, TritonProcess
 
-EXIT_TIMEOUT_S = 10
-"""How long Triton may finish requests in flight."""
-GRACE_S = EXIT_TIMEOUT_S + 5
-"""How long Triton may take to end, models unloaded, before it is killed."""
 POLL_S = 0.1
-SHM_BYTES = 16 * 1024 * 1024
-"""Of each Python model's pool of shared memory to begin with. Triton's own default, 1 MiB, has to grow under the first
-large requests. Under load a stub of 24.10 once wrote beyond a mapping's end, most likely by that, and the server
-ended."""
 
 _LOADED = re.compile(r"successfully loaded '([^']+)'")
 _LISTENING = ("Started GRPCInferenceService", "Started HTTPService", "Started Metrics Service")
 
 
-class ServerFailed(Exception):
-    """Triton ended by itself. The message says why in one line and names the log."""
-
-
-class StartFailed(ServerFailed):
-    """Triton did not get ready. The message says which model failed and why in one line, and names the log."""
-
-
 @dataclass(frozen=True)
 class Progress:
-    """Names of the models that are loaded, and of those that are waited for."""
+    """How far a start is.
 
-    ready: tuple[str, ...]
-    waiting: tuple[str, ...]
+    Attributes:
+        ready, waiting: names of the models that are loaded, and of those that are not.
+        held_up: what has to end first; "" if nothing has.
+    """
+
+    ready: tuple[str, ...] = ()
+    waiting: tuple[str, ...] = ()
+    held_up: str = ""
 
 
 class TritonServer:
@@ -124,14 +110,11 @@ class TritonServer:
         self._server = server
         self._keep_log = log_path is not None
         self._extra_args = extra_args
-        self._on_progress = on_progress
+        self._on_progress = on_progress or (lambda progress: None)
         self._on_record = on_record
         self._start_timeout_s = start_timeout_s
         self.address = ""
-        self._scratch: Path | None = None
-        self._supervisor: subprocess.Popen[bytes] | None = None
-        self._log: log.LogFollower | None = None
-        self._records: deque[log.Record] = deque(maxlen=500)
+        self._process: TritonProcess | None = None
         self._failed = self._restarted = False
 
     def __enter__(self) -> Self:
@@ -191,14 +174,14 @@ class TritonServer:
         self.more_ports = {option: chosen[option] for option in more} or self.more_ports
         try:
             # Nobody publishes a version while Triton looks which there are.
-            with releases.locked(self.model_repository):
+            with releases.locked(self.model_repository, lambda line: self._on_progress(Progress(held_up=line))):
                 releases.complete(self.model_repository)
                 pins = Pins.of(models, self._config_name)
                 at_once = [model.name for model in models if model.name not in pins.ensembles]
-                self._spawn(found, at_once if pins.ensembles else ["*"])
+                process = self._spawn(found, at_once if pins.ensembles else ["*"])
                 self._written = access.OwnFile(access.default_file(self._ports["--grpc-port"]), self.key)
                 self.key_file = self._written.path
-                self._await_ready(at_once)
+                self._await_ready(process, at_once)
                 if pins.ensembles:
                     with closing(open_client(self.grpc_url, certificate=self.certificate)) as client:
                         pins.load(client)
@@ -217,8 +200,9 @@ class TritonServer:
         """
         deadline = time.monotonic() + timeout_s
         while True:
-            self._read_log()
-            self._check_alive(ServerFailed)
+            if self._process is not None:
+                self._process.read_log()
+                self._process.check_alive(ServerFailed, self.ready)
             if (left := deadline - time.monotonic()) <= 0:
                 return
             time.sleep(min(POLL_S, left))
@@ -236,102 +220,71 @@ class TritonServer:
         """
         self.stop(at_once=True)
         self._restarted = True
-        self._records.clear()
         self.start()
 
     def stop(self, at_once: bool = False) -> None:
-        """Stop the server and return when nothing of it is left. Does nothing when it is not running.
+        """Stop the server and return when nothing of it is left. Does nothing if it is not running.
 
         Args:
             at_once: leave requests in flight unanswered; their connections are closed.
         """
-        if self._supervisor is not None:
-            # Closing its stdin would do, were it not that a fork of this process may hold the pipe open too.
-            self._supervisor.communicate(b"k" if at_once else b"stop")
-            self._supervisor = None
+        if self._process is not None:
+            self._process.stop(at_once)
+            self._failed |= self._process.failed
+            self._process = None
+        if self.log_path and not self._keep_log and not self._failed and not at_once:
+            self.log_path.unlink(missing_ok=True)
         if self._written is not None:
             self._written.close()
             self._written = self.key_file = None
-        if self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
-            self._scratch = None
-        if self._log is not None:
-            self._log.close()
-            self._log = None
-            if self.log_path and not self._keep_log and not self._failed and not at_once:
-                self.log_path.unlink(missing_ok=True)
         self.ready = False
 
-    def _spawn(self, found: Installation, models: Sequence[str]) -> None:
-        self._scratch = Path(tempfile.mkdtemp(prefix="dualpath-"))
-        backends = found.assemble_backends(self._scratch / "backends")
-        if self.log_path is None:
-            descriptor, name = tempfile.mkstemp(prefix="dualpath-triton-", suffix=".log")
-            os.close(descriptor)
-            self.log_path = Path(name)
-        self.log_path.parent.mkdir(parents=True, exist_ok=True)
-        # Named after the folder, so that what a killed server leaves in /dev/shm can be told from others'.
-        self.shm_prefix = f"{self._scratch.name}-"
-        command = [
-            str(found.binary),
+    def _arguments(self, models: Sequence[str]) -> list[str]:
+        certificate, key = (file.absolute() for file in self._tls) if self._tls else (None, None)
+        tls = ["--grpc-use-ssl=true", f"--grpc-server-cert={certificate}", f"--grpc-server-key={key}"]
+        return [
             f"--model-repository={self.model_repository}",
-            f"--backend-directory={backends}",
             *(f"{option.replace('port', 'address')}={self._address_of(option)}" for option in self._ports),
             *(f"{option}={port}" for option, port in self._ports.items()),
             # Explicit, so that a model can be unloaded and loaded again while the server runs.
             "--model-control-mode=explicit",
             *(f"--load-model={model}" for model in models),
-            f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
-            f"--backend-config=python,shm-region-prefix-name={self.shm_prefix}",
-            # Docker gives all of /dev/shm 64 MB: an installed server keeps its own default.
-            *([f"--backend-config=python,shm-default-byte-size={SHM_BYTES}"] if found.embedded else []),
-            # Nothing is traced until a client asks for it; it may do so, but not say where to.
-            f"--trace-config=triton,file={self._scratch / 'trace.json'}",
-            "--trace-config=level=OFF",
             *([f"--model-config-name={self._config_name}"] if self._config_name else []),
-            *(_tls_arguments(*self._tls) if self._tls else []),
+            *(tls if self._tls else []),
             *self._extra_args,
         ]
-        hidden = {f"{supervise.HIDDEN}{i}": argument for i, argument in enumerate(access.arguments(self.key))}
-        with self.log_path.open("ab" if self._restarted else "wb") as output:
-            self._log = log.LogFollower(self.log_path, from_end=self._restarted)
-            self._supervisor = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-I",
-                    supervise.__file__,
-                    str(GRACE_S),
-                    str(self._scratch),
-                    self.shm_prefix,
-                    *command,
-                    *hidden,
-                ],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=output,
-                env=found.environment() | hidden,
-                # Ctrl-C is for this process alone, which then stops the server.
-                start_new_session=True,
-            )
-        assert self._supervisor.stdout is not None
-        self.pid = int(self._supervisor.stdout.readline() or 0)
 
-    def _await_ready(self, names: list[str]) -> None:
+    def _spawn(self, found: Installation, models: Sequence[str]) -> TritonProcess:
+        if self.log_path is None:
+            descriptor, name = tempfile.mkstemp(prefix="dualpath-triton-", suffix=".log")
+            os.close(descriptor)
+            self.log_path = Path(name)
+        process = self._process = TritonProcess(
+            found,
+            self._arguments(models),
+            key=self.key,
+            log_path=self.log_path,
+            again=self._restarted,
+            on_record=self._on_record,
+        )
+        self.pid, self.shm_prefix = process.pid, process.shm_prefix
+        return process
+
+    def _await_ready(self, process: TritonProcess, names: list[str]) -> None:
         deadline = time.monotonic() + self._start_timeout_s
         loaded: set[str] = set()
         listening: set[str] = set()
         while True:
-            records = self._read_log()
-            if records and (failure := log.load_failure(self._records)):
-                raise self._failure(StartFailed, str(failure))
+            records = process.read_log()
+            if records and (failure := log.load_failure(process.records)):
+                raise process.failure(StartFailed, str(failure))
             for record in records:
                 if match := _LOADED.match(record.message):
                     loaded.add(match[1])
                 listening.update(service for service in _LISTENING if record.message.startswith(service))
             waiting = tuple(name for name in names if name not in loaded)
-            if self._on_progress is not None:
-                self._on_progress(Progress(tuple(sorted(loaded)), waiting))
-            self._check_alive(StartFailed)
+            self._on_progress(Progress(tuple(sorted(loaded)), waiting))
+            process.check_alive(StartFailed, ready=False)
             # Its own log first: whoever else listens on the port would answer too.
             if len(listening) == len(_LISTENING) and self._answers():
                 self.ready = True
@@ -340,7 +293,7 @@ class TritonServer:
                 return
             if time.monotonic() > deadline:
                 what = f"{', '.join(waiting)} still loading" if waiting else "no answer"
-                raise self._failure(StartFailed, f"Triton is not ready after {self._start_timeout_s:.0f} s: {what}")
+                raise process.failure(StartFailed, f"Triton is not ready after {self._start_timeout_s:.0f} s: {what}")
             time.sleep(POLL_S)
 
     def _answers(self) -> bool:
@@ -352,37 +305,3 @@ class TritonServer:
             return False
         finally:
             connection.close()
-
-    def _read_log(self) -> list[log.Record]:
-        if self._log is None:
-            return []
-        records = self._log.read()
-        self._records.extend(records)
-        if self._on_record is not None:
-            for record in records:
-                self._on_record(record)
-        return records
-
-    def _check_alive(self, error: type[ServerFailed]) -> None:
-        if self._supervisor is None or (status := self._supervisor.poll()) is None:
-            return
-        # Twice: the newest record waits one call.
-        records = self._read_log() + self._read_log()
-        failure = log.load_failure(records)
-        if failure and not self.ready:
-            raise self._failure(error, str(failure))
-        if status > 128:
-            raise self._failure(error, f"Triton was ended by {signal.Signals(status - 128).name}")
-        raise self._failure(error, f"Triton ended by itself: {log.last_words(list(self._records))}")
-
-    def _failure(self, error: type[ServerFailed], sentence: str) -> ServerFailed:
-        self._failed = True
-        return error(f"{sentence.rstrip('.')}. Triton's log: {self.log_path}")
-
-
-def _tls_arguments(certificate: Path, key: Path) -> list[str]:
-    return [
-        "--grpc-use-ssl=true",
-        f"--grpc-server-cert={certificate.absolute()}",
-        f"--grpc-server-key={key.absolute()}",
-    ]

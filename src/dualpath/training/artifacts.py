@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,21 +23,8 @@ def installed(*packages: str, extra: str = "models") -> dict[str, str]:
 
 
 @contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
-    """Give a temporary folder inside `folder`; when the block succeeds, move its files into `folder`, each in one step.
-
-    When the block fails, `folder` stays as it was.
-    """
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".building-") as name:
-        new = Path(name)
-        yield new
-        for path in sorted(new.iterdir()):
-            os.replace(path, folder / path.name)
-
-
-@contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Give a path to write a file to; when the block succeeds it replaces `path` in one step."""
+    """Give a path to write a file to; if the block succeeds it replaces `path` in one step."""
     new = path.with_name(f".{path.name}.new")
     try:
         yield new

@@ -100,7 +100,7 @@ def build(
         else:
             wanted[model] = partial(write, model)
     if wanted:
-        publish(model_repository, wanted)
+        publish(model_repository, wanted, report)
     artifacts = []
     for model, recipe in recipes.items():
         for name in recipe.makers:

@@ -26,7 +26,7 @@ SETTINGS = "settings.json"
 LOG = "log.csv"
 
 
-class Run:
+class RunFolder:
     """A folder that holds finished parts by name; everything in it is replaced whole.
 
     settings.json says what the run is of; log.csv has a line per evaluation; `<part>.npz` is a finished part's
@@ -70,7 +70,7 @@ class Run:
 
 
 @contextmanager
-def opened(folder: Path, settings: Mapping[str, Any], fresh: bool = False) -> Iterator[Run]:
+def opened(folder: Path, settings: Mapping[str, Any], fresh: bool = False) -> Iterator[RunFolder]:
     """Open a run's folder for this process alone, made if it is missing.
 
     Args:
@@ -97,7 +97,7 @@ def opened(folder: Path, settings: Mapping[str, Any], fresh: bool = False) -> It
             for path in (path for pattern in ("*.npz", "*.pt", LOG, SETTINGS) for path in folder.glob(pattern)):
                 path.unlink()
         _check(folder, json.loads(json.dumps(settings, default=str)))
-        yield Run(folder)
+        yield RunFolder(folder)
 
 
 def _check(folder: Path, settings: dict[str, Any]) -> None:

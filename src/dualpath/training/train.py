@@ -37,7 +37,7 @@ BLEND_FIGURE = "blend.png"
 
 
 @dataclass(frozen=True)
-class Order:
+class TrainingJob:
     """What to train.
 
     Attributes:
@@ -81,33 +81,34 @@ class Trained:
     notes: list[str]
 
 
-def train(order: Order, report: Report) -> Trained:
+def train(job: TrainingJob, report: Report) -> Trained:
     """Cross-validate, fit on everything, and publish; what was served before stays until all is checked.
 
     Raises:
         UserError: the file, an option or the model repository is not as it must be.
         RuntimeError: an exported model does not score what the original scores.
     """
-    check_target(order.model_repository, order.models)
-    corpus = read_corpus(order.data, order.n_folds)
-    training = _Training(order, corpus, split(corpus, order.n_folds, order.seed), report)
-    if FOREST.name in order.models:
+    check_target(job.model_repository, job.models)
+    corpus = read_corpus(job.data, job.n_folds)
+    training = _Training(job, corpus, split(corpus, job.n_folds, job.seed), report)
+    if FOREST.name in job.models:
         training.forest()
-    if BERT.name in order.models:
+    if BERT.name in job.models:
         training.bert()
     card = training.card()
-    notes = [*_choice(card), *_worse(order, corpus, card)]
+    notes = [*_choice(card), *_worse(job, corpus, card)]
 
     def write(model: str, folder: Path) -> Facts:
         training.write[model](folder)
         (folder / PAGE_FILE).write_text(card.page(), encoding="utf-8")
         if card.blend:
             plot(card.blend, folder / BLEND_FIGURE)
-        encoder, precision = (order.encoder, order.precision) if model == BERT.name else (None, None)
+        encoder, precision = (job.encoder, job.precision) if model == BERT.name else (None, None)
         return card.facts(encoder, precision)
 
-    version = publish(order.model_repository, {model: partial(write, model) for model in order.models})
-    folders = {model: order.model_repository / model / str(version) for model in order.models}
+    written = {model: partial(write, model) for model in job.models}
+    version = publish(job.model_repository, written, lambda line: report("publishing", 0, 1, line))
+    folders = {model: job.model_repository / model / str(version) for model in job.models}
     names = {model: sorted(path.name for path in folder.iterdir()) for model, folder in folders.items()}
     return Trained(card, version, names, training.run_dir, notes)
 
@@ -120,7 +121,7 @@ def _choice(card: Card) -> Iterator[str]:
         yield (f"{BERT.name}: published {card.kept}, RMSE {by_name[card.kept]:.3f}; {other} has {by_name[other]:.3f}.")
 
 
-def _worse(order: Order, corpus: Corpus, card: Card) -> Iterator[str]:
+def _worse(job: TrainingJob, corpus: Corpus, card: Card) -> Iterator[str]:
     """Warn of each model whose newest version so far has a lower error on the same rows."""
     with needs("models"):
         import torch
@@ -129,7 +130,7 @@ def _worse(order: Order, corpus: Corpus, card: Card) -> Iterator[str]:
 
     by_length = sorted(range(len(corpus.excerpts)), key=lambda row: len(corpus.excerpts[row]))
     for model, key, method in ((BERT.name, "bert_rmse", "bert"), (FOREST.name, "forest_rmse", "forest")):
-        error, version = getattr(card, key), newest(order.model_repository / model)
+        error, version = getattr(card, key), newest(job.model_repository / model)
         if error is None:
             continue
         training = Facts.of(version).training or {}
@@ -137,7 +138,7 @@ def _worse(order: Order, corpus: Corpus, card: Card) -> Iterator[str]:
             before, how = training[key], "out of fold"
         else:
             try:
-                score = getattr(Reference(order.model_repository, torch.get_num_threads()), method)
+                score = getattr(Reference(job.model_repository, torch.get_num_threads()), method)
                 scores = np.empty_like(corpus.targets)
                 for start in range(0, len(by_length), SERVED_ROWS):
                     rows = by_length[start : start + SERVED_ROWS]
@@ -155,8 +156,8 @@ def _worse(order: Order, corpus: Corpus, card: Card) -> Iterator[str]:
 class _Training:
     """One run under way; its facts gather, and what writes the files of each model that is fitted."""
 
-    def __init__(self, order: Order, corpus: Corpus, folds: Sequence[Fold], report: Report) -> None:
-        self._order, self._corpus, self._folds, self._report = order, corpus, folds, report
+    def __init__(self, job: TrainingJob, corpus: Corpus, folds: Sequence[Fold], report: Report) -> None:
+        self._job, self._corpus, self._folds, self._report = job, corpus, folds, report
         self._scores: dict[str, npt.NDArray[np.float32]] = {}
         self.run_dir: Path | None = None
         self.write: dict[str, Callable[[Path], None]] = {}
@@ -166,12 +167,12 @@ class _Training:
 
     def forest(self) -> None:
         """Cross-validate the forest and fit it on everything."""
-        started, n_folds, seed = time.monotonic(), len(self._folds), self._order.seed
+        started, n_folds, seed = time.monotonic(), len(self._folds), self._job.seed
 
         def on_fold(number: int, error: float) -> None:
             self._report("forest", number + 1, n_folds + 1, f"RMSE {error:.3f}")
 
-        engine = chosen_engine(self._order.engine)
+        engine = chosen_engine(self._job.engine)
         self._report("forest", 0, n_folds + 1, engine)
         scores = cross_validate_forest(self._corpus, self._folds, engine, on_fold, seed)
         table = ForestTable.from_excerpts(self._corpus.excerpts, self._corpus.targets)
@@ -188,22 +189,22 @@ class _Training:
         """Fine-tune BERT on every fold; fit on everything the better of the fine-tuned and the frozen encoder."""
         from dualpath.training.bert import training as bert
 
-        order, targets = self._order, self._corpus.targets
-        identity = bert.identity(self._corpus.digest, order.encoder, order.n_folds, order.seed, order.settings)
-        self.run_dir = order.run_dir or RUNS / f"{Path(order.encoder).resolve().name}-{fingerprint(identity)}"
-        with opened(self.run_dir, identity, order.fresh) as run:
-            training = bert.BertTraining(self._corpus, order.encoder, order.settings, run, self._report)
+        job, targets = self._job, self._corpus.targets
+        identity = bert.identity(self._corpus.digest, job.encoder, job.n_folds, job.seed, job.settings)
+        self.run_dir = job.run_dir or RUNS / f"{Path(job.encoder).resolve().name}-{fingerprint(identity)}"
+        with opened(self.run_dir, identity, job.fresh) as run:
+            training = bert.BertTraining(self._corpus, job.encoder, job.settings, run, self._report)
             results = training.cross_validate(self._folds)
             scores = {FINE_TUNED: np.empty_like(targets), FROZEN: np.empty_like(targets)}
             for fold, result in zip(self._folds, results, strict=True):
                 scores[FINE_TUNED][fold.test], scores[FROZEN][fold.test] = result.scores, result.frozen
             errors = {name: rmse(found, targets) for name, found in scores.items()}
-            kept = min(errors, key=errors.__getitem__) if order.keep == BETTER else order.keep
+            kept = min(errors, key=errors.__getitem__) if job.keep == BETTER else job.keep
             regressor, elapsed_s = training.fit(results) if kept == FINE_TUNED else (training.fit_head(), 0.0)
-        self.write[BERT.name] = lambda folder: training.write(regressor, folder, order.precision)
+        self.write[BERT.name] = lambda folder: training.write(regressor, folder, job.precision)
         self._scores[BERT.name] = scores[kept]
         self._facts |= {
-            "encoder": order.encoder,
+            "encoder": job.encoder,
             "kept": kept,
             "bert_rmse": errors[kept],
             "tuned_rmse": errors[FINE_TUNED],
@@ -214,16 +215,16 @@ class _Training:
 
     def card(self) -> Card:
         """Return the run's card."""
-        order, corpus, facts = self._order, self._corpus, dict(self._facts)
+        job, corpus, facts = self._job, self._corpus, dict(self._facts)
         if len(self._scores) == 2:
             facts["blend"] = blend(self._scores[BERT.name], self._scores[FOREST.name], corpus.targets, self._folds)
         return Card(
-            data=order.data.name,
+            data=job.data.name,
             data_digest=corpus.digest,
             n_rows=len(corpus.excerpts),
             n_groups=corpus.n_groups,
-            n_folds=order.n_folds,
-            seed=order.seed,
+            n_folds=job.n_folds,
+            seed=job.seed,
             target_deviation=float(corpus.targets.std()),
             versions=self._packages,
             date=datetime.now(UTC).isoformat(timespec="seconds"),

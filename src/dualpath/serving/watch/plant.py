@@ -17,7 +17,8 @@ from dualpath.errors import UserError
 from dualpath.extras import needs
 from dualpath.repository import releases
 from dualpath.serving.client import open_client
-from dualpath.serving.server import ServerFailed, TritonServer
+from dualpath.serving.server import TritonServer
+from dualpath.serving.triton_process import ServerFailed
 from dualpath.serving.watch import processes
 from dualpath.serving.watch.canary import Canaries, Canary
 from dualpath.serving.watch.processes import Stub

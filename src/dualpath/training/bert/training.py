@@ -28,7 +28,7 @@ from dualpath.training.bert.settings import Settings
 from dualpath.training.blend import rmse
 from dualpath.training.corpus.folds import Fold
 from dualpath.training.corpus.rated import Corpus
-from dualpath.training.runs import Report, Run
+from dualpath.training.runs import Report, RunFolder
 
 with needs("models"):
     import torch
@@ -77,7 +77,7 @@ class Tuned:
 class BertTraining:
     """Trains one encoder on one corpus; what is finished is kept in the run's folder and not done again."""
 
-    def __init__(self, corpus: Corpus, encoder: str, settings: Settings, run: Run, report: Report) -> None:
+    def __init__(self, corpus: Corpus, encoder: str, settings: Settings, run: RunFolder, report: Report) -> None:
         self._corpus, self._settings, self._run, self._report = corpus, settings, run, report
         self._folder = encoder_folder(encoder)
         positions, self._hidden_size = _sizes(self._folder)

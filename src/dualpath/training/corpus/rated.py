@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from dualpath.errors import UserError
 from dualpath.readability.features import holds_word
-from dualpath.tables import Format, Record, Table, bad_byte, open_tables
+from dualpath.tables import Format, Table, TableRow, bad_byte, open_tables
 
 COLUMNS = {
     "excerpt": ("excerpt", "Excerpt"),
@@ -131,7 +131,7 @@ class _Reader:
         self._seen: dict[bytes | str, tuple[int, float]] = {}
         """A row's text, as it is and with single spaces: the first such row's line and target."""
 
-    def add(self, record: Record) -> None:
+    def add(self, record: TableRow) -> None:
         """Take a row, or note its faults."""
         cells = {column: record.text(name) for column, name in self._columns.items()}
         text, rating = cells.get("excerpt", ""), cells.get("target", "")

@@ -1,0 +1,78 @@
+"""What is loaded on a running server, and how to load more, by its repository API."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from dualpath.errors import UserError
+from dualpath.extras import needs
+from dualpath.serving import access
+from dualpath.serving.log import one_line
+
+with needs("cli"):
+    import tritonclient.grpc as grpcclient
+    from google.protobuf import json_format
+    from tritonclient.utils import InferenceServerException
+
+Versions = set[int]
+
+
+class ReloadFailed(Exception):
+    """The server did not load what it was told to. The message says why in one line, and what is served now."""
+
+
+class Loader:
+    """A server's repository API."""
+
+    def __init__(self, client: grpcclient.InferenceServerClient) -> None:
+        self._client = client
+
+    def ready(self) -> dict[str, Versions]:
+        """Return the versions that are ready, of each model that has one."""
+        return self._versions("READY")
+
+    def present(self) -> dict[str, Versions]:
+        """Return the versions that are not gone, of each model that has one."""
+        return self._versions("READY", "LOADING", "UNLOADING")
+
+    def config(self, name: str, versions: Versions | None = None) -> Any:
+        """Return a model's config as protobuf, with `versions` as its policy."""
+        with _failing(name):
+            config = self._client.get_model_config(name).config
+        config.ClearField("runtime")  # Triton's own: with it no version would stay in memory
+        if versions is not None:
+            config.version_policy.specific.versions[:] = sorted(versions)
+        return config
+
+    def load(self, name: str, config: Any = None) -> None:
+        """Load a model by a config, or by the one on disk."""
+        text = json_format.MessageToJson(config, preserving_proto_field_name=True) if config is not None else None
+        with _failing(name):
+            self._client.load_model(name, config=text)
+
+    def _versions(self, *states: str) -> dict[str, Versions]:
+        with _failing("model repository"):
+            index = self._client.get_model_repository_index().models
+        found: dict[str, Versions] = {}
+        for entry in index:
+            if entry.state in states:
+                found.setdefault(entry.name, set()).add(int(entry.version))
+        return found
+
+
+@contextmanager
+def _failing(what: str) -> Iterator[None]:
+    try:
+        yield
+    except InferenceServerException as error:
+        reason = str(error.message()).strip()
+        if access.REFUSED in reason:
+            raise UserError(access.NO_KEY) from None
+        if "explicit model load" in reason:
+            raise UserError(
+                "--url: expected a server with explicit model control, got one that loads "
+                "models by itself or not at all. Start it with `dualpath serve`."
+            ) from None
+        raise ReloadFailed(f"{what}: {one_line(reason).rstrip(';. ')}.") from None
