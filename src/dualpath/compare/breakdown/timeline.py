@@ -28,7 +28,15 @@ TIMEOUT_S = 60.0
 WRITTEN_S = 3.0
 """How long a trace file may take to appear; it takes milliseconds."""
 
-_SETTINGS = {"trace_level": ["TIMESTAMPS"], "trace_rate": "1", "trace_count": "-1", "log_frequency": "1"}
+MOST_TRACED = 100
+"""Requests to a contender's model that are traced, those of other clients included: each leaves a file."""
+
+_SETTINGS = {
+    "trace_level": ["TIMESTAMPS"],
+    "trace_rate": "1",
+    "trace_count": str(MOST_TRACED),
+    "log_frequency": "1",
+}
 
 
 class _NotTraced(Exception):
