@@ -246,7 +246,7 @@ def test_a_thousandth_in_one_row_of_512_ends_with_1_and_its_line(dualpath, url, 
     code, out, _ = dualpath("ensemble_all", "off_by_a_thousandth", *options)
     assert code == 1
     said = "".join(out.split())  # a long path is broken
-    assert "SCORE:alone," in said
+    assert "SCORE:alone" in said
     assert f"Firstlookat{tmp_path}/in.csv:302:150.0and150.00" in said
 
 
