@@ -12,11 +12,11 @@ class TritonPythonModel:
         self.preprocess = bls.Child(
             "preprocess",
             ("BERT_IDS", "BERT_AM", "TREE_FEATS"),
-            forward="*",
+            forward_parameters="*",
         )
-        self.bert_large = bls.Child("bert-large", "OUTPUT__0", forward="*")
-        self.cuml = bls.Child("cuml", "output__0", forward="*")
-        self.postprocess = bls.Child("postprocess", "OUTPUT0", forward="*")
+        self.bert_large = bls.Child("bert-large", "OUTPUT__0", forward_parameters="*")
+        self.cuml = bls.Child("cuml", "output__0", forward_parameters="*")
+        self.postprocess = bls.Child("postprocess", "OUTPUT0", forward_parameters="*")
         self.pipeline = bls.Pipeline(self.graph, config, merge_requests=False)
 
     def execute(self, requests: list[Any]) -> list[Any] | None:

@@ -51,7 +51,10 @@ class TritonPythonModel:
         config = bls.ModelConfig(args)
         self.metrics = bls.Metrics(config.name)
         self.child = bls.Child(
-            "echo", ("TOLD", *(name + "_OUT?" for name in NAMES)), bf16=("BF16",), forward=("language",)
+            "echo",
+            ("TOLD", *(name + "_OUT?" for name in NAMES)),
+            bf16_inputs=("BF16",),
+            forward_parameters=("language",),
         )
         self.pipeline = bls.Pipeline(self.graph, config, metrics=self.metrics)
 

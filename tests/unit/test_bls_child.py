@@ -197,7 +197,7 @@ def test_what_is_none_is_left_out_of_calls_and_answers():
 )
 def test_chosen_parameters_are_handed_on(forward, expected):
     fake_triton.CHILDREN["c"] = lambda inputs: {"y": inputs["x"]}
-    child = Child("c", "y", forward=forward)
+    child = Child("c", "y", forward_parameters=forward)
 
     async def graph(request):
         return {"y": await child.call({"x": request.inputs["rows"]})}

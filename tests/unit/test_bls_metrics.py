@@ -130,7 +130,30 @@ def test_a_failing_metric_costs_no_answer(monkeypatch):
         [first] = server.ask(asking((1, 2)))
         [second] = server.ask(asking((3, 4)))
     assert [first.arrays()["y"].tolist(), second.arrays()["y"].tolist()] == [[[1, 2]], [[3, 4]]]
-    assert ("warn", "metrics could not be passed on: no metrics today") in fake_triton.LOGGED
+    assert ("warn", "bls_calls_total could not be passed on: no metrics today") in fake_triton.LOGGED
+
+
+def test_a_failing_metric_costs_no_other_metric_and_is_named_once(metrics, monkeypatch):
+    increment = fake_triton.Metric.increment
+
+    def fail(metric, value):
+        if dict(metric._labels).get("child") == "b":
+            raise fake_triton.TritonModelException("no such metric")
+        increment(metric, value)
+
+    monkeypatch.setattr(fake_triton.Metric, "increment", fail)
+    metrics.gauge("broken", lambda: 1 / 0)
+    metrics.gauge("level", lambda: 3)
+    for _ in range(2):
+        for child in "abc":
+            metrics.count("calls", child=child)
+        metrics._flush()
+    assert [metric("calls_total", child=child) for child in "ac"] == [2, 2]
+    assert metric("level") == 3
+    assert fake_triton.LOGGED == [
+        ("warn", "bls_calls_total could not be passed on: no such metric"),
+        ("warn", "bls_broken could not be passed on: division by zero"),
+    ]
 
 
 def test_a_pipeline_shows_its_rows_in_flight_and_the_time_of_each_request():

@@ -60,7 +60,7 @@ def build(children):
     for number, spec in enumerate(children):
         name = f"child{number}"
         fake_triton.CHILDREN[name] = behave(spec["fate"], number)
-        options = {"early_return": spec["early_return"], "retry": spec["retry"], "forward": ("language",)}
+        options = {"early_return": spec["early_return"], "retry": spec["retry"], "forward_parameters": ("language",)}
         if spec["batched"]:
             it = BatchedChild(
                 name,

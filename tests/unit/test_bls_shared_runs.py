@@ -1,7 +1,5 @@
 """Requests that share a run: one call for all, each its own rows and errors; what was found out is not asked again."""
 
-import threading
-
 import fake_triton
 import numpy as np
 import pytest
@@ -22,13 +20,11 @@ from fake_triton import TritonError
 
 from dualpath.bls import (
     BatchedChild,
-    Child,
     ConfigError,
     Metrics,
     Pipeline,
     Retry,
     current_request,
-    in_slices,
     route,
     together,
     tolerate,
@@ -110,48 +106,6 @@ def test_only_requests_with_rows_for_a_slow_child_wait_for_it(gated, fast):
         assert answered_values(answer_to(heavy)) == [3, 28]
 
 
-def test_a_run_that_starts_again_asks_nothing_twice(gated, fast):
-    worked, counted = [], Metrics("m")
-    quick, slow = Child("fast", "y", early_return=False), merging()
-
-    def work(rows):
-        worked.extend(rows)
-        return rows
-
-    async def graph(request):
-        rows = await in_slices(work, [row.tobytes() for row in request.inputs["rows"]], 4)
-        counted.count("rows", len(rows))
-        first = await quick.call({"x": request.inputs["rows"]})
-        return {"y": first + await slow.rows(rows_of(request))}
-
-    request = asking(5, 6)
-    with serving(graph, metrics=counted) as server:
-        server.execute(request).result(PATIENCE_S)
-        gated.next_call().let_through()
-        assert answered_values(answer_to(request)) == [10, 12]
-    assert (len(worked), fast.n_calls, gated.n_calls) == (2, 1, 1)
-    assert sum(fake_triton.METRICS["bls_rows_total"].values()) == 2
-
-
-def test_a_run_that_starts_again_is_given_what_was_found_out_and_not_what_the_graph_made_of_it(gated, fast):
-    quick, several, slow = Child("fast", "y", early_return=False), merging("fast", early_return=False), merging()
-
-    async def graph(request):
-        rows = request.inputs["rows"].copy()
-        sliced = await in_slices(lambda rows: [row + 1 for row in rows], list(rows), 4)
-        called = await quick.call({"x": rows})
-        asked = await several.rows(rows)
-        for array in (*sliced, called, asked, rows):  # arrays are free to be written to
-            array += 100
-        return {"y": called + await slow.rows(rows_of(request)) + asked}
-
-    request = asking(5, 6)
-    with serving(graph) as server:
-        server.execute(request).result(PATIENCE_S)
-        gated.next_call().let_through()
-        assert answered_values(answer_to(request)) == [215, 218]
-
-
 def test_together_of_nothing_is_nothing():
     async def graph(request):
         assert await together() == []
@@ -225,7 +179,7 @@ def test_a_call_is_made_again_as_often_as_said_for_the_errors_that_are_named(ear
 
 def test_a_child_gets_its_requests_ids_the_longest_remaining_time_and_forwarded_parameters():
     fake_triton.CHILDREN["child"] = Gated(is_open=True)
-    child = merging(early_return=False, forward=("language",))
+    child = merging(early_return=False, forward_parameters=("language",))
     given = {"language": "de", "secret": "x"}
     with serving(passing_on(child)) as server:
         server.ask(asking(1, id="a", timeout_us=50_000_000, parameters=given), asking(2, id="b", parameters=given))
@@ -297,82 +251,6 @@ def test_a_fill_that_cannot_stand_beside_answers_is_refused(answer, fill, words)
     with serving(graph) as server:
         [response] = server.ask(asking(1, 0))
     assert words in error_of(response)[1]
-
-
-def test_a_graph_that_yields_sends_each_answer_and_ends():
-    async def graph(request):
-        for value in request.inputs["rows"][0]:
-            yield {"y": np.array([[value]])}
-
-    request = asking((7, 8))
-    with serving_a_stream(graph) as server:
-        server.execute(request).result(PATIENCE_S)
-        wait_for_the_end(request)
-    assert [a.arrays()["y"].tolist() for a in request.answers if a is not None] == [[[7]], [[8]]]
-
-
-def test_a_stream_that_fails_ends_with_its_error():
-    async def graph(request):
-        yield {"y": np.array([[1]])}
-        raise ValueError("a bug")
-
-    request = asking(1)
-    with serving_a_stream(graph) as server:
-        server.execute(request).result(PATIENCE_S)
-        wait_for_the_end(request)
-    first, last = request.answers
-    assert first.arrays()["y"].tolist() == [[1]]
-    assert error_of(last) == (TritonError.INTERNAL, "ValueError: a bug")
-
-
-def test_a_stream_whose_child_falls_silent_is_late_at_the_requests_timeout():
-    may_end = threading.Event()
-
-    def child(inputs):
-        yield {"y": inputs["x"]}
-        may_end.wait(PATIENCE_S)
-
-    fake_triton.CHILDREN["silent"] = child
-    silent = Child("silent", "y")
-
-    async def graph(request):
-        async for answer in silent.stream({"x": request.inputs["rows"]}):
-            yield {"y": answer}
-
-    request = asking(1, timeout_us=200_000)
-    with serving_a_stream(graph) as server:
-        server.execute(request).result(PATIENCE_S)
-        wait_for_the_end(request)
-        may_end.set()
-    first, last = request.answers
-    assert answered_values(first) == [1]
-    late = "silent: expected an answer within the request's timeout, got none."
-    assert error_of(last) == (TritonError.UNAVAILABLE, late)
-
-
-def serving_a_stream(graph):
-    from contextlib import contextmanager
-
-    from bls_driver import Server
-
-    @contextmanager
-    def serve():
-        server = Server(graph)
-        try:
-            yield server
-        finally:
-            server.stop()
-
-    return serve()
-
-
-def wait_for_the_end(request):
-    import time
-
-    end = time.monotonic() + PATIENCE_S
-    while fake_triton.TRITONSERVER_RESPONSE_COMPLETE_FINAL not in request.sent_flags:
-        assert time.monotonic() < end
-        time.sleep(0.001)
 
 
 def test_what_a_pipeline_cannot_do_is_refused_by_name():

@@ -121,7 +121,7 @@ def test_one_model_in_two_steps_at_the_same_time_has_two_answers(foreign):
 
 def test_pinned_versions_stay_pinned(scaffolded):
     code = (scaffolded / "ranker_shadow_bls" / "1" / "model.py").read_text()
-    assert re.findall(r'self\.(\w+) = bls\.Child\("ranker", "rank", (.*?)forward', code) == [
+    assert re.findall(r'self\.(\w+) = bls\.Child\("ranker", "rank", (.*?)forward_parameters', code) == [
         ("ranker", "version=1, "),
         ("ranker_2", "version=2, "),
         ("ranker_3", ""),

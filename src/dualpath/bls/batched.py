@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from dualpath.bls import inline
-from dualpath.bls.calls import Calls, Carried, Outputs, Retry, chosen
-from dualpath.bls.child import in_thread, note_failure, with_retries
-from dualpath.bls.errors import ChildError, ChildLate, ChildUnavailable, ConfigError
-from dualpath.bls.metrics import SIZES, Metrics
-from dualpath.bls.pace import SLOW_S, Cutter, Pace
+from dualpath.bls.calls import Carried, Outputs, chosen
+from dualpath.bls.child import Called, in_thread, leave, note_failure, with_retries
+from dualpath.bls.errors import ChildError, ChildUnavailable, ConfigError
+from dualpath.bls.metrics import SIZES
+from dualpath.bls.pace import Cutter
 from dualpath.bls.request import Request
-from dualpath.bls.run import Run, copied, current_run, owners
+from dualpath.bls.run import Run, copied, current_run
 from dualpath.bls.tensors import Array, concatenate
 from dualpath.bls.waiting import Group, Row, WaitingRows, groups_of
 
@@ -26,7 +27,8 @@ MAX_WAITING_ROWS = 16_384
 """Rows that wait at most while nothing tells how long that takes."""
 
 
-class BatchedChild:
+@dataclass(eq=False, repr=False)
+class BatchedChild(Called):
     """A model that this one calls with rows, those of different requests together.
 
     Rows of requests that arrived together leave together. While the child is busy (as many calls in flight as
@@ -39,8 +41,8 @@ class BatchedChild:
     none; the first trace. Rows whose forwarded parameters differ are not merged.
 
     Args:
-        name, outputs, version, retry, forward, bf16, device, early_return, metrics: as for `Child`. Every output has
-            as many rows as went in.
+        name, outputs, version, retry, forward_parameters, bf16_inputs, device, early_return, metrics: as for `Child`.
+            Every output has as many rows as went in.
         collate: turns a chunk's rows into inputs by name, padding them to one length if they need it. Without it, a row
             is a dict of arrays by input name, and the arrays are stacked.
         in_flight: calls at a time; None learns from the calls' times how many pay.
@@ -49,36 +51,20 @@ class BatchedChild:
         max_wait_s: how long the rows ahead of a request may take for it to be accepted.
     """
 
-    def __init__(
-        self,
-        name: str,
-        outputs: str | Sequence[str],
-        collate: Callable[[Sequence[Any]], Mapping[str, Any]] | None = None,
-        *,
-        in_flight: int | None = None,
-        chunk_rows: int | None = None,
-        max_rows: int | None = None,
-        max_wait_s: float = 60.0,
-        version: int = -1,
-        retry: Retry | None = None,
-        forward: Collection[str] = (),
-        bf16: Collection[str] = (),
-        device: int | None = None,
-        early_return: bool | None = None,
-        metrics: Metrics | None = None,
-    ) -> None:
-        self.name = name
-        self._calls = Calls(name, outputs, version, bf16, device, metrics)
-        self._collate = collate or stack
-        self._retry = retry
-        self._forward = tuple(forward)
-        self._early_return = early_return
-        self._metrics = metrics
-        self._max_wait_s = max_wait_s
-        self._max_rows = max_rows or chunk_rows or 512
-        self._cutter = Cutter(in_flight, chunk_rows, self._max_rows)
-        self._pace = Pace()
+    collate: Callable[[Sequence[Any]], Mapping[str, Any]] | None = None
+    _: KW_ONLY
+    in_flight: int | None = None
+    chunk_rows: int | None = None
+    max_rows: int | None = None
+    max_wait_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._collate = self.collate or stack
+        self._max_rows = self.max_rows or self.chunk_rows or 512
+        self._cutter = Cutter(self.in_flight, self.chunk_rows, self._max_rows)
         self._row_s: float | None = None  # seconds in which the child takes a row, calls side by side
+        self._call_s = 0.0  # seconds that a call takes
         self._waiting = WaitingRows()
         self._callers: set[asyncio.Task[Any]] = set()
         self._peaks: list[list[int]] = []  # of each call under way: the most that were so with it
@@ -104,6 +90,8 @@ class BatchedChild:
             raise ValueError(f"{self.name}: expected at least one row, got none.")
         if known := run.memo.recall(self, rows):
             answers = known
+            if self.metrics:
+                self.metrics._observe_stage(self.name, 0.0)
         elif run.inline:
             return self._calls.given(await self._inline(run, rows))
         else:
@@ -117,22 +105,19 @@ class BatchedChild:
         """Send all rows in one call, if it takes a moment only."""
         if error := run.memo.unavailable.get(self):
             raise error
-        if (
-            self._early_return
-            or len(rows) > self._max_rows
-            or (self._early_return is None and self._pace.seconds(len(rows)) > SLOW_S)
-        ):
-            whose = owners.get()
-            raise inline.Leave(None if whose is None else whose.tolist())
+        if len(rows) > self._max_rows:
+            raise leave()
+        expected_s = self._expected_s(len(rows))
         started = time.perf_counter()
-        carried = Carried.by([run.request], self._forward)
+        carried = Carried.by([run.request], self.forward_parameters)
         try:
-            outputs: Outputs = await inline.call(partial(self._ask, self._collate(rows), len(rows), carried, 1))
+            ask = partial(self._ask, self._collate(rows), len(rows), carried, 1)
+            outputs: Outputs = await inline.call(ask, expected_s)
         except ChildError as error:
-            raise note_failure(self, run, error, self._retry) from None
+            raise note_failure(self, run, error, self.retry) from None
         run.memo.note(self, rows, _Answers(copied(outputs), len(rows)))
-        if self._metrics:
-            self._metrics.observe("stage_seconds", time.perf_counter() - started, stage=self.name)
+        if self.metrics:
+            self.metrics._observe_stage(self.name, time.perf_counter() - started)
         return outputs
 
     def _ask(self, inputs: Mapping[str, Any], n_rows: int, carried: Carried, peak: int | list[int]) -> Outputs:
@@ -150,16 +135,17 @@ class BatchedChild:
         if n_calling == n_at_start:  # none came later: it took as long as all of them together
             self._cutter.note(n_rows, n_calling, elapsed_s)
         row_s = elapsed_s / (n_rows * n_calling)
+        self._call_s = elapsed_s if self._row_s is None else 0.9 * self._call_s + 0.1 * elapsed_s
         self._row_s = row_s if self._row_s is None else 0.9 * self._row_s + 0.1 * row_s
-        if self._metrics:
-            self._metrics._observe_now("chunk_rows", n_rows, {"child": self.name}, SIZES)
+        if self.metrics:
+            self.metrics._add("chunk_rows", n_rows, {"child": self.name}, SIZES)
         return outputs
 
     async def _queued(self, run: Run, rows: Sequence[Any]) -> list[Any]:
         """Let rows wait for their turn, on the event loop, and return each one's answer."""
         request = run.request
         self._refuse_what_would_wait_too_long(request, len(rows))
-        kind = tuple(chosen(request.parameters, self._forward).items())
+        kind = tuple(chosen(request.parameters, self.forward_parameters).items())
         group = Group(request, kind, len(rows), run.attempts.pop(self, 0))
         self._waiting.add(rows, group)
         self._start_calls()
@@ -168,32 +154,30 @@ class BatchedChild:
             async with asyncio.timeout_at(request.deadline):  # the loop's clock is time.monotonic
                 return await group.answer
         except TimeoutError:
-            raise self._late("expected an answer within the request's timeout, got none.") from None
+            raise self._late() from None
         finally:
-            if self._metrics:
-                self._metrics.observe("stage_seconds", time.perf_counter() - started, stage=self.name)
+            if self.metrics:
+                self.metrics._observe_stage(self.name, time.perf_counter() - started)
 
     def _refuse_what_would_wait_too_long(self, request: Request, n_rows: int) -> None:
         wait_s = len(self._waiting) * (self._row_s or 0.0)
         remaining_s = request.remaining_s()
         if remaining_s == 0:
-            raise self._late("expected an answer within the request's timeout, got none.")
-        if remaining_s is not None and wait_s >= remaining_s:
+            raise self._late()
+        # Behind rows that wait: the rest of a call that is under way, and its own.
+        answer_s = wait_s + 1.5 * self._call_s if wait_s else 0.0
+        if remaining_s is not None and answer_s >= remaining_s:
             raise self._late(
                 f"overloaded: expected an answer within the request's timeout, got a queue of {wait_s:.1f} s; "
-                f"retry in {max(1, math.ceil(wait_s - remaining_s))} s."
+                f"retry in {max(1, math.ceil(answer_s - remaining_s))} s."
             )
-        if wait_s > self._max_wait_s or len(self._waiting) + n_rows > MAX_WAITING_ROWS > n_rows:
+        if wait_s > self.max_wait_s or len(self._waiting) + n_rows > MAX_WAITING_ROWS > n_rows:
             self._calls.count("unavailable")
             raise ChildUnavailable(
                 self.name,
-                f"overloaded: expected a queue of at most {self._max_wait_s:g} s, got one of {wait_s:.1f} s; "
-                f"retry in {max(1, math.ceil(wait_s - self._max_wait_s))} s.",
+                f"overloaded: expected a queue of at most {self.max_wait_s:g} s, got one of {wait_s:.1f} s; "
+                f"retry in {max(1, math.ceil(wait_s - self.max_wait_s))} s.",
             )
-
-    def _late(self, message: str) -> ChildLate:
-        self._calls.count("late")
-        return ChildLate(self.name, message)
 
     def _start_calls(self) -> None:
         """Start callers for the waiting rows. Each takes its first chunk a moment later, when all requests that arrived
@@ -236,7 +220,7 @@ class BatchedChild:
         requests = [group.request for group in groups]
         try:
             attempt = max(group.attempt for group in groups)
-            outputs = await with_retries(self._retry, partial(self._call, chunk, requests, peak), requests, attempt)
+            outputs = await with_retries(self.retry, partial(self._call, chunk, requests, peak), requests, attempt)
         except Exception as error:
             if len(groups) == 1 or isinstance(error, (ChildUnavailable, ConfigError)):
                 for group in groups:
@@ -251,11 +235,11 @@ class BatchedChild:
 
     async def _call(self, chunk: list[Row], requests: list[Request], peak: list[int]) -> Outputs:
         inputs = self._collate([row.row for row in chunk])
-        carried = Carried.by(requests, self._forward)
+        carried = Carried.by(requests, self.forward_parameters)
         trace = next((request.trace for request in requests if request.trace and not request.trace.closed), None)
         if trace is None:
             return await in_thread(partial(self._ask, inputs, len(chunk), carried, peak))
-        carried = Carried(carried.request_id, carried.timeout_us, carried.parameters, trace.raw)
+        carried = carried._replace(trace=trace.raw)
         return await trace.lend(in_thread(partial(self._ask, inputs, len(chunk), carried, peak)))
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from dualpath.bls.errors import ChildError, ChildFailed, ChildLate, ChildUnavailable, ConfigError
 from dualpath.bls.metrics import Metrics
@@ -57,25 +57,22 @@ class Retry:
         return delay_s
 
 
-@dataclass(frozen=True)
-class Carried:
+class Carried(NamedTuple):
     """What a call takes over from the requests that it serves."""
 
     request_id: str = ""
     timeout_us: int = 0
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = {}
     trace: Any = None
 
     @classmethod
     def by(cls, requests: Sequence[Request], forward: Collection[str]) -> Carried:
         """Take over the ids, the longest remaining time (none if one request has none) and chosen parameters."""
         remaining = [request._longest_remaining_s() for request in requests]
-        timeout_us = 0 if None in remaining else max(1, round(max(filter(None, remaining), default=0.0) * 1e6))
-        return cls(
-            ",".join(filter(None, (request.id for request in requests)))[:MAX_ID],
-            timeout_us,
-            chosen(requests[0].parameters, forward),
-        )
+        longest_s = None if None in remaining else max(remaining)  # type: ignore[type-var]
+        timeout_us = 0 if longest_s is None else max(1, round(longest_s * 1e6))
+        ids = ",".join([request.id for request in requests if request.id])[:MAX_ID]
+        return cls(ids, timeout_us, chosen(requests[0].parameters, forward))
 
 
 def chosen(parameters: Mapping[str, Any], forward: Collection[str]) -> dict[str, Any]:
@@ -88,7 +85,7 @@ class Calls:
 
     Args:
         outputs: one output's name, or several; a name that ends in "?" may be missing in an answer.
-        bf16: inputs whose arrays are the bits of BF16.
+        bf16_inputs: inputs whose arrays are the bits of BF16.
         device: None for outputs on the CPU, a GPU's number for outputs that stay there.
     """
 
@@ -97,7 +94,7 @@ class Calls:
         name: str,
         outputs: str | Sequence[str],
         version: int,
-        bf16: Collection[str],
+        bf16_inputs: Collection[str],
         device: int | None,
         metrics: Metrics | None,
     ) -> None:
@@ -107,7 +104,7 @@ class Calls:
         self.outputs = [each.removesuffix("?") for each in names]
         self._required = [each for each in names if not each.endswith("?")]
         self._version = version
-        self._bf16 = frozenset(bf16)
+        self._bf16_inputs = frozenset(bf16_inputs)
         self._device = device
         self._metrics = metrics
         self._memory: Any = None
@@ -141,7 +138,7 @@ class Calls:
         return pb_utils.InferenceRequest(
             model_name=self.name,
             model_version=self._version,
-            inputs=to_tensors(inputs, self._bf16),  # type: ignore[arg-type]
+            inputs=to_tensors(inputs, self._bf16_inputs),  # type: ignore[arg-type]
             requested_output_names=self.outputs,
             preferred_memory=self._memory,
             request_id=carried.request_id,
@@ -196,7 +193,7 @@ class Calls:
     def count(self, outcome: str) -> None:
         """Count a call in `bls_calls_total`."""
         if self._metrics:
-            self._metrics._count_now("calls", child=self.name, outcome=outcome)
+            self._metrics._add("calls_total", 1, {"child": self.name, "outcome": outcome})
 
     def given(self, outputs: Outputs) -> Any:
         """Return one output as an array, several by name."""

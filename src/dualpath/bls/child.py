@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -19,7 +20,38 @@ from dualpath.bls.run import Run, current_run, owners
 T = TypeVar("T")
 
 
-class Child:
+@dataclass(eq=False, repr=False)
+class Called:
+    """What every kind of child is made with; `Child` says what it means."""
+
+    name: str
+    outputs: str | Sequence[str]
+    _: KW_ONLY
+    version: int = -1
+    retry: Retry | None = None
+    forward_parameters: Collection[str] = ()
+    bf16_inputs: Collection[str] = ()
+    device: int | None = None
+    early_return: bool | None = None
+    metrics: Metrics | None = None
+
+    def __post_init__(self) -> None:
+        self._calls = Calls(self.name, self.outputs, self.version, self.bf16_inputs, self.device, self.metrics)
+        self._pace = Pace()
+
+    def _expected_s(self, n_rows: int) -> float:
+        """Return how long a call with so many rows will take; leave if that would keep `execute` for too long."""
+        expected_s = self._pace.seconds(n_rows)
+        if expected_s > SLOW_S if self.early_return is None else self.early_return:
+            raise leave()
+        return expected_s
+
+    def _late(self, message: str = "expected an answer within the request's timeout, got none.") -> ChildLate:
+        self._calls.count("late")
+        return ChildLate(self.name, message)
+
+
+class Child(Called):
     """A model that this one calls with whole tensors.
 
     Args:
@@ -28,33 +60,13 @@ class Child:
             that ends in "?" is optional: left out if the model leaves it out.
         version: a version of the model; -1 lets Triton's version policy choose.
         retry: when to call again after an error.
-        forward: the request parameters that calls take over; "*" for all.
-        bf16: inputs of TYPE_BF16; their arrays are uint16, the bits.
+        forward_parameters: the request's parameters that calls take over; "*" for all.
+        bf16_inputs: inputs of TYPE_BF16; their arrays are uint16, the bits.
         device: None for outputs on the CPU; a GPU's number for outputs that stay there.
         early_return: whether requests that wait for this model are answered later, so that they do not keep
             `execute`. None means: while its calls take longer than 5 ms.
         metrics: where calls are counted.
     """
-
-    def __init__(
-        self,
-        name: str,
-        outputs: str | Sequence[str],
-        *,
-        version: int = -1,
-        retry: Retry | None = None,
-        forward: Collection[str] = (),
-        bf16: Collection[str] = (),
-        device: int | None = None,
-        early_return: bool | None = None,
-        metrics: Metrics | None = None,
-    ) -> None:
-        self.name = name
-        self._calls = Calls(name, outputs, version, bf16, device, metrics)
-        self._retry = retry
-        self._forward = tuple(forward)
-        self._early_return = early_return
-        self._pace = Pace()
 
     async def call(self, inputs: Mapping[str, Any]) -> Any:
         """Call the model once with exactly these tensors.
@@ -74,7 +86,7 @@ class Child:
         run = current_run()
         if run is None:
             return self._calls.given(await in_thread(partial(self._timed, inputs, Carried())))
-        key = [tuple(inputs.values())]
+        key = [dict(inputs)]
         if known := run.memo.recall(self, key):
             outputs = known[0]
         else:
@@ -95,7 +107,7 @@ class Child:
         run = current_run()
         if run is not None and run.inline:
             raise inline.Leave
-        carried = Carried.by([run.request], self._forward) if run else Carried()
+        carried = Carried.by([run.request], self.forward_parameters) if run else Carried()
         answers = self._calls.stream(inputs, carried)
         while True:
             try:
@@ -110,14 +122,12 @@ class Child:
     async def _inline(self, run: Run, inputs: Mapping[str, Any]) -> Outputs:
         if error := run.memo.unavailable.get(self):
             raise error
-        if self._early_return or (self._early_return is None and self._pace.seconds(1) > SLOW_S):
-            whose = owners.get()
-            raise inline.Leave(None if whose is None else whose.tolist())
-        carried = Carried.by([run.request], self._forward)
+        expected_s = self._expected_s(1)
+        carried = Carried.by([run.request], self.forward_parameters)
         try:
-            outputs: Outputs = await inline.call(partial(self._timed, inputs, carried))
+            outputs: Outputs = await inline.call(partial(self._timed, inputs, carried), expected_s)
         except ChildError as error:
-            raise note_failure(self, run, error, self._retry) from None
+            raise note_failure(self, run, error, self.retry) from None
         return outputs
 
     async def _on_loop(self, run: Run, inputs: Mapping[str, Any]) -> Outputs:
@@ -126,15 +136,15 @@ class Child:
         async def once() -> Outputs:
             if request.deadline is not None and time.monotonic() >= request.deadline:
                 raise self._late()
-            carried = Carried.by([request], self._forward)
+            carried = Carried.by([request], self.forward_parameters)
             if request.trace and not request.trace.closed:
-                carried = Carried(carried.request_id, carried.timeout_us, carried.parameters, request.trace.raw)
+                carried = carried._replace(trace=request.trace.raw)
                 return await request.trace.lend(in_thread(partial(self._timed, inputs, carried)))
             return await in_thread(partial(self._timed, inputs, carried))
 
         try:
             async with asyncio.timeout_at(request.deadline):  # the loop's clock is time.monotonic
-                outputs: Outputs = await with_retries(self._retry, once, [request], run.attempts.pop(self, 0))
+                outputs: Outputs = await with_retries(self.retry, once, [request], run.attempts.pop(self, 0))
                 return outputs
         except TimeoutError:
             raise self._late() from None
@@ -145,14 +155,16 @@ class Child:
         self._pace.note(1, time.perf_counter() - started)
         return outputs
 
-    def _late(self) -> ChildLate:
-        self._calls.count("late")
-        return ChildLate(self.name, "expected an answer within the request's timeout, got none.")
-
 
 async def in_thread(function: Callable[[], T]) -> T:
     """Await a blocking function, in one of the loop's threads."""
     return await asyncio.get_running_loop().run_in_executor(None, function)
+
+
+def leave() -> inline.Leave:
+    """Return what to raise so that the requests at work go on elsewhere."""
+    whose = owners()
+    return inline.Leave(None if whose is None else whose.tolist())
 
 
 def note_failure(child: Any, run: Run, error: ChildError, retry: Retry | None) -> BaseException:

@@ -77,7 +77,7 @@ class ModelConfig:
             )
         return int(self._args["model_instance_device_id"])
 
-    def gpu_to_use(self) -> int | None:
+    def _gpu_to_use(self) -> int | None:
         """Return the GPU that threads have to choose; None on the CPU and for the first GPU, CUDA's default.
 
         Raises:
@@ -90,7 +90,7 @@ class ModelConfig:
             )
         return self.gpu or None
 
-    def refuse_what_a_pipeline_cannot_do(self, streams: bool) -> None:
+    def _refuse_what_a_pipeline_cannot_do(self, streams: bool) -> None:
         """Raise ConfigError for sequences, and if a graph that yields several answers meets a model that gives one.
 
         Args:

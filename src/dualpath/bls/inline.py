@@ -1,7 +1,7 @@
 """Drive a graph in the thread that calls, without an event loop: its calls to children are all that it waits for.
 
-An event loop costs two changes of threads for each call to a child. Here the last call of several runs in the calling
-thread itself, and the others in threads that are kept.
+An event loop costs two changes of threads for each call to a child. Here the longest call of several runs in the
+calling thread itself, and the others in threads that are kept.
 """
 
 from __future__ import annotations
@@ -33,29 +33,29 @@ class Leave(BaseException):
 
 
 class _Call:
-    """A blocking call that a graph waits for."""
+    """A blocking call that a graph waits for, and how long it is expected to take."""
 
-    def __init__(self, function: Callable[[], Any]) -> None:
-        self.function = function
+    def __init__(self, function: Callable[[], Any], expected_s: float) -> None:
+        self.function, self.expected_s = function, expected_s
 
 
 class _Fork:
-    """Coroutines that a graph waits for, all at once."""
+    """What a graph waits for, all at once."""
 
-    def __init__(self, coroutines: Sequence[Coroutine[Any, Any, Any]]) -> None:
-        self.coroutines = coroutines
+    def __init__(self, awaitables: Sequence[Awaitable[Any]]) -> None:
+        self.awaitables = awaitables
 
 
 @types.coroutine
-def call(function: Callable[[], Any]) -> Generator[Any, Any, Any]:
+def call(function: Callable[[], Any], expected_s: float = 0.0) -> Generator[Any, Any, Any]:
     """Await a blocking function, in a graph that is driven inline."""
-    return (yield _Call(function))
+    return (yield _Call(function, expected_s))
 
 
 @types.coroutine
-def fork(coroutines: Sequence[Coroutine[Any, Any, Any]]) -> Generator[Any, Any, list[Any]]:
-    """Await coroutines at once, in a graph that is driven inline; if one fails, the others are closed."""
-    results: list[Any] = yield _Fork(coroutines)
+def fork(awaitables: Sequence[Awaitable[Any]]) -> Generator[Any, Any, list[Any]]:
+    """Await all at once, in a graph that is driven inline; if one fails, the others are closed."""
+    results: list[Any] = yield _Fork(awaitables)
     return results
 
 
@@ -83,7 +83,7 @@ class Inline:
         ready = deque([root])
         tasks = [root]
         done: SimpleQueue[tuple[_Task, Any, BaseException | None]] = SimpleQueue()
-        held: tuple[_Task, _Call] | None = None
+        calls: list[tuple[_Task, _Call]] = []
         asyncio._set_running_loop(_NO_LOOP)
         try:
             while True:
@@ -96,24 +96,24 @@ class Inline:
                         if parent := task.parent_to_resume():
                             ready.append(parent)
                     elif type(wish) is _Call:
-                        if ready:
-                            self._start(task, wish, done)
-                        else:
-                            held = task, wish
+                        calls.append((task, wish))
                     elif type(wish) is _Fork:
-                        children = [_Task(each, task.context.copy(), task) for each in wish.coroutines]
+                        children = [_Task(_as_coroutine(each), task.context.copy(), task) for each in wish.awaitables]
                         task.children = children
                         tasks += children
                         ready += children
                     else:
                         raise Leave(needs_loop=True)
-                if held and deadline is None:
-                    (task, wish), held = held, None
+                calls = [each for each in calls if not each[0].ended]
+                mine = max(calls, key=_expected_s) if calls and deadline is None else None
+                for each in calls:
+                    if each is not mine:
+                        self._start(*each, done)
+                calls.clear()
+                if mine:
+                    task, wish = mine
                     task.take(*_outcome(wish))
                 else:
-                    if held:
-                        self._start(*held, done)
-                        held = None
                     task, value, error = _next(done, deadline)
                     task.take(value, error)
                 if not task.ended:
@@ -241,6 +241,10 @@ class _NoLoop:
 _NO_LOOP: Any = _NoLoop()
 
 
+def _expected_s(call: tuple[_Task, _Call]) -> float:
+    return call[1].expected_s
+
+
 def _outcome(wish: _Call) -> tuple[Any, BaseException | None]:
     try:
         return wish.function(), None
@@ -267,7 +271,7 @@ def _close(coroutine: Coroutine[Any, Any, Any]) -> None:
 
 
 def _as_coroutine(awaitable: Awaitable[Any]) -> Coroutine[Any, Any, Any]:
-    if isinstance(awaitable, Coroutine):
+    if type(awaitable) is types.CoroutineType or isinstance(awaitable, Coroutine):
         return awaitable
     return _awaiting(awaitable)
 

@@ -6,17 +6,20 @@ import threading
 import time
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import accumulate
 from typing import Any
 
-from dualpath.bls.run import current_run
+from dualpath.bls.run import STAGE_SECONDS, Note, current_run
 from dualpath.bls.triton import pb_utils
 
 FLUSH_S = 1.0
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+MOST_REPORTED = 16
+RUNS_AT_ONCE = 64
+"""Runs of a graph whose notes are added up at once: well under a millisecond's work."""
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 _Labels = tuple[tuple[str, str], ...]
@@ -36,24 +39,20 @@ class Metrics:
     def __init__(self, model: str) -> None:
         self._model = model
         self._lock = threading.Lock()
-        self._counts: Counter[tuple[str, _Labels]] = Counter()
+        self._counts: dict[tuple[str, _Labels], float] = {}
         self._histograms: dict[tuple[str, _Labels], _Histogram] = {}
         self._gauges: dict[str, Callable[[], float]] = {}
         self._families: dict[str, Any] = {}
         self._metrics: dict[tuple[str, _Labels], Any] = {}
-        self._later: deque[Callable[[], None]] = deque()
+        self._later: deque[Sequence[Note]] = deque()
+        self._reported: set[str] = set()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
         self._thread.start()
 
     def count(self, name: str, value: float = 1, **labels: str) -> None:
         """Add to the counter `bls_<name>_total`; from inside a graph, once the graph has answered."""
-        self._note(lambda: self._count_now(name, value, **labels))
-
-    def _count_now(self, name: str, value: float = 1, **labels: str) -> None:
-        """Add to the counter `bls_<name>_total`, whatever becomes of the graph that the caller is part of."""
-        with self._lock:
-            self._counts[f"{name}_total", tuple(labels.items())] += value  # type: ignore[assignment]
+        self._note(f"{name}_total", value, labels)
 
     def count_each(self, name: str, label: str, values: Iterable[str]) -> None:
         """Add one to the counter `bls_<name>_total` for each value of the label."""
@@ -62,29 +61,54 @@ class Metrics:
 
     def observe(self, name: str, value: float, bounds: tuple[float, ...] = SECONDS, **labels: str) -> None:
         """Add a value to the histogram `bls_<name>`, whose buckets end at `bounds`; from a graph as `count` does."""
-        self._note(lambda: self._observe_now(name, value, labels, bounds))
+        self._note(name, value, labels, bounds)
 
-    def _observe_now(
-        self, name: str, value: float, labels: Mapping[str, str], bounds: tuple[float, ...] = SECONDS, n: int = 1
+    def _note(
+        self, name: str, value: float, labels: Mapping[str, str], bounds: tuple[float, ...] | None = None
     ) -> None:
-        """Add a value `n` times to the histogram `bls_<name>`, whatever becomes of the graph."""
-        key = name, tuple(labels.items())
-        with self._lock:
-            if key not in self._histograms:
-                self._histograms[key] = _Histogram(bounds)
-            self._histograms[key].add(value, n)
-
-    @staticmethod
-    def _note(what: Callable[[], None]) -> None:
         run = current_run()
         if run is None:
-            what()
+            self._add(name, value, labels, bounds)
         else:
-            run.notes.append(partial(_try, what))
+            run.notes.append((self._add, name, value, labels, bounds))
 
-    def _do_later(self, notes: Iterable[Callable[[], None]]) -> None:
-        """Do before the next flush what runs of a graph have noted: requests need not wait for it."""
-        self._later.extend(notes)
+    def _add(
+        self,
+        name: str,
+        value: float,
+        labels: Mapping[str, str],
+        bounds: tuple[float, ...] | None = None,
+        n: int = 1,
+    ) -> None:
+        """Add to a counter, or `n` times to a histogram, now: whatever becomes of the graph that the caller is part of.
+
+        Args:
+            bounds: of a histogram; None for a counter.
+        """
+        try:
+            key = name, tuple(labels.items())
+            with self._lock:
+                if bounds is None:
+                    self._counts[key] = self._counts.get(key, 0) + value
+                elif key in self._histograms:
+                    self._histograms[key].add(value, n)
+                else:
+                    self._histograms[key] = _Histogram(bounds)
+                    self._histograms[key].add(value, n)
+        except Exception as error:  # such as a label that cannot be one: a metric must never cost an answer
+            self._warn(f"bls_{name} could not be counted: {error}")
+
+    def _add_later(self, notes: Sequence[Note]) -> None:
+        """Add what a run of a graph has noted: no request waits for it, and many at once cost less."""
+        self._later.append(notes)
+        if len(self._later) >= RUNS_AT_ONCE:
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        with suppress(IndexError):  # none is left
+            while True:
+                for add, *what in self._later.popleft():
+                    add(*what)
 
     def gauge(self, name: str, read: Callable[[], float]) -> None:
         """Show what `read` returns as the gauge `bls_<name>`."""
@@ -97,7 +121,13 @@ class Metrics:
         try:
             yield
         finally:
-            self.observe("stage_seconds", time.perf_counter() - started, stage=stage)
+            self._observe_stage(stage, time.perf_counter() - started)
+
+    def _observe_stage(self, stage: str, elapsed_s: float) -> None:
+        """Observe a stage, and what runs that were given up have spent on it."""
+        if run := current_run():
+            elapsed_s += run.spent_s.pop(stage, 0.0)
+        self._note(STAGE_SECONDS, elapsed_s, {"stage": stage}, SECONDS)
 
     def close(self) -> None:
         """Pass on what is left and stop."""
@@ -110,23 +140,32 @@ class Metrics:
         self._flush()
 
     def _flush(self) -> None:
-        while self._later:
-            self._later.popleft()()
+        self._catch_up()
         with self._lock:
-            counts, self._counts = self._counts, Counter()
+            counts, self._counts = self._counts, {}
             histograms, self._histograms = self._histograms, {}
         for (name, labels), histogram in histograms.items():
-            counts[f"{name}_sum", labels] = histogram.total  # type: ignore[assignment]
+            counts[f"{name}_sum", labels] = histogram.total
             counts[f"{name}_count", labels] = sum(histogram.counts)
             for bound, n in zip((*histogram.bounds, "+Inf"), accumulate(histogram.counts), strict=True):
                 counts[f"{name}_bucket", (*labels, ("le", str(bound)))] = n
+        for (name, labels), value in counts.items():
+            if value or (name, labels) not in self._metrics:
+                self._try(name, partial(self._increment, name, labels, value))
+        for name, read in self._gauges.items():
+            self._try(name, partial(self._set, name, read))
+
+    def _try(self, name: str, touch: Callable[[], None]) -> None:
         try:
-            for (name, labels), value in counts.items():
-                self._metric(name, labels, pb_utils.MetricFamily.COUNTER).increment(value)
-            for name, read in self._gauges.items():
-                self._metric(name, (), pb_utils.MetricFamily.GAUGE).set(read())
-        except Exception as error:  # a metric must never cost an answer
-            pb_utils.Logger.log_warn(f"metrics could not be passed on: {error}")
+            touch()
+        except Exception as error:  # a metric must cost neither an answer nor another metric
+            self._warn(f"bls_{name} could not be passed on: {error}")
+
+    def _increment(self, name: str, labels: _Labels, value: float) -> None:
+        self._metric(name, labels, pb_utils.MetricFamily.COUNTER).increment(value)
+
+    def _set(self, name: str, read: Callable[[], float]) -> None:
+        self._metric(name, (), pb_utils.MetricFamily.GAUGE).set(read())
 
     def _metric(self, name: str, labels: _Labels, kind: Any) -> Any:
         if (name, labels) not in self._metrics:
@@ -137,12 +176,11 @@ class Metrics:
             self._metrics[name, labels] = self._families[name].Metric(labels={"model": self._model, **dict(labels)})
         return self._metrics[name, labels]
 
-
-def _try(what: Callable[[], None]) -> None:
-    try:
-        what()
-    except Exception as error:  # such as a label that cannot be one: a metric must never cost an answer
-        pb_utils.Logger.log_warn(f"a metric could not be counted: {error}")
+    def _warn(self, message: str) -> None:
+        """Say once what is wrong with a metric: it will be so at each flush."""
+        if message not in self._reported and len(self._reported) < MOST_REPORTED:
+            self._reported.add(message)
+            pb_utils.Logger.log_warn(message)
 
 
 class _Histogram:

@@ -9,17 +9,16 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from contextvars import copy_context
-from functools import partial
 from typing import Any
 
 from dualpath.bls.config import ModelConfig
 from dualpath.bls.errors import CallerGone, ChildFailed
 from dualpath.bls.inline import Inline, Leave
 from dualpath.bls.loop_thread import LoopThread
-from dualpath.bls.metrics import Metrics
+from dualpath.bls.metrics import SECONDS, Metrics
 from dualpath.bls.reply import Reply
 from dualpath.bls.request import CallerErrors, Request, respond, respond_error
-from dualpath.bls.run import Memo, Run, begin
+from dualpath.bls.run import STAGE_SECONDS, Memo, Run, begin
 from dualpath.bls.tensors import Array, Arrays
 from dualpath.bls.triton import pb_utils
 
@@ -73,7 +72,7 @@ class Pipeline:
     ) -> None:
         self._graph: Any = graph
         self._streams = inspect.isasyncgenfunction(graph)
-        config.refuse_what_a_pipeline_cannot_do(streams=self._streams)
+        config._refuse_what_a_pipeline_cannot_do(streams=self._streams)
         self._has_batch = config.max_batch_size > 0
         self._merges = merge_requests and self._has_batch
         self._bf16 = config.bf16_outputs
@@ -83,7 +82,7 @@ class Pipeline:
         self._rows = 0
         self._rows_changed = threading.Condition()
         self._inline = Inline()
-        self._loop = LoopThread(n_threads, config.gpu_to_use())
+        self._loop = LoopThread(n_threads, config._gpu_to_use())
         if metrics:
             metrics.gauge("rows_in_flight", lambda: self._rows)
 
@@ -141,17 +140,16 @@ class Pipeline:
 
     def _run(self, replies: list[Reply], memo: Memo) -> None:
         """Answer requests that share a run, or send them off."""
-        started = time.perf_counter()
         request = Request([reply.arrival for reply in replies])
-        run = Run(request, len(replies), memo, inline=True)
+        run = Run(request, [reply.n_rows for reply in replies], memo, inline=True)
         context = copy_context()
-        context.run(begin, run, [reply.n_rows for reply in replies])
+        context.run(begin, run)
         try:
             outputs = self._inline.drive(context.run(self._graph, request), context, request.deadline)
             responses = self._responses(replies, self._checked(outputs, request))
         except Leave as leave:
             self._needs_loop = self._needs_loop or leave.needs_loop
-            memo.give_up()
+            memo.give_up(run)
             leaving = [reply for number, reply in enumerate(replies) if leave.owners is None or number in leave.owners]
             self._send_off(leaving, memo)
             if staying := [reply for reply in replies if reply not in leaving]:
@@ -159,13 +157,13 @@ class Pipeline:
             return
         except FAILURES as error:
             if len(replies) > 1:
-                memo.give_up()
+                memo.give_up(run)
                 n = 1 if isinstance(error, ChildFailed) else (len(replies) + 1) // 2
                 for start in range(0, len(replies), n):
                     self._run(replies[start : start + n], memo)
                 return
             responses = [self._failed(error)]
-        self._commit(run, started, len(replies))
+        self._count(run, replies)
         for reply, response in zip(replies, responses, strict=True):
             reply.response = response
 
@@ -179,9 +177,9 @@ class Pipeline:
             except Exception as error:
                 self._refuse(reply, error)
                 continue
-            run = Run(request, 1, memo, inline=False)
+            run = Run(request, [reply.n_rows], memo, inline=False)
             context = copy_context()
-            context.run(begin, run, [reply.n_rows])
+            context.run(begin, run)
             works.append(((self._stream if self._streams else self._answer)(reply, run), context))
         if works:
             self._loop.start(works)
@@ -193,16 +191,14 @@ class Pipeline:
             reply.send_instead()
 
     async def _answer(self, reply: Reply, run: Run) -> None:
-        started = time.perf_counter()
         try:
             response = respond(self._checked(await self._graph(run.request), run.request), self._bf16)
         except FAILURES as error:
             response = self._failed(error)
-        await self._end(reply, run, started, response)
+        await self._end(reply, run, response)
 
     async def _stream(self, reply: Reply, run: Run) -> None:
         """Answer each time that the graph yields, until it ends or the caller has gone."""
-        started = time.perf_counter()
         response = None
         try:
             async with aclosing(self._graph(run.request)) as answers:
@@ -212,10 +208,10 @@ class Pipeline:
                         raise CallerGone("the caller cancelled the request.")
         except FAILURES as error:
             response = self._failed(error)
-        await self._end(reply, run, started, response)
+        await self._end(reply, run, response)
 
-    async def _end(self, reply: Reply, run: Run, started: float, response: Any) -> None:
-        self._commit(run, started, 1)
+    async def _end(self, reply: Reply, run: Run, response: Any) -> None:
+        self._count(run, [reply])
         try:
             await reply.end(response)
         except Exception as error:
@@ -226,15 +222,15 @@ class Pipeline:
     def _failed(self, error: BaseException) -> Any:
         return respond_error(error, self._caller_errors)
 
-    def _commit(self, run: Run, started: float, n_requests: int) -> None:
+    def _count(self, run: Run, replies: Sequence[Reply]) -> None:
+        """Count what a run has noted, and its requests."""
         if self._metrics:
-            elapsed_s = time.perf_counter() - started
-            observe = partial(
-                self._metrics._observe_now, "stage_seconds", elapsed_s, {"stage": "request"}, n=n_requests
-            )
-            self._metrics._do_later([*run.notes, observe])
+            elapsed_s = time.perf_counter() - replies[0].started
+            note = (self._metrics._add, STAGE_SECONDS, elapsed_s, {"stage": "request"}, SECONDS, len(replies))
+            self._metrics._add_later([*run.notes, note])
         else:
-            run.commit()
+            for add, *what in run.notes:
+                add(*what)
 
     def _checked(self, outputs: Arrays, request: Request) -> Arrays:
         """Return those of a graph's outputs that are wanted, if they have the request's rows."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -15,6 +16,7 @@ class Reply:
     """A request that is to be answered.
 
     Attributes:
+        started: when `execute` got it, in seconds of `time.perf_counter()`.
         n_rows: rows of the request; 0 if it could not be read.
         error: why it could not be read.
         response: what `execute` is to return for it.
@@ -22,6 +24,7 @@ class Reply:
     """
 
     def __init__(self, raw: Any, has_batch: bool) -> None:
+        self.started = time.perf_counter()
         self.n_rows = 0
         self.error: Exception | None = None
         self.response: Any = None

@@ -6,7 +6,8 @@ import asyncio
 import json
 import time
 import traceback
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import cached_property
 from typing import Any, TypeVar
 
 from dualpath.bls import inline
@@ -55,9 +56,9 @@ class Request:
         self.trace = first.trace
         self._arrivals = arrivals
 
-    @property
+    @cached_property
     def id(self) -> str:
-        return ",".join(filter(None, (arrival.id for arrival in self._arrivals)))
+        return ",".join(filter(None, [arrival.id for arrival in self._arrivals]))
 
     def remaining_s(self) -> float | None:
         """Return how many seconds are left until the deadline, at least 0; None if there is none."""
@@ -158,7 +159,7 @@ class Trace:
             await asyncio.wait(self._calls)
 
 
-def read_inputs(raw: Any) -> dict[str, Array]:
+def read_inputs(raw: Any, to_array: Callable[[Any], Any] = to_array) -> dict[str, Array]:
     """Return a request's inputs by name, each on the device on which it arrived."""
     return {tensor.name(): to_array(tensor) for tensor in raw.inputs()}
 

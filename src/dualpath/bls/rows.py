@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import compress
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dualpath.bls import inline
 from dualpath.bls.errors import ChildError
-from dualpath.bls.run import current_run, owners
+from dualpath.bls.run import at_work_on, current_run
 from dualpath.bls.tensors import Array
-
-T = TypeVar("T")
 
 NAN = np.float32("nan")
 
@@ -46,12 +44,8 @@ async def route(
         answers = await ask(rows)
         return _each(answers, lambda given, value: _checked(given, n_chosen, value), fill)
     chosen = rows[mask] if hasattr(rows, "dtype") else list(compress(rows, mask))  # type: ignore[call-overload]
-    whose = owners.get()
-    token = owners.set(whose[mask] if whose is not None and len(whose) == len(rows) else whose)
-    try:
+    with at_work_on(mask):
         answers = await ask(chosen)
-    finally:
-        owners.reset(token)
     return _each(answers, lambda given, value: _scattered(_checked(given, n_chosen, value), mask, value), fill)
 
 
@@ -120,7 +114,7 @@ async def together(*awaitables: Awaitable[Any]) -> list[Any]:
     if not awaitables:
         return []
     if run is not None and run.inline:
-        return await inline.fork([_as_coroutine(awaitable) for awaitable in awaitables])
+        return await inline.fork(awaitables)
     tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
     try:
         return await asyncio.gather(*tasks)
@@ -129,16 +123,6 @@ async def together(*awaitables: Awaitable[Any]) -> list[Any]:
             for task in unfinished:
                 task.cancel()
             await asyncio.gather(*unfinished, return_exceptions=True)
-
-
-def _as_coroutine(awaitable: Awaitable[T]) -> Coroutine[Any, Any, T]:
-    if isinstance(awaitable, Coroutine):
-        return awaitable
-
-    async def awaiting() -> T:
-        return await awaitable
-
-    return awaiting()
 
 
 async def tolerate(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
-from contextlib import suppress
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,12 @@ from dualpath.bls.errors import ChildError
 if TYPE_CHECKING:
     from dualpath.bls.request import Request
 
+STAGE_SECONDS = "stage_seconds"
+"""The histogram of how long stages take."""
+
+Note = tuple[Any, ...]
+"""What a run counts once it has answered: a function and its arguments."""
+
 Owners = npt.NDArray[np.intp]
 """For each row, which of the run's requests it belongs to."""
 
@@ -26,37 +32,49 @@ class Run:
     Attributes:
         request: what the graph gets.
         inline: whether it is driven in the thread of `execute`, where nothing may wait for long.
-        n_requests: how many requests it holds.
+        n_rows: rows of each of its requests.
         attempts: calls to children that an earlier run made in vain and that are to be made again.
-        notes: what to do once the run has answered, such as counting: a run that is given up counts nothing.
+        notes: what to count once the run has answered: a run that is given up counts nothing.
+        spent_s: seconds that runs which were given up have spent on stages, by the stages' names.
     """
 
-    __slots__ = ("attempts", "inline", "memo", "n_requests", "notes", "request")
+    __slots__ = ("attempts", "inline", "memo", "n_rows", "notes", "request", "spent_s")
 
-    def __init__(self, request: Request, n_requests: int, memo: Memo, inline: bool) -> None:
-        self.request, self.n_requests, self.memo, self.inline = request, n_requests, memo, inline
+    def __init__(self, request: Request, n_rows: Sequence[int], memo: Memo, inline: bool) -> None:
+        self.request, self.n_rows, self.memo, self.inline = request, n_rows, memo, inline
         self.attempts = memo.attempts.copy()
-        self.notes: list[Callable[[], None]] = []
-
-    def commit(self) -> None:
-        """Do what was noted."""
-        for note in self.notes:
-            note()
+        self.spent_s = memo.spent_s.copy()
+        self.notes: list[Note] = []
 
 
 _run: ContextVar[Run | None] = ContextVar("dualpath.bls.run", default=None)
-owners: ContextVar[Owners | None] = ContextVar("dualpath.bls.owners", default=None)
-"""Whose rows the code is at work on, or on what was made of them; None if they are all one request's."""
+_owners: ContextVar[Owners | None] = ContextVar("dualpath.bls.owners", default=None)
+"""Whose rows the code is at work on, or on what was made of them; None if it is at work on all rows of the run."""
 
 
-def begin(run: Run, n_rows: Sequence[int]) -> None:
-    """Make the calling context part of a run.
-
-    Args:
-        n_rows: rows of each of its requests.
-    """
+def begin(run: Run) -> None:
+    """Make the calling context part of a run."""
     _run.set(run)
-    owners.set(np.repeat(np.arange(len(n_rows)), n_rows) if len(n_rows) > 1 else None)
+    _owners.set(None)
+
+
+def owners() -> Owners | None:
+    """Return whose rows the code is at work on, or on what was made of them; None if they are all one request's."""
+    run, chosen = _run.get(), _owners.get()
+    if run is None or len(run.n_rows) == 1 or chosen is not None:
+        return chosen
+    return np.repeat(np.arange(len(run.n_rows)), run.n_rows)
+
+
+@contextmanager
+def at_work_on(mask: npt.NDArray[np.bool_]) -> Iterator[None]:
+    """Let the code in the block be at work on the rows where `mask` is True, of those that it was at work on."""
+    whose = owners()
+    token = _owners.set(whose[mask] if whose is not None and len(whose) == len(mask) else whose)
+    try:
+        yield
+    finally:
+        _owners.reset(token)
 
 
 def current_run() -> Run | None:
@@ -84,13 +102,15 @@ class Memo:
     Attributes:
         unavailable: children that were found so: asking them again would be one more request for a full queue.
         attempts: calls to children that failed, of those that are to be tried again.
+        spent_s: seconds spent on stages by runs that were given up.
     """
 
-    __slots__ = ("_known", "_log", "attempts", "unavailable")
+    __slots__ = ("_known", "_log", "attempts", "spent_s", "unavailable")
 
     def __init__(self) -> None:
         self.unavailable: dict[Any, ChildError] = {}
         self.attempts: dict[Any, int] = {}
+        self.spent_s: dict[str, float] = {}
         self._log: list[tuple[Any, Sequence[Any], Sequence[Any]]] = []
         self._known: dict[tuple[Any, Hashable], list[Any]] = {}
 
@@ -101,8 +121,12 @@ class Memo:
         """
         self._log.append((what, copied(rows), copied(answers)))
 
-    def give_up(self) -> None:
+    def give_up(self, run: Run) -> None:
         """Let the next run recall what this one has noted."""
+        self.spent_s = run.spent_s
+        for _, name, value, labels, _ in run.notes:
+            if name == STAGE_SECONDS:
+                self.spent_s[labels["stage"]] = self.spent_s.get(labels["stage"], 0.0) + value
         for what, rows, answers in self._log:
             for row, answer in zip(rows, answers, strict=True):
                 if (key := _key(row)) is not None:
@@ -125,17 +149,29 @@ def copied(value: Any) -> Any:
     """Return a copy of a NumPy or CuPy array, or of those that a list, tuple or dict holds; anything else as it is."""
     if hasattr(value, "dtype") and hasattr(value, "copy"):
         return value.copy()
+    if type(value) is list and len(kinds := set(map(type, value))) == 1:  # the usual rows, in few steps
+        if bytes in kinds:
+            return value[:]
+        if np.ndarray in kinds:
+            return [each.copy() for each in value]
     if type(value) in (list, tuple):
         return type(value)(map(copied, value))
     return {name: copied(each) for name, each in value.items()} if isinstance(value, dict) else value
 
 
 def _key(row: Any) -> Hashable:
+    """Return what is equal for rows of equal contents, and for no others; None if that cannot be told."""
     if isinstance(row, (bytes, str)):
         return row
-    if isinstance(row, np.ndarray) and row.dtype != np.object_:
-        return row.dtype.str, row.shape, row.tobytes()
-    if isinstance(row, tuple):
+    if isinstance(row, np.ndarray):
+        contents = _key(tuple(row.ravel().tolist())) if row.dtype == np.object_ else row.tobytes()
+        return None if contents is None else (row.dtype.str, row.shape, contents)
+    if isinstance(row, (tuple, list)):
         keys = tuple(map(_key, row))
-        return None if None in keys else keys
+        return None if None in keys else (type(row), keys)
+    if isinstance(row, dict):
+        keys = tuple(map(_key, row.values()))
+        return None if None in keys else (tuple(row), keys)
+    if row is None or isinstance(row, (bool, int, float, np.generic)):
+        return type(row), repr(row)  # 1, 1.0 and True are equal, and so are 0.0 and -0.0
     return None

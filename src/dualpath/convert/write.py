@@ -115,8 +115,8 @@ class _Writer:
             if version >= 0:
                 more["version"] = str(version)
             if bf16[model, version]:
-                more["bf16"] = code.texts(bf16[model, version])
-            more["forward"] = text("*")
+                more["bf16_inputs"] = code.texts(bf16[model, version])
+            more["forward_parameters"] = text("*")
             yield from lay_out(code.call("bls.Child", text(model), asked, **more), 8, f"self.{name} = ")
 
     def _inputs(self) -> Iterator[str]:

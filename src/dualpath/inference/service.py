@@ -112,12 +112,11 @@ def load_two_ways(order: dict[str, Any]) -> tuple[TwoWays, Model]:
     """Load a model as an order says; see `client.Shared`."""
     inputs = [Input(dtype, tuple(shape)) for dtype, shape in order["inputs"]]
     path, threads, n_outputs = Path(order["path"]), order["threads"], order["n_outputs"]
-    n_cores = len(os.sched_getaffinity(0))
-    streams = max(1, n_cores // threads)
+    streams = order["streams"]
     narrow = load(path, inputs, order["engine"], threads=threads, streams=streams, n_outputs=n_outputs)
     wide = None
     if narrow.is_exact and streams > 1:
-        wide = load(path, inputs, order["engine"], threads=n_cores, n_outputs=n_outputs)
+        wide = load(path, inputs, order["engine"], threads=threads * streams, n_outputs=n_outputs)
     return TwoWays(narrow, wide, streams, order["chunk_rows"]), narrow
 
 
