@@ -13,7 +13,7 @@ from tritonclient.utils import InferenceServerException
 
 from dualpath.compare import target
 from dualpath.compare.connection import serialise
-from dualpath.compare.over_http import HEADER_LENGTH, Refused, decode, over_http
+from dualpath.compare.over_http import HEADER_LENGTH, HTTPRefusal, decode, over_http
 from dualpath.compare.rest import RestClient, live_client
 from dualpath.compare.sequences import flags
 from dualpath.errors import UserError
@@ -104,7 +104,7 @@ def test_tensors_go_in_binary_with_headers_and_parameters():
 
 def test_an_error_has_the_servers_words_and_status():
     with answering({"/v2/models/doubler/versions/3/infer": (400, {}, b'{"error": "X: too long"}')}) as (url, _):
-        with pytest.raises(Refused, match="X: too long") as refused:
+        with pytest.raises(HTTPRefusal, match="X: too long") as refused:
             send(url, request())
         assert refused.value.status == 400
 

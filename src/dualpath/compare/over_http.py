@@ -20,7 +20,7 @@ N_KEPT = 1 << 15
 """Requests that are kept as HTTP wants them, so that a client makes them once."""
 
 
-class Refused(RuntimeError):
+class HTTPRefusal(RuntimeError):
     """The server answered with an error.
 
     Attributes:
@@ -56,7 +56,7 @@ async def over_http(url: str, headers: Headers = ()) -> AsyncIterator[Send]:
             async with session.post(url.rstrip("/") + path, data=body, headers=of_request) as response:
                 answer = await response.read()
                 if response.status != 200:
-                    raise Refused(response.status, _error_in(answer) or f"HTTP status {response.status}")
+                    raise HTTPRefusal(response.status, _error_in(answer) or f"HTTP status {response.status}")
                 return int(response.headers.get(HEADER_LENGTH, len(answer))).to_bytes(4) + answer
 
         yield send

@@ -19,7 +19,7 @@ from dualpath.compare.agreement import Agreement, Answer
 from dualpath.compare.connection import Connect, Headers, decode, decode_all, over_grpc, over_stream, reason
 from dualpath.compare.inputs import Row
 from dualpath.compare.load import Contender, run
-from dualpath.compare.over_http import Refused, is_http, over_http
+from dualpath.compare.over_http import HTTPRefusal, is_http, over_http
 from dualpath.compare.over_http import decode as decode_http
 from dualpath.compare.requests import companies, request
 from dualpath.compare.result import Result, n_rows
@@ -346,6 +346,6 @@ def _refuse_invalid(row: Row, errors: Mapping[str, BaseException]) -> None:
 
 
 def _is_callers_fault(error: BaseException) -> bool:
-    if isinstance(error, Refused):
+    if isinstance(error, HTTPRefusal):
         return error.status == 400
     return isinstance(error, grpc.aio.AioRpcError) and error.code() == grpc.StatusCode.INVALID_ARGUMENT
