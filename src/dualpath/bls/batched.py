@@ -21,7 +21,7 @@ from dualpath.bls.pace import Cutter
 from dualpath.bls.request import Request
 from dualpath.bls.run import Run, copied, current_run
 from dualpath.bls.tensors import Array, concatenate
-from dualpath.bls.waiting import Group, Row, WaitingRows, groups_of
+from dualpath.bls.waiting import Group, WaitingRow, WaitingRows, groups_of
 
 MAX_WAITING_ROWS = 16_384
 """Rows that wait at most while nothing tells how long that takes."""
@@ -205,7 +205,7 @@ class BatchedChild(Called):
     def _rows_in_call(self, n_waiting: int) -> int:
         return self._cutter.rows_in_call(n_waiting, len(self._peaks))
 
-    async def _run(self, chunk: list[Row], peak: list[int]) -> None:
+    async def _run(self, chunk: list[WaitingRow], peak: list[int]) -> None:
         try:
             if asking := [group for group in groups_of(chunk) if group.has_waited()]:
                 await asyncio.gather(*(group.drop_if_cancelled() for group in asking))
@@ -215,7 +215,7 @@ class BatchedChild(Called):
             for group in groups_of(chunk):
                 group.fail(error)
 
-    async def _answer(self, chunk: list[Row], peak: list[int]) -> None:
+    async def _answer(self, chunk: list[WaitingRow], peak: list[int]) -> None:
         groups = groups_of(chunk)
         requests = [group.request for group in groups]
         try:
@@ -233,7 +233,7 @@ class BatchedChild(Called):
         for row, answer in zip(chunk, _Answers(outputs, len(chunk)), strict=True):
             row.group.fill(row.index, answer)
 
-    async def _call(self, chunk: list[Row], requests: list[Request], peak: list[int]) -> Outputs:
+    async def _call(self, chunk: list[WaitingRow], requests: list[Request], peak: list[int]) -> Outputs:
         inputs = self._collate([row.row for row in chunk])
         carried = Carried.by(requests, self.forward_parameters)
         trace = next((request.trace for request in requests if request.trace and not request.trace.closed), None)
