@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo serve test lint bench prove check-rapids chaos clean
+.PHONY: help setup build demo serve test lint bench prove check-rapids gpu gpu-wheels chaos clean
 
 # The first Python on PATH that the embedded server supports; `make PYTHON=/path/to/python3.12 demo` chooses another.
 PYTHON ?= $(shell for python in python3 python3.12 python3.11; do \
@@ -41,6 +41,7 @@ bench: build  ## Measure the orchestrator against the ensemble, about 20 minutes
 	$(BIN)/python benchmarks/orchestrator.py $(if $(INPUT),--input $(INPUT))
 
 prove: build  ## Long proofs: random ensembles answer like their BLS models; the gate tells wrong models from right ones
+	$(BIN)/python tools/gpu.py --rehearse
 	$(BIN)/python tests/prove_ensembles.py
 	$(BIN)/python tests/prove_gate.py
 	DUALPATH_RANDOM_PIPELINES=512 DUALPATH_RANDOM_TEXTS=10000 $(BIN)/python -m pytest -q \
@@ -55,8 +56,22 @@ check-rapids: build  ## Hold the GPU code's calls against the real RAPIDS, witho
 		'cudf-cu13==$(RAPIDS)' 'cuml-cu13==$(RAPIDS)' cupti-python
 	.venv-rapids/bin/python tools/check_rapids.py
 
-chaos: build  ## Break a served pipeline in every way under load, about 10 minutes
-	$(BIN)/python tools/chaos.py $(ONLY)
+gpu: $(if $(WHEELS),,build)  ## Prove and measure the pipeline on a GPU: gpu-results/gpu.md; ONLY=part,..., WHEELS=folder, REHEARSE=1
+	$(if $(WHEELS),$(PYTHON),$(BIN)/python) tools/gpu.py $(if $(WHEELS),--wheels $(WHEELS)) $(if $(ONLY),--only $(ONLY)) \
+		$(if $(REHEARSE),--rehearse) $(if $(INPUT),--input $(INPUT))
+
+# For a machine without a network: Linux x86-64, Python 3.12 (or FOR=3.11). Without gpu in EXTRAS it has no RAPIDS.
+FOR ?= 3.12
+EXTRAS ?= cli,compare,embedded,gpu,models
+gpu-wheels: setup  ## Fill WHEELS=folder with what `make gpu WHEELS=folder` installs, gigabytes of it
+	$(BIN)/python -m pip wheel --no-deps --wheel-dir $(WHEELS) .
+	$(BIN)/python -m pip download --only-binary :all: --python-version $(FOR) --implementation cp \
+		$(foreach glibc,35 34 31 28 27 26 24 17 12 5,--platform manylinux_2_$(glibc)_x86_64) \
+		$(foreach year,2014 2010 1,--platform manylinux$(year)_x86_64) \
+		--constraint constraints.txt --find-links $(WHEELS) --dest $(WHEELS) 'dualpath[$(EXTRAS)]' pytest
+
+chaos: build  ## Break a served pipeline in every way under load, about 15 minutes; ONLY="kill -9" runs some of the rows
+	$(BIN)/python tools/chaos $(if $(ONLY),"$(ONLY)")
 
 clean:  ## Remove .venv and the model artifacts
-	rm -rf .venv .venv-rapids model_repository/bert-large/1 model_repository/cuml/1
+	rm -rf .venv .venv-rapids .venv-gpu model_repository/bert-large/1 model_repository/cuml/1

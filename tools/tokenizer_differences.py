@@ -1,4 +1,4 @@
-"""List the characters that cuDF's tokenizer is known to treat otherwise than BERT's: the table in docs/gpu.md.
+"""List the characters that cuDF's tokenizer is known to treat otherwise than BERT's: the table in docs/gpu-texts.md.
 
 What cuDF does is taken from its documentation, by the tests' double (`tests/unit/fake_rapids.py`), with the Unicode
 tables of the running Python. Each character stands alone between two words, so that it is seen by the normalizer, and

@@ -4,7 +4,7 @@ import importlib.util
 
 import pytest
 
-from dualpath.serving import installation, preflight
+from dualpath.serving import gpus
 
 
 def missing(*modules):
@@ -13,7 +13,7 @@ def missing(*modules):
 
 @pytest.fixture(scope="session", autouse=True)
 def gpu():
-    if not preflight.gpu_visible():
+    if not gpus.gpu_visible():
         pytest.skip("needs an NVIDIA GPU, this machine shows none")
 
 
@@ -25,11 +25,3 @@ def rapids(gpu):
     from dualpath.readability.device import load_rapids
 
     return load_rapids()
-
-
-@pytest.fixture(scope="session")
-def cpp_backends(rapids):
-    """A Triton whose backends run on the GPU."""
-    found = installation.find()
-    if lacking := found.missing_backends():
-        pytest.skip(f"needs a Triton with the C++ backend {' and '.join(lacking)}, such as NVIDIA's container has")

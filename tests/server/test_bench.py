@@ -10,10 +10,11 @@ from dualpath.compare.bench_models import build_encoder
 from dualpath.compare.setups import LONGEST_REQUEST_S
 from dualpath.repository.facts import Facts
 from dualpath.repository.folders import newest
-from dualpath.serving.preflight import gpu_visible
+from dualpath.serving.gpus import gpu_visible
 
 DUALPATH = [sys.executable, "-c", "from dualpath.cli import main; main()"]
 ALL_CPU, CLIENT, ALL_GPU = "all in Triton, CPU", "client + models on CPU", "all in Triton, GPU"
+TEXT_ON_CPU = "all in Triton, text on CPU, models on GPU"
 
 without_gpu = pytest.mark.skipif(gpu_visible(), reason="what is said where there is no GPU")
 
@@ -30,7 +31,7 @@ def test_set_ups_agree_and_are_measured_by_batch_size(model_repository, toleranc
     report = tmp_path / "report"
     result, said = bench(model_repository, "--batch", "1,4", "--report", report)
     assert not result["failed"]
-    assert result["contenders"] == [ALL_CPU, CLIENT, ALL_GPU]
+    assert result["contenders"] == [ALL_CPU, CLIENT, TEXT_ON_CPU, ALL_GPU]
 
     [parity] = result["parity"]
     assert (parity["other"], parity["output"], parity["n_rows"]) == (CLIENT, "SCORE", 8)
@@ -38,7 +39,7 @@ def test_set_ups_agree_and_are_measured_by_batch_size(model_repository, toleranc
 
     assert [cell["load"]["batch"] for cell in result["cells"]] == [1, 4]
     for cell in result["cells"]:
-        assert cell["not_measured"] == {ALL_GPU: "no GPU"}
+        assert cell["not_measured"] == {TEXT_ON_CPU: "no GPU", ALL_GPU: "no GPU"}
         for measured in cell["measured"].values():
             assert measured["n_requests"] >= 1
             assert (measured["n_errors"], measured["n_timeouts"]) == (0, 0)

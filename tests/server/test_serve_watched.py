@@ -1,13 +1,18 @@
 """`dualpath serve` under faults: a killed process is replaced, and health says so. `make chaos` does more."""
 
+import contextlib
 import json
+import math
 import os
 import queue
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
@@ -15,11 +20,13 @@ import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
 
+from dualpath.serving import preflight
 from dualpath.serving.client import Scorer, connect
 from processes import stubs, tritons
 
 DUALPATH = str(Path(sys.executable).parent / "dualpath")
 PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0", "--health-port", "0")
+DASHBOARD = Path(__file__).parents[2] / "deploy" / "grafana" / "dualpath.json"
 LINES = {"gRPC", "HTTP", "metrics", "key", "health"}
 
 
@@ -75,6 +82,80 @@ def score(at, model="orchestrator", weight=0.5):
 def triton_of(process):
     [pid] = tritons(process.pid)
     return pid
+
+
+@contextlib.contextmanager
+def prometheus(folder, *targets):
+    """Run Prometheus on these metrics pages, every second; give a function that answers a query."""
+    [port] = preflight.check_ports("127.0.0.1", {"--port": 0}).values()
+    listed = ", ".join(f'"{target}"' for target in targets)
+    (folder / "prometheus.yml").write_text(
+        "global: { scrape_interval: 1s }\n"
+        f"scrape_configs: [{{ job_name: a, static_configs: [{{ targets: [{listed}] }}] }}]\n"
+    )
+    command = [
+        "prometheus",
+        f"--config.file={folder / 'prometheus.yml'}",
+        f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--log.level=error",
+    ]
+
+    def ask(expression):
+        url = f"http://127.0.0.1:{port}/api/v1/query?" + urllib.parse.urlencode({"query": expression})
+        status, text = answer(url)
+        assert status == 200, text
+        return [float(series["value"][1]) for series in json.loads(text)["data"]["result"]]
+
+    with subprocess.Popen(command) as process:
+        try:
+            until(lambda: reachable(f"http://127.0.0.1:{port}/-/ready"), "Prometheus")
+            yield ask
+        finally:
+            process.terminate()
+
+
+def reachable(url):
+    with contextlib.suppress(OSError):
+        return answer(url)[0] == 200
+    return False
+
+
+def test_every_query_of_the_dashboard_finds_data_under_load(served, tmp_path):
+    if not shutil.which("prometheus"):
+        pytest.skip("needs Prometheus: `apt-get install prometheus`")
+    _, at, _ = served
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    pages = [at[name].removeprefix("http://").partition("/")[0] for name in ("metrics", "health")]
+    with prometheus(tmp_path, *pages) as ask:
+        client = connect(at["gRPC"])
+        for model in ("orchestrator", "ensemble_all") * 30:
+            Scorer(client, model).score([b"The cat sat on the mat."], np.array([0.5], np.float32), client_timeout=30)
+            time.sleep(0.1)
+        client.close()
+        found = {
+            f"{panel['title']}: {target['expr']}": ask(target["expr"].replace("$__rate_interval", "10s"))
+            for panel in panels
+            for target in panel["targets"]
+        }
+    empty = [query for query, values in found.items() if not any(map(math.isfinite, values))]
+    assert empty == []
+    assert len(found) > 15
+
+
+def test_the_health_page_is_as_prometheus_expects_and_tritons_but_for_what_is_explained(served):
+    if not shutil.which("promtool"):
+        pytest.skip("needs promtool: `apt-get install prometheus`")
+    _, at, _ = served
+
+    def complaints(url):
+        command = ["promtool", "check", "metrics"]
+        done = subprocess.run(command, input=answer(url)[1], capture_output=True, text=True)
+        return done.stderr.splitlines()
+
+    assert complaints(at["health"].replace("/ready", "/metrics")) == []
+    explained = re.compile(r"nv_|bls_\w+_(bucket|sum|count) ")  # in docs/operate.md
+    assert [line for line in complaints(at["metrics"]) if not explained.match(line)] == []
 
 
 def test_a_killed_child_is_replaced_and_the_server_stays(served):

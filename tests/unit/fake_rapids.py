@@ -157,6 +157,8 @@ class FakeDevice:
     def wrap(self, value: Any) -> Any:
         if isinstance(value, np.ndarray):
             return DeviceArray(self, value)
+        if isinstance(value, list) and value and isinstance(value[0], np.ndarray):  # as of split
+            return [DeviceArray(self, each) for each in value]
         return _Wrapped(self, _OWNERS[type(value)], value) if type(value) in _OWNERS else value
 
 

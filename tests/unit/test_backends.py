@@ -87,7 +87,7 @@ def test_pytorch_merges_requests_maps_names_by_index_and_splits_the_answers(torc
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kind": "GPU"}, "m: expected an instance group of KIND_CPU, got KIND_GPU"),
+        ({"kind": "MODEL"}, "m: expected an instance group of KIND_CPU or KIND_GPU, got KIND_MODEL"),
         ({"parameters": {"ENABLE_WEIGHT_SHARING": "true"}}, "got 'ENABLE_WEIGHT_SHARING'. Remove it"),
         ({"parameters": {"INTRA_OP_THREAD_COUNT": "0"}}, "'INTRA_OP_THREAD_COUNT': expected a positive whole number"),
         ({"parameters": {"INFERENCE_MODE": "yes"}}, "'INFERENCE_MODE': expected \"true\" or \"false\", got 'yes'"),
@@ -151,7 +151,7 @@ def test_fil_predicts_what_the_fitted_forest_predicts(fil_args, forest):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kind": "GPU"}, "m: expected an instance group of KIND_CPU, got KIND_GPU"),
+        ({"kind": "MODEL"}, "m: expected an instance group of KIND_CPU or KIND_GPU, got KIND_MODEL"),
         ({"parameters": {"output_class": "false"}}, "expected \"treelite_checkpoint\", got 'xgboost'"),
         (
             {"parameters": {"model_type": "treelite_checkpoint", "output_class": "true"}},

@@ -19,6 +19,7 @@ from dualpath.compare.setups import InTriton
 from paths import REPOSITORY
 
 ALL_CPU, CLIENT, ALL_GPU = "all in Triton, CPU", "client + models on CPU", "all in Triton, GPU"
+TEXT_ON_CPU = "all in Triton, text on CPU, models on GPU"
 
 
 class FakeTriton(InTriton):
@@ -74,8 +75,9 @@ def server(url):
     return SimpleNamespace(url=url, own=own, describe=lambda: "triton 2.51.0", engines=dict, gone=lambda: None)
 
 
-def place(precision="float32", gpu=None, encoder="MiniLM"):
-    return bench_run.Place(REPOSITORY, encoder, precision, server(f"cpu-{precision}"), gpu, "" if gpu else "no GPU")
+def place(precision="float32", gpu=None, encoder="MiniLM", text_on_cpu=None):
+    why_not = {"gpu": "no GPU", "gpu-models": "no GPU"}
+    return bench_run.Place(REPOSITORY, encoder, precision, server(f"cpu-{precision}"), gpu, text_on_cpu, why_not)
 
 
 @pytest.fixture
@@ -120,13 +122,13 @@ def bench(dualpath):
     return bench
 
 
-def test_without_a_gpu_the_third_set_up_is_named_and_not_measured(places, bench):
+def test_without_a_gpu_its_set_ups_are_named_and_not_measured(places, bench):
     code, result = bench("--batch", "1,2")
     assert code == 0
-    assert result["contenders"] == [ALL_CPU, CLIENT, ALL_GPU]
+    assert result["contenders"] == [ALL_CPU, CLIENT, TEXT_ON_CPU, ALL_GPU]
     assert [cell["load"]["batch"] for cell in result["cells"]] == [1, 2]
     for cell in result["cells"]:
-        assert cell["not_measured"] == {ALL_GPU: "no GPU"}
+        assert cell["not_measured"] == {TEXT_ON_CPU: "no GPU", ALL_GPU: "no GPU"}
         assert cell["measured"].keys() == {ALL_CPU, CLIENT}
         assert cell["compared"].keys() == {CLIENT}
     [parity] = result["parity"]
@@ -144,12 +146,22 @@ def test_the_table_names_the_set_up_that_is_not_measured(places, dualpath):
 
 
 def test_with_a_gpu_the_models_of_the_second_set_up_are_on_it(places, bench):
-    places[:] = [place(gpu=server("gpu"))]
+    places[:] = [place(gpu=server("gpu"), text_on_cpu=server("text on cpu"))]
     code, result = bench("--batch", "1")
     assert code == 0
-    assert result["contenders"] == [ALL_CPU, "client + models on GPU", ALL_GPU]
+    on_gpu = ["client + models on GPU", TEXT_ON_CPU, ALL_GPU]
+    assert sorted(result["contenders"]) == sorted([ALL_CPU, *on_gpu])
     assert [cell["not_measured"] for cell in result["cells"]] == [{}]
-    assert {parity["other"] for parity in result["parity"]} == {"client + models on GPU", ALL_GPU}
+    assert [parity["other"] for parity in result["parity"]] == on_gpu
+    assert bench_run.InClient.of("client", "gpu", REPOSITORY).url == "gpu"
+
+
+def test_without_rapids_the_text_stays_on_the_cpu_and_the_models_are_on_the_gpu(places, bench):
+    places[:] = [place(text_on_cpu=server("text on cpu"))]
+    code, result = bench("--batch", "1")
+    assert code == 0
+    assert [cell["not_measured"] for cell in result["cells"]] == [{ALL_GPU: "no GPU"}]
+    assert result["cells"][0]["measured"].keys() == {ALL_CPU, "client + models on GPU", TEXT_ON_CPU}
 
 
 def test_each_precision_has_its_set_ups_and_is_held_against_itself(places, bench, monkeypatch):
@@ -158,7 +170,7 @@ def test_each_precision_has_its_set_ups_and_is_held_against_itself(places, bench
     code, result = bench("--batch", "1")
     assert code == 0
     assert result["contenders"][0] == f"{ALL_CPU}, float32"
-    assert len(result["contenders"]) == 6
+    assert len(result["contenders"]) == 8
     assert [parity["other"] for parity in result["parity"]] == [f"{CLIENT}, float32", f"{CLIENT}, bfloat16"]
     assert [parity["baseline"] for parity in result["parity"]] == [f"{ALL_CPU}, float32", f"{ALL_CPU}, bfloat16"]
     assert [parity["atol"] for parity in result["parity"]] == [2e-5, 2e-2]
@@ -307,7 +319,7 @@ def test_the_rows_of_a_turn_are_counted_with_those_that_warm_up(places, bench):
         (("--concurrency", "-1"), "--concurrency: expected whole numbers above 0"),
         (("--concurrency", "10001"), "--concurrency: expected at most 10,000, got 10001. Give less."),
         (("--duration", "-1"), "--duration: expected a number of seconds above 0, got -1."),
-        (("--precision", "int8"), "--precision: expected float32 or bfloat16, or both, got 'int8'."),
+        (("--precision", "int8"), "--precision: expected float32, bfloat16 or float16, got 'int8'."),
         (("--input", "none.csv"), "--input: expected a file, got 'none.csv'"),
         (("--model-repository", "none"), "none: expected a model repository, got no such folder."),
     ],

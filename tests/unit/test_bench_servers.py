@@ -10,25 +10,36 @@ from dualpath.compare import bench_models, bench_servers
 from dualpath.compare import server as compare_server
 from dualpath.errors import UserError
 from dualpath.repository.facts import Facts
-from dualpath.serving import preflight
+from dualpath.serving import gpus
 from paths import REPOSITORY
 
 
 def test_no_gpu_is_said_in_two_words(monkeypatch):
-    monkeypatch.setattr(preflight, "gpu_visible", lambda: False)
+    monkeypatch.setattr(gpus, "gpu_visible", lambda: False)
     assert bench_servers.why_no_gpu(REPOSITORY) == "no GPU"
 
 
-def test_a_gpu_that_the_server_cannot_use_is_explained(monkeypatch):
-    monkeypatch.setattr(preflight, "gpu_visible", lambda: True)
+@pytest.mark.parametrize("config_name", ["gpu", "gpu-models"])
+def test_a_gpu_that_the_server_cannot_use_is_explained(monkeypatch, config_name):
+    monkeypatch.setattr(gpus, "gpu_visible", lambda: True)
+    monkeypatch.setattr(gpus, "torch_build", lambda: ("2.13.0+cpu", None))
     monkeypatch.setattr(bench_servers.installation, "find", partial(bench_servers.installation.find, "embedded"))
-    assert "expected the C++ backend fil and pytorch for KIND_GPU" in bench_servers.why_no_gpu(REPOSITORY)
+    assert "bert-large: expected torch with CUDA" in bench_servers.why_no_gpu(REPOSITORY, config_name)
+
+
+def test_without_rapids_only_the_models_can_be_on_the_gpu(monkeypatch):
+    monkeypatch.setattr(gpus, "gpu_visible", lambda: True)
+    monkeypatch.setattr(gpus, "torch_build", lambda: ("2.13.0", "13.0"))
+    monkeypatch.setattr(gpus, "not_installed", lambda *packages: list(packages))
+    monkeypatch.setattr(bench_servers.installation, "find", partial(bench_servers.installation.find, "embedded"))
+    assert "expected RAPIDS in this Python" in bench_servers.why_no_gpu(REPOSITORY, "gpu")
+    assert bench_servers.why_no_gpu(REPOSITORY, "gpu-models") is None
 
 
 def test_a_gpu_with_the_backends_it_needs_is_used(monkeypatch):
-    monkeypatch.setattr(preflight, "gpu_visible", lambda: True)
+    monkeypatch.setattr(gpus, "gpu_visible", lambda: True)
     monkeypatch.setattr(bench_servers.installation, "find", lambda: SimpleNamespace(missing_backends=list))
-    monkeypatch.setattr(preflight, "RAPIDS", ())  # as if it were there
+    monkeypatch.setattr(gpus, "RAPIDS", ())  # as if it were there
     assert bench_servers.why_no_gpu(REPOSITORY) is None
 
 
@@ -62,11 +73,12 @@ def test_every_connection_is_closed_before_its_server_stops(monkeypatch, tmp_pat
             ended.append(f"connection {self.url}")
 
     monkeypatch.setattr(compare_server, "connect", lambda url, headers: Connection(url))
-    monkeypatch.setattr(bench_servers, "why_no_gpu", lambda repository: None)
+    monkeypatch.setattr(bench_servers, "why_no_gpu", lambda repository, config_name: None)
     with bench_servers.served(REPOSITORY, "orchestrator", "minilm", [], tmp_path, start, print) as [place]:
-        assert (place.cpu.url, place.gpu.url) == ("None", "gpu")
+        assert (place.cpu.url, place.gpu.url, place.text_on_cpu.url) == ("None", "gpu", "gpu-models")
         assert ended == []
-    assert ended == ["connection gpu", "server gpu", "connection None", "server None"]
+    names = ("gpu-models", "gpu", None)
+    assert ended == [f"{what} {name}" for name in names for what in ("connection", "server")]
 
 
 def test_the_precision_is_that_of_the_version_that_is_served_not_of_the_newest(monkeypatch, tmp_path):

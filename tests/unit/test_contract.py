@@ -71,8 +71,21 @@ def test_gpu_config_differs_in_its_instance_kind_and_what_the_docs_name(model):
     assert len(re.findall(rf"^\| `{model.name}` \|", documented, re.MULTILINE)) == len(changes)
 
 
-@pytest.mark.parametrize("model", PYTHON, ids=name)
-def test_python_models_take_tensors_where_they_are(model):
+@pytest.mark.parametrize("model", SERVED, ids=name)
+def test_with_models_alone_on_the_gpu_these_are_as_on_it_and_the_text_as_on_the_cpu(model):
+    """Text takes tensors on the host alone, which no CuPy reads there; BERT's chunks are the GPU's."""
+    configs = REPOSITORY / model.name / "configs"
+    expected = (configs / "gpu.pbtxt").read_text()
+    if model in PYTHON:
+        expected = expected.replace("KIND_GPU, gpus: [ 0 ]", "KIND_CPU").replace(
+            '"FORCE_CPU_ONLY_INPUT_TENSORS" value { string_value: "no" }',
+            '"FORCE_CPU_ONLY_INPUT_TENSORS" value { string_value: "yes" }',
+        )
+    assert (configs / "gpu-models.pbtxt").read_text() == expected
+
+
+@pytest.mark.parametrize("model", SERVED, ids=name)
+def test_models_take_tensors_where_they_are(model):
     assert config_of(model).parameters["FORCE_CPU_ONLY_INPUT_TENSORS"].string_value == "no"
 
 

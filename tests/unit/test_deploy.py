@@ -34,8 +34,9 @@ def test_rapids_is_the_release_that_the_docs_name():
     assert f"| RAPIDS | {year}.{int(month):02}," in DOCS
 
 
-def test_rapids_and_the_embedded_server_exclude_each_other():
-    assert "numpy>=2" in EXTRAS["gpu"]  # nvidia-pytriton needs numpy<2
+def test_rapids_leaves_the_embedded_server_its_numpy_and_torch_its_cuda():
+    assert not [each for each in EXTRAS["gpu"] if each.startswith(("numpy", "cuda-toolkit"))]
+    assert PINS["numpy"].startswith("2.")  # what goes with Triton 26.06 is pinned for the container alone
 
 
 def with_extras(extra):

@@ -6,9 +6,11 @@ import json
 import shutil
 import socket
 import threading
+import time
 from typing import ClassVar
 
 import numpy as np
+import psutil
 import pytest
 import tritonclient.http as httpclient
 
@@ -32,10 +34,13 @@ class Triton(http.server.BaseHTTPRequestHandler):
     """Answers everything, and remembers it."""
 
     seen: ClassVar[list[str]] = []
+    go_on: ClassVar[threading.Event] = threading.Event()
 
     def _answer(self):
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.seen.append(self.path)
+        if self.path.startswith("/v2/models/slow/"):
+            assert self.go_on.wait(30)
         body = b'{"outputs": []}'
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
@@ -54,8 +59,8 @@ def at(tmp_path_factory):
         threading.Thread(target=triton.serve_forever, daemon=True).start()
         [port] = preflight.check_ports("127.0.0.1", {"--gateway-port": 0}).values()
         log = tmp_path_factory.mktemp("gateway") / "log"
-        with gateways.gateway("127.0.0.1", port, f"127.0.0.1:{triton.server_port}", log):
-            yield f"127.0.0.1:{port}"
+        with gateways.Gateway("127.0.0.1", port, f"127.0.0.1:{triton.server_port}", log, ["slow"]) as gateway:
+            yield gateway.url.removeprefix("http://")
         with pytest.raises(OSError, match="refused"):
             socket.create_connection(("127.0.0.1", port), timeout=1)
         triton.shutdown()
@@ -102,6 +107,7 @@ def test_tritons_own_client_passes(at):
         (("POST", INFER, JSON_DATA), 415),
         (binary(JSON_DATA), 415),
         (binary(BINARY.replace("name", "n\\u0061me")), 415),
+        (binary(BINARY.replace("[2]", "[ 4294967296, 1]")), 400),
         (("POST", INFER, BINARY, {"Inference-Header-Content-Length": "100000"}), 415),
         (("POST", INFER, BINARY, {"Inference-Header-Content-Length": "0x10"}), 415),
         (("POST", INFER, BINARY, {"Inference-Header-Content-Length": "-5"}), 415),
@@ -153,10 +159,57 @@ def test_lengths_that_are_absent_or_lie_are_refused(at, headers, status):
     assert Triton.seen == []
 
 
+def test_an_ensemble_beyond_its_bound_is_refused_and_others_are_not(at):
+    Triton.seen.clear()
+    head = {"Inference-Header-Content-Length": str(len(BINARY))}
+    statuses = []
+
+    def ask(path):
+        connection = http.client.HTTPConnection(at, timeout=30)
+        connection.request("POST", path, BINARY.encode() + b"\0" * 8, head)
+        answer = connection.getresponse()
+        statuses.append((answer.status, answer.headers.get("Retry-After"), answer.read().decode()))
+        connection.close()
+
+    clients = [
+        threading.Thread(target=ask, args=(f"/v2/models/slow{'/versions/1' * (i % 2)}/infer",))
+        for i in range(gateways.MOST_AT_ONCE)
+    ]
+    for client in clients:
+        client.start()
+    deadline = time.monotonic() + 20
+    while len(Triton.seen) < gateways.MOST_AT_ONCE:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    ask("/v2/models/slow/infer")
+    ask(INFER)
+    sentence = "gateway: expected at most 64 requests of slow at a time, got more. Retry."
+    assert statuses == [
+        (503, "1", json.dumps({"error": sentence}, separators=(",", ":"))),
+        (200, None, '{"outputs": []}'),
+    ]
+    Triton.go_on.set()
+    for client in clients:
+        client.join()
+    assert [status for status, _, _ in statuses[2:]] == [200] * gateways.MOST_AT_ONCE
+
+
+def test_a_proxy_that_ended_is_started_again(tmp_path):
+    [port] = preflight.check_ports("127.0.0.1", {"--gateway-port": 0}).values()
+    with gateways.Gateway("127.0.0.1", port, "127.0.0.1:2", tmp_path / "log") as gateway:
+        assert gateway.revive() is None
+        [haproxy] = psutil.Process(gateway._process.pid).children()
+        haproxy.kill()
+        gateway._process.wait(10)
+        assert gateway.revive() == "gateway: HAProxy ended with status 137; started again"
+        assert gateway.revive() is None
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+
+
 def test_a_proxy_that_is_missing_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(shutil, "which", lambda _: None)
     with (
         pytest.raises(UserError, match=r"expected HAProxy with Lua, got none\. Run `apt install haproxy`"),
-        gateways.gateway("127.0.0.1", 1, "127.0.0.1:2", tmp_path / "log"),
+        gateways.Gateway("127.0.0.1", 1, "127.0.0.1:2", tmp_path / "log"),
     ):
         pass

@@ -22,7 +22,7 @@ from dualpath.repository.facts import Facts
 from dualpath.repository.folders import newest
 from paths import ROOT
 
-RAPIDS = {"cudf", "cuml", "cupy", "pylibcudf", "rmm"}
+RAPIDS = {"cudf", "cuml", "cupy", "nvforest", "pylibcudf", "rmm"}
 
 
 @pytest.fixture
@@ -187,6 +187,40 @@ print(*sorted({{module.partition(".")[0] for module in sys.modules}}))
     imported = set(done.stdout.split())
     assert "tokenizers" in imported
     assert imported.isdisjoint({*RAPIDS, "pandas"})
+
+
+def test_stand_ins_on_the_cpu_neither_import_rapids_nor_start_cuda(model_repository):
+    script = f"""
+import sys
+class Refusing:
+    def find_spec(name, path=None, target=None):
+        assert name.partition(".")[0] not in {RAPIDS}, name + " is imported"
+sys.meta_path.insert(0, Refusing)
+sys.path[:0] = {[str(ROOT / "tests"), str(ROOT / "tests" / "unit")]}
+import fake_triton, json, numpy as np, torch
+sys.modules["triton_python_backend_utils"] = fake_triton
+def refuse():
+    raise AssertionError("CUDA starts")
+torch.cuda._lazy_init = torch.cuda.init = refuse
+from google.protobuf import json_format
+from test_backends import load
+from dualpath.inference.torch_model import TorchModel
+from dualpath.repository import configs
+from paths import REPOSITORY
+inputs = {{"bert-large": {{"INPUT__0": np.ones((1, 8), np.int64), "INPUT__1": np.ones((1, 8), np.int64)}},
+          "cuml": {{"input__0": np.zeros((1, 207), np.float32)}}}}
+for name, backend in (("bert-large", "pytorch"), ("cuml", "fil")):
+    config = json_format.MessageToDict(configs.read(REPOSITORY / name), preserving_proto_field_name=True)
+    model = load(backend)
+    model.initialize({{"model_config": json.dumps(config), "model_name": name, "model_version": "1",
+                      "model_repository": str(REPOSITORY / name), "model_instance_kind": "CPU"}})
+    [response] = model.execute([fake_triton.received(**inputs[name])])
+    assert not response.has_error(), response.error().message()
+TorchModel(REPOSITORY / "bert-large/1/model.pt").run(list(inputs["bert-large"].values()))
+print("served")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "served\n"), done.stderr
 
 
 def test_rapids_is_imported_inside_functions_alone():

@@ -20,7 +20,7 @@ def test_the_repository_of_the_checkout_is_written_without_artifacts(tmp_path):
     outcome = CliRunner().invoke(app, ["init", str(tmp_path / "new")])
     assert outcome.exit_code == 0, outcome.output
     written = files(tmp_path / "new")
-    assert {path.name for path in written} == {"config.pbtxt", "gpu.pbtxt", "model.py", ".gitkeep"}
+    assert {path.name for path in written} == {"config.pbtxt", "gpu.pbtxt", "gpu-models.pbtxt", "model.py", ".gitkeep"}
     assert written == {path: (REPOSITORY / path).read_bytes() for path in written}
     assert f"Next: dualpath build --model-repository {tmp_path}/new, then dualpath serve" in outcome.output.replace(
         "\n", " "

@@ -9,6 +9,7 @@ import pytest
 from test_cli_score import batches, dualpath, write  # noqa: F401  fixtures
 from tritonclient.utils import InferenceServerException
 
+from dualpath.cli.score_output import written_to
 from dualpath.serving.retry import retrying
 
 CSV = 'id,excerpt\n1,one\n2,"two\nlines, ""quoted"""\n3,three\n4,\n5,five\n'
@@ -112,3 +113,11 @@ def test_streams_that_take_nothing_are_named(streams, sentence):
     command = f"{Path(sys.executable).parent / 'dualpath'} --help {streams}"
     ended = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
     assert (ended.returncode in (1, 2), ended.stderr) == (True, sentence)
+
+
+def test_an_output_without_room_is_named():
+    with (
+        pytest.raises(OSError, match=r"No space left on device: '/dev/full'"),
+        written_to(Path("/dev/full"), False, True),
+    ):
+        print("excerpt,score")

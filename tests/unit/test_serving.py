@@ -11,7 +11,7 @@ from dualpath import cli
 from dualpath.errors import UserError
 from dualpath.repository import folders
 from dualpath.repository.facts import Facts
-from dualpath.serving import StartFailed, TritonServer, installation, preflight
+from dualpath.serving import StartFailed, TritonServer, gpus, installation, preflight
 
 CONFIG = 'backend: "python"\ninstance_group [{kind: KIND_CPU}] # KIND_GPU is in configs\n'
 
@@ -96,32 +96,58 @@ def test_config_name_must_be_known_to_every_model_with_instances(a_repository):
     preflight.check_config_name(models, "gpu")
 
 
-def test_gpu_config_is_refused_without_a_gpu_and_on_stand_ins(a_repository, tmp_path, monkeypatch):
-    (a_repository / "cuml" / "configs").mkdir()
-    (a_repository / "cuml" / "configs" / "gpu.pbtxt").write_text('backend: "fil"\ninstance_group [{kind: KIND_GPU}]')
-    models = folders.models(a_repository)
-    cpu_only = installation.Installation(tmp_path / "tritonserver", tmp_path / "backends", tmp_path / "stub")
-    preflight.check_devices(models, None, cpu_only)
-    monkeypatch.setattr(preflight, "gpu_visible", lambda: False)
-    with pytest.raises(UserError, match=r"cuml: expected a GPU for KIND_GPU, got no /dev/nvidia0"):
-        preflight.check_devices(models, "gpu", cpu_only)
-    monkeypatch.setattr(preflight, "gpu_visible", lambda: True)
+@pytest.fixture
+def stand_ins(tmp_path):
+    """A server that has neither backend in C++."""
+    return installation.Installation(tmp_path / "tritonserver", tmp_path / "backends", tmp_path / "stub")
+
+
+def test_gpu_config_is_refused_without_a_gpu(gpu_repository, stand_ins, monkeypatch):
+    models = folders.models(gpu_repository)
+    preflight.check_devices(models, None, stand_ins)
+    monkeypatch.setattr(gpus, "gpu_visible", lambda: False)
     with pytest.raises(
-        UserError, match=r"expected the C\+\+ backend fil for KIND_GPU of cuml, got .* Use NVIDIA's Triton container"
+        UserError,
+        match=r"^bert-large, cuml, postprocess: expected a GPU for KIND_GPU, got no /dev/nvidia0\. To use the",
     ):
-        preflight.check_devices(models, "gpu", cpu_only)
+        preflight.check_devices(models, "gpu", stand_ins)
+
+
+@pytest.mark.parametrize(
+    ("build", "got", "get"),
+    [
+        (("2.13.0+cpu", None), r"torch 2\.13\.0\+cpu", "pip install --force-reinstall torch"),
+        (None, "no torch", r"pip install 'dualpath\[models\]'"),
+    ],
+)
+def test_gpu_config_is_refused_if_its_stand_in_would_have_no_cuda(
+    gpu_repository, stand_ins, tmp_path, monkeypatch, build, got, get
+):
+    monkeypatch.setattr(gpus, "torch_build", lambda: build)
+    monkeypatch.setattr(gpus, "RAPIDS", ())
+    models = folders.models(gpu_repository)
+    with pytest.raises(UserError, match=rf"^bert-large: expected torch with CUDA for .*, got {got}\. Run `{get}`, or"):
+        preflight.check_devices(models, "gpu", stand_ins)
+    complete = installation.find(str(install(tmp_path / "triton", "python", "pytorch", "fil")))
+    preflight.check_devices(models, "gpu", complete)  # C++ needs no torch
+    monkeypatch.setattr(gpus, "torch_build", lambda: ("2.13.0", "13.0"))
+    preflight.check_devices(models, "gpu", stand_ins)
 
 
 @pytest.fixture
 def gpu_repository(a_repository, monkeypatch):
     """Models that ask for a GPU, on a machine that shows one and has no RAPIDS."""
-    for name in ("cuml", "postprocess"):
+    (a_repository / "bert-large" / "1").mkdir(parents=True)
+    (a_repository / "bert-large" / "config.pbtxt").write_text(CONFIG.replace("python", "pytorch"))
+    for file in ("model.pt", "tokenizer.json"):
+        (a_repository / "bert-large" / "1" / file).touch()
+    for name in ("bert-large", "cuml", "postprocess"):
         (a_repository / name / "configs").mkdir()
         (a_repository / name / "configs" / "gpu.pbtxt").write_text(
             (a_repository / name / "config.pbtxt").read_text().replace("KIND_CPU", "KIND_GPU")
         )
-    monkeypatch.setattr(preflight, "gpu_visible", lambda: True)
-    monkeypatch.setattr(preflight.importlib.util, "find_spec", lambda name: None if name == "cudf" else name)
+    monkeypatch.setattr(gpus, "gpu_visible", lambda: True)
+    monkeypatch.setattr(gpus, "not_installed", lambda *packages: [name for name in packages if name == "cudf"])
     return a_repository
 
 
@@ -131,22 +157,36 @@ def test_gpu_config_is_refused_where_the_python_models_would_lack_rapids(gpu_rep
     preflight.check_devices(models, None, complete)
     with pytest.raises(UserError, match=r"^postprocess: expected RAPIDS .* got no cudf\. Run `pip install 'dualpath"):
         preflight.check_devices(models, "gpu", complete)
-    monkeypatch.setattr(preflight.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(gpus, "not_installed", lambda *packages: [])
     preflight.check_devices(models, "gpu", complete)
+
+
+def test_a_repository_that_can_do_without_rapids_says_how(gpu_repository, tmp_path):
+    complete = installation.find(str(install(tmp_path / "triton", "python", "pytorch", "fil")))
+    models = folders.models(gpu_repository)
+    for model in models:
+        if (model / "configs").is_dir():
+            (model / "configs" / "gpu-models.pbtxt").write_text((model / "config.pbtxt").read_text())
+    with pytest.raises(
+        UserError,
+        match=r"Run `pip install 'dualpath\[gpu\]'`, pass --config-name gpu-models, which needs none, or leave",
+    ):
+        preflight.check_devices(models, "gpu", complete)
 
 
 @pytest.mark.parametrize(
     ("gpu_visible", "backends", "message"),
     [
-        (False, (), "cuml, postprocess: expected a GPU for KIND_GPU, got no /dev/nvidia0"),
-        (True, (), "expected the C++ backend fil for KIND_GPU of cuml, postprocess, got stand-ins"),
+        (False, (), "bert-large, cuml, postprocess: expected a GPU for KIND_GPU, got no /dev/nvidia0"),
+        (True, (), "bert-large: expected torch with CUDA for KIND_GPU, as the server has no C++ backend pytorch, got"),
         (True, ("pytorch", "fil"), "got no cudf. Run `pip install 'dualpath[gpu]'`"),
     ],
 )
 def test_a_gpu_that_cannot_be_had_is_one_sentence_and_exit_code_2(
     gpu_repository, tmp_path, monkeypatch, capsys, gpu_visible, backends, message
 ):
-    monkeypatch.setattr(preflight, "gpu_visible", lambda: gpu_visible)
+    monkeypatch.setattr(gpus, "gpu_visible", lambda: gpu_visible)
+    monkeypatch.setattr(gpus, "torch_build", lambda: ("2.13.0+cpu", None))
     server = install(tmp_path / "triton", "python", *backends)
     arguments = ["serve", "--config-name", "gpu", "--model-repository", gpu_repository, "--server", server]
     monkeypatch.setattr(sys, "argv", ["dualpath", *map(str, arguments)])
@@ -168,7 +208,8 @@ def test_a_gpu_repository_is_refused_by_the_embedded_server_with_what_to_do(
 ):
     pytest.importorskip("pytriton", reason="needs dualpath[embedded]")
     monkeypatch.undo()
-    monkeypatch.setattr(preflight, "gpu_visible", lambda: True)
+    monkeypatch.setattr(gpus, "gpu_visible", lambda: True)
+    monkeypatch.setattr(gpus, "torch_build", lambda: ("2.13.0+cpu", None))
     if not options:
         for config in gpu_repository.glob("*/configs/gpu.pbtxt"):
             config.replace(config.parent.parent / "config.pbtxt")
@@ -179,8 +220,8 @@ def test_a_gpu_repository_is_refused_by_the_embedded_server_with_what_to_do(
     said = capsys.readouterr()
     assert (ended.value.code, said.out) == (2, "")
     [line] = said.err.splitlines()
-    assert "tritonserver: expected the C++ backend fil for KIND_GPU of cuml, postprocess, got stand-ins" in line
-    assert line.endswith(f"which run on the CPU. Use NVIDIA's Triton container, or {instead}.")
+    assert "bert-large: expected torch with CUDA for KIND_GPU, as the server has no C++ backend pytorch" in line
+    assert line.endswith(f"got torch 2.13.0+cpu. Run `pip install --force-reinstall torch`, or {instead}.")
 
 
 def test_rapids_may_be_in_an_environment_of_the_models_own(gpu_repository, tmp_path):

@@ -1,4 +1,4 @@
-"""The table of characters in docs/gpu.md: those that it names do differ, and the ones around them do not."""
+"""The table of characters in docs/gpu-texts.md: those that it names do differ, and the ones around them do not."""
 
 import importlib.util
 import re
@@ -14,7 +14,7 @@ _spec = importlib.util.spec_from_file_location("tokenizer_differences", ROOT / "
 tool = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(tool)
 
-DOCS = (ROOT / "docs" / "gpu.md").read_text()
+DOCS = (ROOT / "docs" / "gpu-texts.md").read_text()
 ROWS = re.findall(r"^\| ([A-Z][a-z]) \| ([\d,]+) \| ([0-9A-F -]+?) ?…? \| (.+) \|$", DOCS, re.MULTILINE)
 
 

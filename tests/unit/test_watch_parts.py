@@ -56,6 +56,18 @@ def test_a_stub_is_seen_with_its_model_until_it_ends_though_nobody_has_reaped_it
     until(lambda: not own(stub.pid))
 
 
+def test_a_process_that_computes_for_a_model_is_seen_in_the_servers_session():
+    command = [sys.executable, "-c", SLEEPING, "dualpath.inference.service", "bert-large"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdout.read(2) == b"up"
+        [found] = processes.helpers(process.pid)
+        assert (found.pid, found.model, found.stopped) == (process.pid, "bert-large", False)
+        os.kill(process.pid, signal.SIGSTOP)
+        until(lambda: processes.helpers(process.pid)[0].stopped)
+        processes.end(found)
+        until(lambda: not processes.helpers(process.pid))
+
+
 def test_only_the_very_process_is_ended(stub):
     [found] = own(stub.pid)
     processes.end(processes.Stub(found.pid, found.started + 1, found.model, False))
@@ -64,18 +76,33 @@ def test_only_the_very_process_is_ended(stub):
     until(lambda: not own(stub.pid))
 
 
-def test_regions_that_nobody_maps_are_swept():
-    prefix = f"dualpath-test-{os.getpid()}-"
-    unused, mapped, others = (Path("/dev/shm") / name for name in (f"{prefix}a", f"{prefix}b", f"other-{prefix}"))
-    for region in (unused, mapped, others):
-        region.write_bytes(b"x" * 4096)
+def test_regions_are_swept_that_nobody_maps_or_the_server_alone_for_a_while():
+    prefix, now = f"dualpath-test-{os.getpid()}-", [0.0]
+    unused, dead, shared, others = (
+        Path("/dev/shm") / name for name in (f"{prefix}a", f"{prefix}b", f"{prefix}c", f"other-{prefix}")
+    )
+    sweeper = processes.Sweeper(prefix, lambda: now[0])
+    code = f"import numpy, time; it = numpy.memmap({str(shared)!r}); print('up', flush=True); time.sleep(300)"
     try:
-        kept = np.memmap(mapped)
-        assert processes.sweep_shm(os.getpid(), prefix) == 1
-        assert [region.exists() for region in (unused, mapped, others)] == [False, True, True]
-        del kept
+        for region in (unused, dead, shared, others):
+            region.write_bytes(b"x" * 4096)
+        ours = [np.memmap(dead), np.memmap(shared)]  # this process is the server
+        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as instance:
+            assert instance.stdout.read(2) == b"up"
+            assert sweeper.look(os.getpid()) == 1
+            now[0] += processes.ALONE_S - 1
+            assert sweeper.look(os.getpid()) == 0
+            now[0] += 1
+            assert sweeper.look(os.getpid()) == 1
+            assert [region.exists() for region in (unused, dead, shared, others)] == [False, False, True, True]
+            assert [bytes(region[:2]) for region in ours] == [
+                b"\0\0",
+                b"xx",
+            ]  # its memory is given back, not its mapping
+            instance.kill()
+        del ours
     finally:
-        for region in (unused, mapped, others):
+        for region in (unused, dead, shared, others):
             region.unlink(missing_ok=True)
 
 

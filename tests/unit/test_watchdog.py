@@ -25,6 +25,7 @@ class MadeUp:
             Stub(2, 1, "bert-large", False),
             Stub(3, 1, "orchestrator", False),
         ]
+        self.computing = [Stub(9, 1, "bert-large", False)]
         self.states = {}
         self.counts = {}
         self.done = []
@@ -39,6 +40,13 @@ class MadeUp:
 
     def stubs(self):
         return list(self.processes)
+
+    def helpers(self):
+        return list(self.computing)
+
+    def end(self, helper):
+        self.done.append(f"end {helper.pid}")
+        self.computing.remove(helper)
 
     def server_stopped(self):
         return self.held
@@ -155,6 +163,17 @@ def test_a_process_stopped_for_half_a_second_is_left_alone_and_for_longer_replac
     assert plant.done == ["bert-large"]
 
 
+def test_a_process_that_computes_and_is_stopped_is_ended_and_its_model_stays(watchdog, plant, said):
+    run(watchdog, plant, 2)
+    plant.computing = [Stub(9, 1, "bert-large", True)]
+    run(watchdog, plant, 5)
+    assert plant.done == ["end 9"]
+    assert said == [
+        "bert-large: process 9, which computes, is stopped by a signal; ending it, the next request starts another"
+    ]
+    assert watchdog.record.restarts == {"bert-large": 1}
+
+
 def test_a_server_that_is_stopped_or_died_is_started_anew(watchdog, plant, said):
     plant.held = True
     run(watchdog, plant, 2)
@@ -179,6 +198,14 @@ def test_a_server_that_dies_again_and_again_is_started_after_longer_and_longer_d
     assert len(starts) < 12
     assert gaps == sorted(gaps)
     assert gaps[-1] > 30
+
+
+def test_a_server_that_has_scored_since_its_restart_is_started_at_once_however_often(watchdog, plant):
+    for n in range(1, 8):
+        run(watchdog, plant, 2)
+        plant.reason = "Triton ended by itself"
+        run(watchdog, plant, 0.5)
+        assert plant.done == [SERVER] * n
 
 
 def test_a_start_that_fails_is_tried_again(watchdog, plant, said):
@@ -210,7 +237,7 @@ def test_a_model_that_answers_nobody_is_replaced(watchdog, plant, said):
     run(watchdog, plant, 9)
     assert plant.done == []
     run(watchdog, plant, 3)
-    assert plant.done == ["bert-large"]
+    assert plant.done == ["end 9", "bert-large"]  # new instances would ask the process that hangs
     assert said[0] == "bert-large: no answer to anybody for 5 s; replacing it"
 
 

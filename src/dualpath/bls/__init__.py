@@ -23,7 +23,7 @@ from dualpath.bls.pipeline import Pipeline
 from dualpath.bls.request import Request
 from dualpath.bls.rows import in_slices, route, together, tolerate
 from dualpath.bls.run import current_request
-from dualpath.bls.tensors import Array, Arrays
+from dualpath.bls.tensors import Array, Arrays, Library
 
 __all__ = [
     "Array",
@@ -37,6 +37,7 @@ __all__ = [
     "ChildLate",
     "ChildUnavailable",
     "ConfigError",
+    "Library",
     "Metrics",
     "ModelConfig",
     "Pipeline",

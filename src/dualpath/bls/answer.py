@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from dualpath.bls.config import ModelConfig
 from dualpath.bls.request import CallerErrors, read_inputs, respond, respond_error
-from dualpath.bls.tensors import Arrays, concatenate
+from dualpath.bls.tensors import NUMPY, Arrays, Library
 
 
 def answer_each(
@@ -37,7 +35,10 @@ def answer_each(
 
 
 def answer_merged(
-    requests: Sequence[Any], handle: Callable[[Arrays], Arrays], config: ModelConfig | None = None
+    requests: Sequence[Any],
+    handle: Callable[[Arrays], Arrays],
+    config: ModelConfig | None = None,
+    library: Library | None = None,
 ) -> list[Any]:
     """Answer requests of equal row shape by one call on their concatenated rows; if it fails, by one call each.
 
@@ -45,21 +46,24 @@ def answer_merged(
         requests: what `execute` received.
         handle: gets all rows' inputs by name and returns as many rows of each output.
         config: the model's own, if it has outputs of TYPE_BF16.
+        library: whose arrays `handle` takes and returns; NumPy's or CuPy's without it.
     """
     try:
-        return _answer_merged(requests, handle, config.bf16_outputs if config else ())
+        return _answer_merged(requests, handle, config.bf16_outputs if config else (), library or NUMPY)
     except Exception as error:
         if len(requests) == 1:
             return [respond_error(error)]
-        return [response for request in requests for response in answer_merged([request], handle, config)]
+        return [response for request in requests for response in answer_merged([request], handle, config, library)]
 
 
-def _answer_merged(requests: Sequence[Any], handle: Callable[[Arrays], Arrays], bf16: Sequence[str]) -> list[Any]:
-    inputs = [read_inputs(request) for request in requests]
+def _answer_merged(
+    requests: Sequence[Any], handle: Callable[[Arrays], Arrays], bf16: Sequence[str], library: Library
+) -> list[Any]:
+    inputs = [read_inputs(request, library.to_array) for request in requests]
     n_rows = [len(next(iter(arrays.values()))) for arrays in inputs]
-    outputs = handle({name: concatenate([arrays[name] for arrays in inputs]) for name in inputs[0]})
+    outputs = handle({name: library.concatenate([arrays[name] for arrays in inputs]) for name in inputs[0]})
     for name, rows in outputs.items():
         if len(rows) != sum(n_rows):  # NumPy would split them all the same
             raise ValueError(f"{name}: expected {sum(n_rows)} rows, got {len(rows)}.")
-    parts = {name: np.split(rows, np.cumsum(n_rows)[:-1]) for name, rows in outputs.items()}
+    parts = {name: library.split(rows, n_rows) for name, rows in outputs.items()}
     return [respond({name: rows[i] for name, rows in parts.items()}, bf16) for i in range(len(requests))]

@@ -64,6 +64,7 @@ class BatchedChild(Called):
         self._max_rows = self.max_rows or self.chunk_rows or 512
         self._cutter = Cutter(self.in_flight, self.chunk_rows, self._max_rows)
         self._row_s: float | None = None  # seconds in which the child takes a row, calls side by side
+        self._call_s = 0.0  # seconds that a call takes
         self._waiting = WaitingRows()
         self._callers: set[asyncio.Task[Any]] = set()
         self._under_way: list[_Call] = []
@@ -132,6 +133,7 @@ class BatchedChild(Called):
         if call.n_most == call.n_first:  # none came later: it took as long as all of them together
             self._cutter.note(n_rows, call.n_most, elapsed_s)
         row_s = elapsed_s / (n_rows * call.n_most)
+        self._call_s = elapsed_s if self._row_s is None else 0.9 * self._call_s + 0.1 * elapsed_s
         self._row_s = row_s if self._row_s is None else 0.9 * self._row_s + 0.1 * row_s
         if self.metrics:
             self.metrics._add("chunk_rows", n_rows, {"child": self.name}, SIZES)
@@ -160,10 +162,12 @@ class BatchedChild(Called):
         remaining_s = request.remaining_s()
         if remaining_s == 0:
             raise self._late()
-        if remaining_s is not None and wait_s >= remaining_s:
+        # Behind rows that wait: the rest of a call that is under way, and its own.
+        answer_s = wait_s + 1.5 * self._call_s if wait_s else 0.0
+        if remaining_s is not None and answer_s >= remaining_s:
             raise self._late(
                 f"overloaded: expected an answer within the request's timeout, got a queue of {wait_s:.1f} s; "
-                f"retry in {max(1, math.ceil(wait_s - remaining_s))} s."
+                f"retry in {max(1, math.ceil(answer_s - remaining_s))} s."
             )
         if wait_s > self.max_wait_s or len(self._waiting) + n_rows > MAX_WAITING_ROWS > n_rows:
             self._calls.count("unavailable")

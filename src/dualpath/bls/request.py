@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 import traceback
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -159,7 +159,7 @@ class Trace:
             await asyncio.wait(self._calls)
 
 
-def read_inputs(raw: Any) -> dict[str, Array]:
+def read_inputs(raw: Any, to_array: Callable[[Any], Any] = to_array) -> dict[str, Array]:
     """Return a request's inputs by name, each on the device on which it arrived."""
     return {tensor.name(): to_array(tensor) for tensor in raw.inputs()}
 

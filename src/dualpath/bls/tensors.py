@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,30 @@ def own(array: Array, outlives_execute: bool) -> Array:
 def concatenate(arrays: Sequence[Array]) -> Array:
     """Return all rows in one array, which is a new one if there are several."""
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
+def split(rows: Array, n_rows: Sequence[int]) -> Sequence[Array]:
+    """Cut rows into parts of so many rows each."""
+    return np.split(rows, np.cumsum(n_rows)[:-1].tolist())  # CuPy takes no NumPy array here
+
+
+@dataclass(frozen=True)
+class Library:
+    """What makes arrays of Triton's tensors, puts rows together and takes them apart, such as torch.
+
+    Attributes:
+        to_array: makes an array of a tensor.
+        concatenate: puts the rows of several arrays into one.
+        split: cuts an array into parts of so many rows each. Triton takes each part by DLPack.
+    """
+
+    to_array: Callable[[Any], Any]
+    concatenate: Callable[[Sequence[Any]], Any]
+    split: Callable[[Any, Sequence[int]], Sequence[Any]]
+
+
+NUMPY = Library(to_array, concatenate, split)
+"""NumPy on the CPU, CuPy on a GPU."""
 
 
 class _ManagedTensor(ctypes.Structure):

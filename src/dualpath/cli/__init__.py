@@ -15,6 +15,7 @@ from dualpath.cli import (
     check,
     compare,
     demo,
+    doctor,
     env,
     graph,
     init,
@@ -41,6 +42,7 @@ app.command()(build.build)
 app.command()(serve.serve)
 app.command()(score.score)
 app.command()(models.models)
+app.command()(doctor.doctor)
 app.command()(graph.graph)
 app.command()(check.check)
 app.command()(scaffold.scaffold)

@@ -33,8 +33,8 @@ def bench(
     precision: Annotated[
         str | None,
         typer.Option(
-            help="What BERT computes in: float32, bfloat16 or both.  "
-            "[default: minilm as it is served, bert-large in both]"
+            help="What BERT computes in: float32, bfloat16, float16 or several.  "
+            "[default: minilm as it is served, bert-large in float32,bfloat16]"
         ),
     ] = None,
     as_json: Json = False,
@@ -49,9 +49,10 @@ def bench(
 ) -> None:
     """Measure the pipeline's set-ups: throughput by batch size, and the latency of one excerpt.
 
-    Three set-ups take turns: everything in Triton on the CPU; pre- and postprocessing in the client's process, with the
-    models in Triton; everything in Triton on the GPU, if there is one. Requests that would take over 30 s are not
-    sent. Ctrl-C ends with what was measured until then. Exit code 1: the set-ups' scores differ, or a server went away.
+    The set-ups take turns: everything in Triton on the CPU; pre- and postprocessing in the client's process, with the
+    models in Triton; and if there is a GPU everything in Triton with the models on the GPU, and all on the GPU.
+    Requests that would take over 30 s are not sent. Ctrl-C ends with what was measured until then. Exit code 1: the
+    set-ups' scores differ, or a server went away.
     """
     from dualpath.cli.bench_view import show
     from dualpath.cli.ending import Ending
@@ -77,14 +78,13 @@ def bench(
 
 def _precisions(text: str | None, shape: str) -> list[str]:
     """Read "float32,bfloat16"; without it, none for minilm, which is then served as it is."""
-    from dualpath.training.build import PRECISIONS
+    from dualpath.training.build import GPU_PRECISIONS, PRECISIONS
 
     if text is None:
         return [] if shape == "minilm" else list(PRECISIONS)
     chosen = list(dict.fromkeys(part.strip() for part in text.split(",")))
     for part in chosen:
-        if part not in PRECISIONS:
-            raise UserError(
-                f"--precision: expected {' or '.join(PRECISIONS)}, or both, got {part!r}. Name one of these."
-            )
+        if part not in GPU_PRECISIONS:
+            known = f"{', '.join(GPU_PRECISIONS[:-1])} or {GPU_PRECISIONS[-1]}"
+            raise UserError(f"--precision: expected {known}, got {part!r}. Name one or more.")
     return chosen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -24,16 +25,21 @@ def written_to(path: Path | None, resume: bool, quoted: bool) -> Iterator[int]:
     if path is None:
         yield 0
         return
-    if path.exists() and not resume:
+    if path.is_file() and not resume:
         raise UserError(f"--output {path}: expected a new file, got one that exists. Remove it, or add --resume.")
     try:
-        n_rows = _keep_whole_rows(path, quoted) if path.exists() else 0
+        n_rows = _keep_whole_rows(path, quoted) if path.is_file() else 0
         file = path.open("a", encoding="utf-8", newline="")
     except OSError as error:
         raise UserError(f"--output {path}: expected a file to write, got: {error.strerror}. Name another.") from None
-    with file, redirect_stdout(file):
-        yield n_rows
-        sys.stdout.flush()
+    try:
+        with file, redirect_stdout(file):
+            yield n_rows
+            sys.stdout.flush()
+    except OSError as error:
+        if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            error.filename = str(path)  # what it is that has no room
+        raise
 
 
 def first_line(path: Path) -> str:

@@ -97,27 +97,41 @@ def serve(
         for line in _exposure(triton):
             print(line)
         with (
-            _gateway(triton),
+            _gateway(triton, console) as keep_open,
             _watch(triton, console) if watchdog else nullcontext(partial(triton.wait, POLL_S)) as look,
         ):
             print("Ctrl-C stops it", flush=True)
             while True:
                 look()
+                keep_open()
 
 
 @contextmanager
-def _gateway(triton: TritonServer) -> Iterator[None]:
-    """Put the proxy in front of HTTP, if a port for it was asked for."""
-    from dualpath.serving.gateway import gateway
+def _gateway(triton: TritonServer, console: Console) -> Iterator[Callable[[], None]]:
+    """Put the proxy in front of HTTP, if a port for it was asked for; give what keeps it alive."""
+    from dualpath.repository import configs, folders
+    from dualpath.serving.gateway import Gateway
 
     port = triton.more_ports.get("--gateway-port")
     if port is None:
-        yield
+        yield lambda: None
         return
     assert triton.log_path is not None
-    with gateway(triton.address, port, triton.http_url, triton.log_path.with_suffix(".gateway.log")):
-        print(f"gateway  http://{'127.0.0.1' if triton.address == '0.0.0.0' else triton.address}:{port}")
-        yield
+    models = folders.models(triton.model_repository)
+    ensembles = [model.name for model in models if configs.read(model).ensemble_scheduling.step]
+    log = triton.log_path.with_suffix(".gateway.log")
+
+    def keep_open() -> None:
+        if line := gateway.revive():
+            _report(console, line)
+
+    with Gateway(triton.address, port, triton.http_url, log, ensembles) as gateway:
+        print(f"gateway  {gateway.url}")
+        yield keep_open
+
+
+def _report(console: Console, line: str) -> None:
+    console.print(f"{datetime.now():%H:%M:%S} {line}", markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -125,14 +139,11 @@ def _watch(triton: TritonServer, console: Console) -> Iterator[Callable[[], None
     """Give what looks after a server once."""
     from dualpath.serving.watch import watched
 
-    def report(line: str) -> None:
-        console.print(f"{datetime.now():%H:%M:%S} {line}", markup=False, highlight=False, soft_wrap=True)
-
     def look() -> None:
         dog.step()
         time.sleep(POLL_S)
 
-    with watched(triton, report) as (dog, url):
+    with watched(triton, partial(_report, console)) as (dog, url):
         print(f"health   {url}/ready")
         yield look
 
@@ -197,10 +208,10 @@ def _counts(record: Record, ready: bool) -> bool:
 
     While loading, Triton has several of those, and some on an ensemble's first request; what models say counts always.
     """
-    from dualpath.serving import preflight
+    from dualpath.serving import gpus
 
     about_gpu = record.source.startswith("pinned_memory_manager.cc") or "CUDA" in record.message
-    return ".py:" in record.source or (ready and (preflight.gpu_visible() or not about_gpu))
+    return ".py:" in record.source or (ready and (gpus.gpu_visible() or not about_gpu))
 
 
 @contextmanager

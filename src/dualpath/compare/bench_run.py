@@ -37,6 +37,7 @@ from dualpath.compare.setups import (
 from dualpath.compare.tolerance import Tolerance
 from dualpath.errors import UserError
 from dualpath.readability.contract import ENSEMBLE, EXCERPT, MAX_BATCH_SIZE, ORCHESTRATOR, SCORE, TOLERANCES
+from dualpath.serving.preflight import GPU, TEXT_ON_CPU
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 N_COMPARED = 32
@@ -111,7 +112,7 @@ class _Bench:
         for place in places:
             self._add(place, f", {place.precision}" if len(places) > 1 else "")
         self._now = breakdown.TurnRows()  # the rows of the turn that runs
-        self._servers = [server for place in places for server in (place.cpu, place.gpu) if server]
+        self._servers = [server for place in places for server in (place.cpu, place.text_on_cpu, place.gpu) if server]
         self.result = Result(
             title=f"Set-ups of the pipeline, {places[0].encoder}",
             contenders=[*self._setups, *self._absent],
@@ -139,18 +140,26 @@ class _Bench:
         return self.result
 
     def _add(self, place: Place, suffix: str) -> None:
-        inner, device = (place.gpu, "GPU") if place.gpu else (place.cpu, "CPU")
-        all_cpu, client, all_gpu = (
-            f"{name}{suffix}" for name in ("all in Triton, CPU", f"client + models on {device}", "all in Triton, GPU")
+        on_gpu = place.gpu or place.text_on_cpu
+        inner, device = (on_gpu, "GPU") if on_gpu else (place.cpu, "CPU")
+        all_cpu, client, text_on_cpu, all_gpu = (
+            f"{name}{suffix}"
+            for name in (
+                "all in Triton, CPU",
+                f"client + models on {device}",
+                "all in Triton, text on CPU, models on GPU",
+                "all in Triton, GPU",
+            )
         )
         self._setups[all_cpu] = InTriton(all_cpu, place.cpu.url, self._model)
         self._setups[client] = InClient.of(client, inner.url, place.repository)
         family = [all_cpu, client]
-        if place.gpu:
-            self._setups[all_gpu] = InTriton(all_gpu, place.gpu.url, self._model)
-            family.append(all_gpu)
-        else:
-            self._absent[all_gpu] = place.why_no_gpu
+        for name, server, config in ((text_on_cpu, place.text_on_cpu, TEXT_ON_CPU), (all_gpu, place.gpu, GPU)):
+            if server:
+                self._setups[name] = InTriton(name, server.url, self._model)
+                family.append(name)
+            else:
+                self._absent[name] = place.why_not[config]
         self._families.append(family)
 
     def _compare_answers(self, place: Place, family: Sequence[str], on_progress: OnProgress) -> bool:
@@ -238,7 +247,11 @@ class _Bench:
         """Tell the processes of several servers apart."""
         if len(self._servers) == 1:
             return ""
-        device = " on the GPU" if server in [place.gpu for place in self._places] else ""
+        device = ""
+        if server in [place.gpu for place in self._places]:
+            device = " on the GPU"
+        elif server in [place.text_on_cpu for place in self._places]:
+            device = " with models on the GPU"
         return f" ({server.precision}{device})"
 
     def _trace(self) -> None:
@@ -259,7 +272,7 @@ class _Bench:
             "server": place.cpu.describe(),
             "encoder": place.encoder,
             "precision": ", ".join(place.precision for place in self._places),
-            **place.cpu.engines(),
+            **{f"{of}{self._label(server)}": it for server in self._servers for of, it in server.engines().items()},
             "model": self._model,
             "inputs": f"{len(self._rows)} rows: {self._source}",
             "duration": f"{self._timing.duration_s:g} s for each set-up under each load",

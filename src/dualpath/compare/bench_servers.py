@@ -1,10 +1,10 @@
-"""The servers that `dualpath bench` needs: for each encoder one on the CPU, and one on the GPU if there is one."""
+"""The servers that `dualpath bench` needs: for each encoder one on the CPU, and those on a GPU that can be."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,9 +15,9 @@ from dualpath.compare.server import Server, Start, check_models, serving
 from dualpath.errors import UserError
 from dualpath.readability.contract import BERT, FOREST
 from dualpath.repository import folders
-from dualpath.serving import installation, preflight
+from dualpath.serving import gpus, installation, preflight
 
-GPU_CONFIG = "gpu"
+GPU_CONFIGS = (preflight.GPU, preflight.TEXT_ON_CPU)
 
 
 @dataclass(frozen=True)
@@ -26,16 +26,18 @@ class Place:
 
     Attributes:
         repository: what is served.
-        gpu: None if set-up 3 cannot be.
-        why_no_gpu: then the reason, such as "no GPU".
+        gpu: all of it on the GPU; None if that cannot be.
+        text_on_cpu: only the two models on the GPU; None if that cannot be.
+        why_not: the reasons by config name, such as "no GPU".
     """
 
     repository: Path
     encoder: str
     precision: str
     cpu: Server
-    gpu: Server | None
-    why_no_gpu: str
+    gpu: Server | None = None
+    text_on_cpu: Server | None = None
+    why_not: Mapping[str, str] = field(default_factory=dict)
 
 
 @contextmanager
@@ -48,7 +50,7 @@ def served(
     start: Start,
     on_progress: OnProgress,
 ) -> Iterator[list[Place]]:
-    """Serve each encoder on the CPU, and on the GPU if there is one.
+    """Serve each encoder on the CPU, and on the GPU in each way that can be.
 
     Args:
         model: the one that will be asked if everything is in Triton.
@@ -77,19 +79,27 @@ def _report(on_progress: OnProgress, encoder: str, line: str) -> None:
 
 
 def _serve(model_repository: Path, stack: ExitStack, start: Start) -> Place:
-    cpu, why = stack.enter_context(serving(model_repository, start)), why_no_gpu(model_repository)
-    gpu = stack.enter_context(serving(model_repository, start, GPU_CONFIG)) if why is None else None
-    return Place(model_repository, cpu.bert.encoder or "unknown", cpu.precision or "unknown", cpu, gpu, why or "")
+    cpu = stack.enter_context(serving(model_repository, start))
+    on_gpu: dict[str, Server] = {}
+    why_not: dict[str, str] = {}
+    for config_name in GPU_CONFIGS:
+        if why := why_no_gpu(model_repository, config_name):
+            why_not[config_name] = why
+        else:
+            on_gpu[config_name] = stack.enter_context(serving(model_repository, start, config_name))
+    encoder, precision = cpu.bert.encoder or "unknown", cpu.precision or "unknown"
+    gpu, text_on_cpu = map(on_gpu.get, GPU_CONFIGS)
+    return Place(model_repository, encoder, precision, cpu, gpu, text_on_cpu, why_not)
 
 
-def why_no_gpu(model_repository: Path) -> str | None:
+def why_no_gpu(model_repository: Path, config_name: str = preflight.GPU) -> str | None:
     """Say why the model repository cannot be served on a GPU here; None if it can."""
-    if not preflight.gpu_visible():
+    if not gpus.gpu_visible():
         return "no GPU"
     models = folders.models(model_repository)
     try:
-        preflight.check_config_name(models, GPU_CONFIG)
-        preflight.check_devices(models, GPU_CONFIG, installation.find())
+        preflight.check_config_name(models, config_name)
+        preflight.check_devices(models, config_name, installation.find())
     except UserError as error:
         return str(error)
     return None

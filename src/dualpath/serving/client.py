@@ -22,6 +22,14 @@ with needs("cli"):
 TLS = "grpcs://"
 """How an address of a gRPC port with TLS begins. Authorities beside the system's: GRPC_DEFAULT_SSL_ROOTS_FILE_PATH."""
 
+_CHANNEL = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # A server that restarts is back within seconds; gRPC's own back-off reaches two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+)
+
 
 class _WithHeaders:
     """A client's plugin that adds headers to every request, such as the server's key."""
@@ -42,10 +50,10 @@ def open_client(
         url: such as "localhost:8001", or "grpcs://scores.example.org:8001" for TLS.
         certificate: trust the server with this certificate (PEM), by whatever name it is reached.
     """
-    address, options = url.removeprefix(TLS), {}
+    address, options, arguments = url.removeprefix(TLS), {}, list(_CHANNEL)
     if certificate is not None:
-        options = {"root_certificates": str(certificate), "channel_args": _named_as(certificate)}
-    client = grpcclient.InferenceServerClient(address, ssl=url.startswith(TLS), **options)
+        options, arguments = {"root_certificates": str(certificate)}, arguments + _named_as(certificate)
+    client = grpcclient.InferenceServerClient(address, ssl=url.startswith(TLS), channel_args=arguments, **options)
     if (key := access.key_for(address)) is not None:
         headers = {access.GRPC_HEADER: key, **(headers or {})}
     if headers:
@@ -59,8 +67,7 @@ def _named_as(certificate: Path) -> list[tuple[str, Any]]:
     facts: Any = ssl._ssl._test_decode_cert(str(certificate))  # type: ignore[attr-defined]
     names = [name for kind, name in facts.get("subjectAltName", ()) if kind == "DNS"]
     names += [value for part in facts.get("subject", ()) for key, value in part if key == "commonName"]
-    unlimited = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-    return [("grpc.ssl_target_name_override", name.replace("*", "any")) for name in names[:1]] + unlimited
+    return [("grpc.ssl_target_name_override", name.replace("*", "any")) for name in names[:1]]
 
 
 def connect(url: str, headers: Mapping[str, str] | None = None) -> grpcclient.InferenceServerClient:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
+import os
 import random
 import socket
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,14 @@ from dualpath.errors import UserError
 from dualpath.readability.contract import MODELS
 from dualpath.repository import configs, folders
 from dualpath.repository.facts import Facts
+from dualpath.serving import gpus
 from dualpath.serving.installation import Installation
 
-RAPIDS = ("cudf", "cupy")
-"""What the Python models import on a GPU."""
+SHM = Path("/dev/shm")
+GPU = "gpu"
+"""The config name that puts all of the pipeline on a GPU."""
+TEXT_ON_CPU = "gpu-models"
+"""The config name that puts only the two models on a GPU: what takes text runs on the CPU, and needs no RAPIDS."""
 
 
 def check_artifacts(models: list[Path]) -> None:
@@ -49,6 +54,21 @@ def check_undamaged(version: Path) -> None:
         )
 
 
+def check_shared_memory(models: list[Path], config_name: str | None, bytes_each: int) -> None:
+    """Refuse a /dev/shm without room for the pools of the Python models' processes: Triton would end in the middle."""
+    groups = [group for model in models for group in configs.read(model, config_name).instance_group]
+    n_processes = sum(max(1, group.count) * max(1, len(group.gpus)) for group in groups)
+    with suppress(OSError):  # a machine without /dev/shm has no such bound
+        status = os.statvfs(SHM)
+        free = status.f_bavail * status.f_frsize
+        wanted = n_processes * bytes_each
+        if free < wanted:
+            raise UserError(
+                f"{SHM}: expected {wanted / 1e6:.0f} MB free for the {n_processes} processes of Python models, got "
+                f"{free / 1e6:.0f} MB. Make it larger: `docker run --shm-size`, or `mount -o remount,size=1g {SHM}`."
+            )
+
+
 def check_tls(files: tuple[Path, Path] | None) -> None:
     """Refuse a certificate and key that cannot be read or do not belong together: Triton would end without a reason."""
     if files is None:
@@ -71,8 +91,7 @@ def check_config_name(models: list[Path], config_name: str | None) -> None:
     """Refuse a config name that a model with instances lacks: Triton would silently take its config.pbtxt."""
     if config_name is None:
         return
-    with_instances = [model for model in models if configs.read(model).instance_group]
-    lacking = [model for model in with_instances if not (model / "configs" / f"{config_name}.pbtxt").is_file()]
+    lacking = [model for model in _with_instances(models) if not (model / "configs" / f"{config_name}.pbtxt").is_file()]
     if lacking:
         known = sorted({path.stem for model in models for path in model.glob("configs/*.pbtxt")})
         raise UserError(
@@ -82,26 +101,37 @@ def check_config_name(models: list[Path], config_name: str | None) -> None:
 
 
 def check_devices(models: list[Path], config_name: str | None, installation: Installation) -> None:
-    """Refuse a GPU configuration if there is no GPU, a stand-in backend would serve it, or RAPIDS is missing."""
+    """Refuse a GPU configuration if there is no GPU, or if what would compute on it is missing."""
     wanting = [model.name for model in models if _asks_for_gpu(configs.read(model, config_name))]
     if not wanting:
         return
     instead = "leave out --config-name" if config_name else "give it KIND_CPU"
-    if not gpu_visible():
+    if missing := gpus.no_gpu():
         raise UserError(
-            f"{', '.join(wanting)}: expected a GPU for KIND_GPU, got no /dev/nvidia0. To use the CPU, {instead}."
+            f"{', '.join(wanting)}: expected {missing.expected} for KIND_GPU, got {missing.got}. "
+            f"To use the CPU, {instead}."
         )
-    named = {configs.read(model, config_name).backend for model in models if model.name in wanting}
-    if missing := [backend for backend in installation.missing_backends() if backend in named]:
+    on_torch = [model.name for model in models if model.name in wanting and _backend(model, config_name) == "pytorch"]
+    if on_torch and "pytorch" in installation.missing_backends() and (missing := gpus.no_cuda_in_torch()):
         raise UserError(
-            f"{installation.binary}: expected the C++ backend {' and '.join(missing)} for KIND_GPU of "
-            f"{', '.join(wanting)}, got stand-ins, which run on the CPU. Use NVIDIA's Triton container, or {instead}."
+            f"{', '.join(on_torch)}: expected {missing.expected} for KIND_GPU, as the server has no C++ backend "
+            f"pytorch, got {missing.got}. {missing.get}, or {instead}."
         )
-    if (in_this_python := _in_this_python(models, wanting, config_name)) and (lacking := _missing(*RAPIDS)):
+    if (in_this_python := _in_this_python(models, wanting, config_name)) and (missing := gpus.no_rapids()):
+        text_on_cpu = all((model / "configs" / f"{TEXT_ON_CPU}.pbtxt").is_file() for model in _with_instances(models))
+        without = f"pass --config-name {TEXT_ON_CPU}, which needs none, " if text_on_cpu else ""
         raise UserError(
-            f"{', '.join(in_this_python)}: expected RAPIDS in this Python, which the GPU configuration runs them with, "
-            f"got no {' and no '.join(lacking)}. Run `pip install 'dualpath[gpu]'`, or {instead}."
+            f"{', '.join(in_this_python)}: expected {missing.expected} in this Python, which the GPU configuration "
+            f"runs them with, got {missing.got}. {missing.get}, {without}or {instead}."
         )
+
+
+def _backend(model: Path, config_name: str | None) -> str:
+    return str(configs.read(model, config_name).backend)
+
+
+def _with_instances(models: list[Path]) -> list[Path]:
+    return [model for model in models if configs.read(model).instance_group]
 
 
 def _asks_for_gpu(config: Any) -> bool:
@@ -116,16 +146,6 @@ def _in_this_python(models: list[Path], wanting: list[str], config_name: str | N
         for model in models
         if model.name in ours and "EXECUTION_ENV_PATH" not in configs.read(model, config_name).parameters
     ]
-
-
-def _missing(*packages: str) -> list[str]:
-    """Name the packages that cannot be imported, without importing the others."""
-    return [package for package in packages if importlib.util.find_spec(package) is None]
-
-
-def gpu_visible() -> bool:
-    """Say whether an NVIDIA device is there; /dev/dxg is how WSL shows one."""
-    return Path("/dev/dxg").exists() or any(Path("/dev").glob("nvidia[0-9]*"))
 
 
 def resolve(host: str) -> str:

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from dualpath.errors import UserError
 from dualpath.repository import folders, releases
 from dualpath.serving import access, environment, installation, known_faults, log, preflight
 from dualpath.serving.client import TLS, open_client
 from dualpath.serving.installation import Installation
 from dualpath.serving.loader import ReloadFailed
 from dualpath.serving.pins import Pins
-from dualpath.serving.triton_process import ServerFailed, StartFailed, TritonProcess
+from dualpath.serving.triton_process import SHM_BYTES, ServerFailed, StartFailed, TritonProcess
 
 POLL_S = 0.1
 
@@ -166,6 +167,8 @@ class TritonServer:
         environment.check_attached(models, self._config_name, found.stub)
         preflight.check_config_name(models, self._config_name)
         preflight.check_devices(models, self._config_name, found)
+        if found.embedded:
+            preflight.check_shared_memory(models, self._config_name, SHM_BYTES)
         known_faults.check_configs(models, self._config_name, known_faults.release_of(found))
         self.address = preflight.resolve(self.host)
         more = {} if self._restarted else self.more_ports
@@ -188,6 +191,12 @@ class TritonServer:
         except ReloadFailed as error:
             self.stop()
             raise StartFailed(str(error)) from None
+        except OSError as error:
+            self.stop()
+            raise UserError(
+                f"{error.filename or 'temporary files'}: expected a place to write what a server needs, got: "
+                f"{error.strerror}. Free space or give it rights; TMPDIR names another folder for temporary files."
+            ) from None
         except BaseException:
             self.stop()
             raise
@@ -206,6 +215,11 @@ class TritonServer:
             if (left := deadline - time.monotonic()) <= 0:
                 return
             time.sleep(min(POLL_S, left))
+
+    def skip_log(self) -> None:
+        """Pass over what Triton has logged: while a model is replaced it complains of what is meant."""
+        if self._process is not None:
+            self._process.read_log(pass_on=False)
 
     def close_shared_memory(self) -> None:
         """Take the right to read what passes between Triton and its models from other users: Triton gives it."""

@@ -104,11 +104,11 @@ class TritonProcess:
         assert self._supervisor.stdout is not None
         return int(self._supervisor.stdout.readline() or 0)
 
-    def read_log(self) -> list[log.Record]:
+    def read_log(self, pass_on: bool = True) -> list[log.Record]:
         """Return the log's new records, and pass them on."""
         records = self._log.read() if self._log else []
         self.records.extend(records)
-        if self._on_record is not None:
+        if pass_on and self._on_record is not None:
             for record in records:
                 self._on_record(record)
         return records

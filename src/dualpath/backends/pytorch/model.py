@@ -1,16 +1,17 @@
-"""Stand-in for Triton's C++ `pytorch` backend: TorchScript models on the CPU.
+"""Stand-in for Triton's C++ `pytorch` backend: TorchScript models on the CPU or a GPU.
 
 Like the C++ one it maps inputs and outputs by `NAME__index`, takes tensors in any dtype that TorchScript models do,
-accepts a tensor or a tuple of tensors as the answer, and concatenates the requests of one `execute`. Unlike it: no GPU,
-no torch.compile models, and of its parameters only those below; the others are refused by name.
+accepts a tensor or a tuple of tensors as the answer, and concatenates the requests of one `execute`. Unlike it: no
+torch.compile models, and of its parameters only those below; the others are refused by name.
 
 Two parameters are the stand-in's own; the C++ backend ignores them. `STAND_IN_ENGINE` is `auto` (the default),
 `openvino` or `torch`: what computes. OpenVINO is not used unless it gives torch's answers within the tolerance.
 `INFERENCE_MODE` and `INTER_OP_THREAD_COUNT` change nothing: nothing here computes gradients or forks.
 `STAND_IN_CHUNK_ROWS`: long batches run in chunks of that many rows, whose activations stay in the processor's cache.
 
-The model lies once in a process that all instances share (`dualpath.inference.service`): an instance is only a place
-in the queue.
+On the CPU the model lies once in a process that all instances share (`dualpath.inference.service`): an instance is only
+a place in the queue. On a GPU each instance has the model (`dualpath.inference.device`), torch computes, and batches
+are not cut: the two parameters then change nothing. `FORCE_CPU_ONLY_INPUT_TENSORS`, Triton's own, must say "no" there.
 """
 
 import numpy as np
@@ -37,28 +38,33 @@ DTYPES = {
 class TritonPythonModel:
     def initialize(self, args):
         config = bls.ModelConfig(args)
-        config.refuse_gpu("The stand-in for the pytorch backend runs on the CPU; use a server with the C++ backend.")
         config.refuse_parameters_except(
             "INTRA_OP_THREAD_COUNT",
             "INTER_OP_THREAD_COUNT",
             "INFERENCE_MODE",
             "STAND_IN_CHUNK_ROWS",
             "STAND_IN_ENGINE",
+            "FORCE_CPU_ONLY_INPUT_TENSORS",
             why="the stand-in for the pytorch backend",
         )
         config.boolean("INFERENCE_MODE", True)
         config.integer("INTER_OP_THREAD_COUNT", 1)
         self.inputs, inputs = self.positions(config, config.inputs)
         self.outputs, outputs = self.positions(config, config.outputs)
-        self.model = Shared(
-            config.artifact("model.pt"),
-            inputs,
-            n_outputs=len(outputs),
-            engine=config.choice("STAND_IN_ENGINE", ENGINES).default,
-            threads=config.integer("INTRA_OP_THREAD_COUNT", 1),
-            chunk_rows=config.integer("STAND_IN_CHUNK_ROWS", config.raw["max_batch_size"] or 1),
-            name=config.name,
-        )
+        settings = {
+            "engine": config.choice("STAND_IN_ENGINE", ENGINES).default,
+            "threads": config.integer("INTRA_OP_THREAD_COUNT", 1),
+            "chunk_rows": config.integer("STAND_IN_CHUNK_ROWS", config.raw["max_batch_size"] or 1),
+        }
+        path, n_outputs = config.artifact("model.pt"), len(outputs)
+        if config.gpu is None:
+            self.model = Shared(path, inputs, n_outputs=n_outputs, name=config.name, **settings)
+            self.library = None
+        else:
+            from dualpath.inference import device
+
+            self.model = device.DeviceModel(path, config.gpu, n_outputs)
+            self.library = bls.Library(self.model.read, device.concatenate, device.split)
         because = f": {self.model.reason}" if self.model.reason else ""
         pb_utils.Logger.log_info(f"{config.name}: served by {self.model.engine}{because}.")
         labels = {"model": config.name, "version": str(config.version), "engine": self.model.engine}
@@ -94,7 +100,7 @@ class TritonPythonModel:
         ]
 
     def execute(self, requests):
-        return bls.answer_merged(requests, self.forward)
+        return bls.answer_merged(requests, self.forward, library=self.library)
 
     def forward(self, inputs):
         return dict(zip(self.outputs, self.model.run([inputs[name] for name in self.inputs]), strict=True))

@@ -23,4 +23,10 @@ core.register_action("binary_only", {"http-req"}, function(txn)
   elseif head:find('"data"', 1, true) or head:find("\\", 1, true) then
     refuse(txn, 415, "gateway: expected binary tensors, got data or an escape in the JSON header. Send them as binary.")
   end
+  for shape in head:gmatch('"shape"%s*:%s*(%b[])') do
+    -- Triton 2.51 takes the number of rows by 32 bits: 4294967296 passes for a number that is not said.
+    if shape:find("%d%d%d%d%d%d%d%d%d%d") then
+      refuse(txn, 400, "gateway: expected a shape of numbers of at most nine digits, got a longer one. Correct it.")
+    end
+  end
 end)

@@ -2,8 +2,9 @@
 
 What Triton 2.51 does, by measurement: `load` alone leaves a model whose process has ended as it is; `unload` and `load`
 give it new processes, and take the ensembles on it down and up. An unload waits for the model's requests, and for ever
-for those that a killed process had; a load does not wait for it. Their callers are failed within a second, but those of
-a Python model that answers by senders, as `orchestrator` does, wait for ever: only a restart fails them.
+for some that a killed process had, answered or not; a load does not wait for it. Their callers are failed within a
+second, but those of a Python model that answers by senders, as `orchestrator` does, wait for ever: only a restart fails
+them.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ class ServedPlant:
     def _connect(self) -> None:
         self._client = open_client(self._triton.grpc_url, certificate=self._triton.certificate)
         self._canaries = Canaries(self._client, time.monotonic)
+        self._sweeper = processes.Sweeper(self._triton.shm_prefix, time.monotonic)
         self.models = sorted(self._ready())
 
     def close(self) -> None:
@@ -70,6 +72,14 @@ class ServedPlant:
         """Return the living processes of its models."""
         return processes.stubs(self._triton.pid)
 
+    def helpers(self) -> list[Stub]:
+        """Return the living processes that instances have started."""
+        return processes.helpers(self._triton.pid)
+
+    def end(self, helper: Stub) -> None:
+        """Kill a helper."""
+        processes.end(helper)
+
     def server_stopped(self) -> bool:
         """Tell whether a signal holds the server itself."""
         return processes.is_stopped(self._triton.pid)
@@ -87,8 +97,9 @@ class ServedPlant:
         return self._canaries.states
 
     def ask(self) -> None:
-        """Send each model's next canary."""
+        """Send each model's next canary; give back what dead processes hold in /dev/shm."""
         self._triton.close_shared_memory()
+        self._sweeper.look(self._triton.pid)
         for model in self.models:
             self._canaries.send(model)
 
@@ -108,7 +119,7 @@ class ServedPlant:
         """
         with releases.locked(self._triton.model_repository):
             self._replace(model)
-        processes.sweep_shm(self._triton.pid, self._triton.shm_prefix)
+        self._triton.skip_log()
         self._triton.close_shared_memory()
 
     def _replace(self, model: str) -> None:
@@ -120,7 +131,7 @@ class ServedPlant:
             served = self._ready()
             config = self._config(model, served.get(model, set()))
             self._client.unload_model(model, client_timeout=CALL_S)
-            if config.backend == "python":
+            if config.backend == "python" and not self._answers_by_return(model):
                 self._await_unloaded(model)
             as_json = json_format.MessageToJson(config, preserving_proto_field_name=True)
             self._client.load_model(model, config=as_json, client_timeout=LOAD_S)
@@ -142,6 +153,12 @@ class ServedPlant:
             self._connect()
         except (ServerFailed, UserError, InferenceServerException) as error:
             raise MendFailed(str(error)) from None
+
+    def _answers_by_return(self, model: str) -> bool:
+        """Tell whether a Python model's code shows that Triton itself fails the callers of a killed process."""
+        folder = self._triton.model_repository / model
+        code = "".join(path.read_text(errors="replace") for path in folder.glob("*/model.py"))
+        return "answer_each(" in code and "Pipeline(" not in code
 
     def _await_unloaded(self, model: str) -> None:
         deadline = time.monotonic() + UNLOAD_S

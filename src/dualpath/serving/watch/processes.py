@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+ALONE_S = 10.0
+"""How long a server must be the only one that maps a region before it counts as a dead process's."""
+
+_PUNCH_HOLE = 3  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
 _INSTANCE = re.compile(r"(.+)_\d+_\d+")
 _SHM = Path("/dev/shm")
+_COMPUTES = "dualpath.inference.service"
+"""In the arguments of a process that computes for a model, before the model's name."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,16 @@ def stubs(server_pid: int) -> list[Stub]:
     return [stub for pid in _children(server_pid) if (stub := _stub(pid)) is not None]
 
 
+def helpers(server_pid: int) -> list[Stub]:
+    """Return the living processes that compute for a server's stubs, whichever of these has started them."""
+    found = []
+    for pid in (int(path.name) for path in Path("/proc").glob("[0-9]*")):
+        with suppress(OSError):
+            if os.getsid(pid) == server_pid and (helper := _helper(pid)) is not None:
+                found.append(helper)
+    return found
+
+
 def is_stopped(pid: int) -> bool:
     """Tell whether a signal holds a process."""
     with suppress(OSError):
@@ -48,20 +65,60 @@ def end(stub: Stub) -> None:
             os.kill(stub.pid, signal.SIGKILL)
 
 
-def sweep_shm(server_pid: int, prefix: str) -> int:
-    """Remove the server's regions that none of its processes maps any more; return how many."""
-    regions = {str(path) for path in _SHM.glob(f"{prefix}*")}
-    for pid in (server_pid, *_children(server_pid)):
-        regions -= set(_mapped(pid))
-    for region in regions:
-        Path(region).unlink(missing_ok=True)
-    return len(regions)
+class Sweeper:
+    """Gives back what killed processes leave in /dev/shm: a server maps a dead instance's region to its own end.
+
+    Args:
+        prefix: how the names of the server's regions begin.
+        clock: seconds.
+    """
+
+    def __init__(self, prefix: str, clock: Callable[[], float]) -> None:
+        self._prefix, self._clock = prefix, clock
+        self._alone: dict[str, float] = {}
+
+    def look(self, server_pid: int) -> int:
+        """Remove regions that no process maps, and those that the server alone has mapped for a while: it makes one for
+        each process that it starts, which maps it at once. Return how many."""
+        now = self._clock()
+        regions = {str(path) for path in _SHM.glob(f"{self._prefix}*")}
+        ours = set(_mapped(server_pid))
+        others = {region for pid in _children(server_pid) for region in _mapped(pid)}
+        self._alone = {region: self._alone.get(region, now) for region in regions & ours - others}
+        dead = (regions - ours - others) | {it for it, since in self._alone.items() if now - since >= ALONE_S}
+        for region in dead:
+            with suppress(OSError):
+                _empty(region)
+                os.unlink(region)
+        return len(dead)
+
+
+def _empty(region: str) -> None:
+    """Give a region's memory back, also if it is mapped: whoever reads it then finds zeros."""
+    call = ctypes.CDLL(None, use_errno=True).fallocate
+    call.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
+    descriptor = os.open(region, os.O_RDWR)
+    try:
+        if call(descriptor, _PUNCH_HOLE, 0, os.fstat(descriptor).st_size):
+            raise OSError(ctypes.get_errno(), "fallocate")
+    finally:
+        os.close(descriptor)
+
+
+def _helper(pid: int) -> Stub | None:
+    arguments, stat = _arguments(pid), _stat(pid)
+    if stat[0] in "ZX" or _COMPUTES not in arguments[:-1]:
+        return None
+    return Stub(pid, int(stat[19]), arguments[arguments.index(_COMPUTES) + 1], stat[0] == "T")
+
+
+def _arguments(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
 
 
 def _stub(pid: int) -> Stub | None:
     try:
-        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-        stat = _stat(pid)
+        arguments, stat = _arguments(pid), _stat(pid)
     except OSError:  # it has ended meanwhile
         return None
     names = [match[1] for argument in arguments if "/" not in argument and (match := _INSTANCE.fullmatch(argument))]

@@ -23,7 +23,7 @@ SCORED_S = 3 * CANARY_S
 ESCALATE = 3
 """Replacements of a model within `MEMORY_S` before the whole server is restarted in its place."""
 MEMORY_S = 300.0
-"""How long a restart counts for the back-off."""
+"""How long a replacement of a model counts for that."""
 LONGEST_DELAY_S = 60.0
 SERVER = "server"
 """The name of the server among the models in `restarts`."""
@@ -41,6 +41,12 @@ class Plant(Protocol):
 
     def stubs(self) -> list[Stub]:
         """Return the living processes of its models."""
+
+    def helpers(self) -> list[Stub]:
+        """Return the living processes that instances have started, such as one that computes for all of a model's."""
+
+    def end(self, helper: Stub) -> None:
+        """Kill a helper; whoever needs it starts it again."""
 
     def server_stopped(self) -> bool:
         """Tell whether a signal holds the server itself."""
@@ -106,6 +112,7 @@ class Watchdog:
         self._mended: dict[str, list[float]] = {}
         self._asked = -float("inf")
         self._delayed: tuple[str, float] | None = None
+        self._n_in_vain = 0  # restarts since the last time that both scorers had made a score
 
     def step(self) -> None:
         """Look once; mend what is broken. Returns when it is mended, or its next attempt is due later."""
@@ -122,6 +129,14 @@ class Watchdog:
         if self._held(now, 0, self._plant.server_stopped()):
             self._restart("the server is stopped by a signal")
             return
+        if self._n_in_vain and self.unready() is None:
+            self._n_in_vain = 0
+        for helper in self._plant.helpers():
+            if self._held(now, helper.pid, helper.stopped):
+                what = f"process {helper.pid}, which computes, is stopped by a signal"
+                self._note(helper.model, what)
+                self._report(f"{helper.model}: {what}; ending it, the next request starts another")
+                self._plant.end(helper)
         for model, what in self._faults(now).items():
             self._mend(model, what)
 
@@ -174,6 +189,9 @@ class Watchdog:
                 self._waits[model] = now, n_answered
             elif now - since >= HANG_S / 2:
                 faults[model] = f"no answer to anybody for {now - since:.0f} s"
+        for helper in self._plant.helpers():
+            if helper.model in faults:  # new instances would ask the one that hangs
+                self._plant.end(helper)
         return faults
 
     def _mend(self, model: str, what: str) -> None:
@@ -194,8 +212,8 @@ class Watchdog:
     def _restart(self, what: str) -> None:
         now = self._clock()
         if self._delayed is None:
-            n_recent = len(self._recent(SERVER))
-            delay_s = min(LONGEST_DELAY_S, 2.0**n_recent) if n_recent > 1 else 0.0
+            delay_s = min(LONGEST_DELAY_S, 2.0**self._n_in_vain) if self._n_in_vain > 1 else 0.0
+            self._n_in_vain += 1
             self._note(SERVER, what)
             self._report(f"server: {what}; starting it anew" + (f" in {delay_s:g} s" if delay_s else ""))
             self._delayed = what, now + delay_s

@@ -5,6 +5,9 @@ What is exported computes where its inputs lie, so that one file serves the CPU 
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,8 +44,17 @@ def export_regressor(regressor: Regressor, path: Path) -> None:
     """Trace a regressor, save it for `torch.jit.load`, and hold the saved file against the regressor."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Triton's pytorch backend takes TorchScript
-        trace(regressor).save(str(path))
+        traced = trace(regressor)
+        _check_room(regressor, path)
+        traced.save(str(path))
         check(torch.jit.load(str(path)), regressor)
+
+
+def _check_room(regressor: Regressor, path: Path) -> None:
+    """Raise OSError if a regressor's weights do not fit on the disk: torch would abort the process."""
+    n_bytes = sum(tensor.nbytes for tensor in regressor.state_dict().values())
+    if shutil.disk_usage(path.parent).free < n_bytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
 def check_devices(traced: torch.jit.ScriptModule) -> None:

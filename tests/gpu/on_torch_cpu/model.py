@@ -1,0 +1,16 @@
+"""BERT by the pytorch stand-in's code for a GPU, with torch's CPU in the GPU's place."""
+
+import importlib.util
+
+from dualpath.inference import device
+from dualpath.serving.installation import STAND_INS
+
+device.TYPE = "cpu"
+spec = importlib.util.spec_from_file_location("stand_in", STAND_INS / "pytorch" / "model.py")
+stand_in = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(stand_in)
+
+
+class TritonPythonModel(stand_in.TritonPythonModel):
+    def initialize(self, args):
+        super().initialize(args | {"model_instance_kind": "GPU", "model_instance_device_id": "0"})

@@ -1,0 +1,73 @@
+"""A row of the table: a fault, what must hold, and what was seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from clients import Expected
+from served_process import REPOSITORY, ServedProcess
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a row has seen, in a line, and whether its bound holds."""
+
+    seen: str
+    good: bool
+
+
+class Stage:
+    """The server that rows share: started by the first that asks for it, and anew after one that broke it."""
+
+    def __init__(self) -> None:
+        self._served: ServedProcess | None = None
+        self._expected: Expected | None = None
+
+    @property
+    def served(self) -> ServedProcess:
+        """A server with a gateway, at work."""
+        if self._served is not None and self._served.process.poll() is not None:
+            self.close()
+        if self._served is None:
+            self._served = ServedProcess(REPOSITORY, "--gateway-port", "0").await_start()
+        return self._served
+
+    @property
+    def expected(self) -> Expected:
+        """The scores of a server that nothing has broken yet."""
+        if self._expected is None:
+            self._expected = Expected(self.served.at["gRPC"])
+        return self._expected
+
+    def close(self) -> None:
+        """End the server; the next row gets another."""
+        served, self._served = self._served, None
+        if served is not None:
+            served.end()
+
+
+@dataclass(frozen=True)
+class Row:
+    """A test.
+
+    Attributes:
+        name: what is done to the server.
+        bound: what must hold, in words.
+        measure: does it.
+    """
+
+    name: str
+    bound: str
+    measure: Callable[[Stage], Found]
+
+
+@contextmanager
+def staged() -> Iterator[Stage]:
+    """Give a stage; end its server."""
+    stage = Stage()
+    try:
+        yield stage
+    finally:
+        stage.close()
