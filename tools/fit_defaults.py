@@ -21,8 +21,8 @@ from rich.table import Table
 
 from dualpath.errors import UserError
 from dualpath.readability.tokens import TokenEncoder
-from dualpath.training.bert import batches, minilm
-from dualpath.training.bert.encoder import load_encoder, pool
+from dualpath.training.bert import minilm, scoring
+from dualpath.training.bert.encoder import Pooled, load_encoder
 from dualpath.training.bert.head import HEAD_FILE, fit_head
 from dualpath.training.blend import Blend, blend
 from dualpath.training.build import DATA_FOLDER
@@ -38,7 +38,7 @@ def embed(excerpts: list[bytes], report: Callable[[int], object]) -> Floats:
     folder = minilm.minilm_folder()
     encoder = load_encoder(folder)
     rows = TokenEncoder(folder / "tokenizer.json").encode(excerpts)
-    return batches.apply(lambda *inputs: pool(encoder, *inputs), rows, report=report)
+    return scoring.apply(Pooled(encoder), rows, report=report)
 
 
 def cross_validate_head(corpus: Corpus, pooled: Floats, folds: list[Fold]) -> Floats:

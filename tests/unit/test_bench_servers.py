@@ -118,8 +118,8 @@ def test_other_artifacts_take_the_place_of_the_repository_s_own(tmp_path):
 
 
 def test_what_a_build_refuses_comes_back_from_its_process(tmp_path):
-    with pytest.raises(UserError, match=r"precision: expected .*, got 'int8'"):
-        bench_models.build_encoder(tmp_path, "minilm", "int8", print)
+    with pytest.raises(UserError, match=r"precision: expected .*, got 'int4'"):
+        bench_models.build_encoder(tmp_path, "minilm", "int4", print)
 
 
 def test_a_work_folder_that_cannot_be_is_refused(tmp_path):

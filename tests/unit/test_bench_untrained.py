@@ -10,14 +10,16 @@ from dualpath.repository.facts import Facts
 from dualpath.repository.folders import newest
 from dualpath.training import build as training
 from dualpath.training.bert import export, untrained
+from dualpath.training.bert.precision import set_precision
 from dualpath.training.bert.untrained import BERT_LARGE, untrained_bert_large
 from dualpath.training.forest import fit as forest
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated:DeprecationWarning")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_traced_bert_large_equals_eager_at_other_shapes(dtype, tmp_path):
-    regressor = untrained_bert_large(dtype, n_layers=1)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_traced_bert_large_equals_eager_at_other_shapes(precision, tmp_path):
+    regressor = untrained_bert_large(n_layers=1)
+    set_precision(regressor.encoder, precision)
     export.export_regressor(regressor, tmp_path / "model.pt")
     loaded = torch.jit.load(str(tmp_path / "model.pt"))
     for rows, tokens in ((1, 48), (3, 96), (1, MAX_TOKENS)):
@@ -52,8 +54,11 @@ def repository(tmp_path, monkeypatch):
     """An empty model repository, and makers that take no time."""
     for model in ("bert-large", "cuml"):
         (tmp_path / model).mkdir()
-    monkeypatch.setattr(untrained, "untrained_bert_large", lambda dtype: f"bert-large in {dtype}")
-    monkeypatch.setattr(export, "export_regressor", lambda regressor, path: path.write_text(str(regressor)))
+    small = untrained_bert_large(n_layers=1)
+    monkeypatch.setattr(untrained, "untrained_bert_large", lambda: small)
+    monkeypatch.setattr(
+        export, "export_regressor", lambda regressor, path: path.write_text(f"{regressor.encoder.dtype}")
+    )
     monkeypatch.setattr(forest, "fit_forest", lambda table: None)
     monkeypatch.setattr(forest, "export_forest", lambda fitted, table, path: path.write_text("forest"))
     return tmp_path
@@ -61,7 +66,7 @@ def repository(tmp_path, monkeypatch):
 
 def test_build_takes_the_shape_and_says_so_in_the_facts(repository):
     training.build(repository, "bfloat16", encoder_shape="bert-large")
-    assert (repository / "bert-large/1/model.pt").read_text() == "bert-large in torch.bfloat16"
+    assert (repository / "bert-large/1/model.pt").read_text() == "torch.bfloat16"
     facts = Facts.of(newest(repository / "bert-large"))
     assert (facts.encoder, facts.precision) == ("bert-large, random weights", "bfloat16")
     again = training.build(repository, "bfloat16", encoder_shape="bert-large")

@@ -1,6 +1,8 @@
 """Which engine runs a TorchScript model, what it answers, and how instances share it."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,14 +13,19 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from dualpath import inference
+from dualpath.cli import app
 from dualpath.inference import Input, conversion, export, openvino_model, served
 from dualpath.inference.client import Shared
 from dualpath.inference.service import TwoWays
 from dualpath.readability.contract import TOLERANCES
+from dualpath.readability.reference import BERT_INPUTS
+from dualpath.readability.tokens import pad
 from dualpath.repository.facts import Facts
 from dualpath.repository.folders import newest
+from dualpath.training.bert.precision import Int8Linear
 from prove_engines import largest_difference
 
 FLOATS, WHOLE = Input("float32", (-1, 4)), Input("int64", (-1, -1))
@@ -50,6 +57,17 @@ class Half(torch.nn.Module):
 
     def forward(self, a: torch.Tensor):
         return self.layer(a.to(torch.float16)).to(torch.float32)
+
+
+class Narrow(torch.nn.Module):
+    """Weights of int8, in the way of an encoder's layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = Int8Linear(torch.nn.Linear(256, 8))
+
+    def forward(self, a: torch.Tensor):
+        return self.layer(a)
 
 
 class Two(torch.nn.Module):
@@ -111,6 +129,21 @@ def test_torch_runs_what_openvino_cannot_run_or_runs_wrongly(saved, module, tens
     expected = expected if isinstance(expected, tuple) else (expected,)
     for got, right in zip(model.run([rows]), expected, strict=True):
         np.testing.assert_array_equal(got, right.detach().numpy())
+
+
+def test_weights_of_int8_stay_int8_and_move_answers_within_the_tolerance(tmp_path):
+    torch.manual_seed(0)
+    path = tmp_path / "model.pt"
+    torch.jit.save(torch.jit.trace(Narrow().eval(), torch.zeros(1, 256)), path)
+    inputs = [Input("float32", (-1, 256))]
+    model = inference.load(path, inputs, "openvino")
+    assert (model.engine.split()[-1], model.reason) == ("int8", None)
+    [weights] = (tmp_path / "cache").rglob("*.bin")
+    assert weights.stat().st_size < 256 * 8 * 1.1 + 100
+    rows = np.random.default_rng(0).standard_normal((3, 256), np.float32)
+    theirs = inference.load(path, inputs, "torch").run([rows])[0]
+    difference = np.abs(model.run([rows])[0] - theirs).max()
+    assert 0 < difference < TOLERANCES["int8"]
 
 
 def test_torch_serves_if_openvino_is_not_installed_or_not_asked_for(saved, monkeypatch):
@@ -235,7 +268,7 @@ def name(request):
 def shared(saved, name):
     instances = []
 
-    def make(engine="torch"):
+    def make(engine="openvino"):
         path = instances[0]._path if instances else saved(Sum())
         instances.append(Shared(path, [FLOATS], engine=engine, name=name))
         return instances[-1]
@@ -277,6 +310,14 @@ def test_instances_share_a_process_which_a_kill_ends_and_the_next_call_starts_ag
     service()
 
 
+def test_by_torch_each_instance_has_a_process(shared, name):
+    rows = np.ones((3, 4), np.float32)
+    for instance in (shared("torch"), shared("torch")):
+        assert instance.engine.startswith("torch")
+        assert instance.run([rows])[0].tolist() == [[12.0]] * 3
+    assert len([p for p in psutil.Process().children() if name in p.cmdline()]) == 2
+
+
 def test_the_process_ends_when_the_last_instance_has_left(shared, service):
     instance = shared()
     running = service()
@@ -315,6 +356,23 @@ def test_a_model_for_the_openvino_backend_has_the_names_of_its_config(saved, tmp
     assert compiled(arrays)[config.output[0].name].tolist() == [[12.0], [12.0]]
 
 
+def test_build_writes_bert_for_the_openvino_backend_too(model_repository, tmp_path, monkeypatch):
+    monkeypatch.delenv("DUALPATH_CACHE")  # where the servers of other tests find the model converted
+    repository = tmp_path / "repository"
+    shutil.copytree(model_repository, repository, copy_function=os.link, symlinks=True)
+    ended = CliRunner().invoke(app, ["build", "--format", "openvino", "--model-repository", str(repository), "--json"])
+    assert ended.exit_code == 0, ended.output
+    [written] = [each for each in json.loads(ended.stdout) if each["path"].endswith("model.xml")]
+    assert written["path"] == str(tmp_path / "repository.openvino/bert-large/1/model.xml")
+    assert (tmp_path / "repository.openvino/bert-large/config.pbtxt").is_file()
+    ids, mask = pad([np.arange(1_000, 1_020), np.arange(2_000, 2_007)])
+    hints = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino_model.openvino().Core().compile_model(written["path"], "CPU", hints)
+    scores = compiled({"INPUT__0": ids, "INPUT__1": mask})["OUTPUT__0"]
+    [expected] = inference.load(newest(repository / "bert-large") / "model.pt", BERT_INPUTS, "torch").run([ids, mask])
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=TOLERANCES["float32"])
+
+
 def test_the_engine_that_serves_is_read_from_the_metrics():
     line = 'stand_in_engine{engine="OpenVINO 2026.4.1 in float32",model="bert-large",version="2"} 1\n'
     assert served.parse(f"# TYPE stand_in_engine gauge\n{line}nv_x 3\n") == {
@@ -322,7 +380,8 @@ def test_the_engine_that_serves_is_read_from_the_metrics():
     }
 
 
-def test_openvino_scores_as_torch_does_within_the_tolerance(model_repository):
+def test_openvino_scores_as_torch_does_within_the_tolerance(model_repository, monkeypatch):
+    monkeypatch.delenv("DUALPATH_CACHE")
     version = newest(model_repository / "bert-large")
     tolerance = TOLERANCES[Facts.of(version).precision]
     engine, difference = largest_difference(version / "model.pt", 12)

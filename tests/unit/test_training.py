@@ -20,9 +20,10 @@ from dualpath.repository.folders import newest
 from dualpath.repository.publishing import publish
 from dualpath.training import build as training
 from dualpath.training.artifacts import installed
-from dualpath.training.bert import export, minilm
-from dualpath.training.bert.encoder import Regressor, load_encoder, pooled_size
+from dualpath.training.bert import batches, export, minilm, scoring
+from dualpath.training.bert.encoder import Pooled, Regressor, load_encoder, pooled_size
 from dualpath.training.bert.head import Head, fit_head
+from dualpath.training.bert.precision import Int8Linear, set_precision
 from dualpath.training.forest import fit as forest
 
 FOREST_TOLERANCE = 1e-6
@@ -105,9 +106,9 @@ def test_checkpoint_predicts_what_the_forest_does(table: forest.ForestTable, tmp
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated:DeprecationWarning")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_traced_regressor_equals_eager_at_every_shape(regressor: Regressor, dtype: torch.dtype, tmp_path: Path) -> None:
-    regressor.encoder.to(dtype)
+@pytest.mark.parametrize("precision", training.PRECISIONS)
+def test_traced_regressor_equals_eager_at_every_shape(regressor: Regressor, precision: str, tmp_path: Path) -> None:
+    set_precision(regressor.encoder, precision)
     export.export_regressor(regressor, tmp_path / "model.pt")
     loaded = torch.jit.load(str(tmp_path / "model.pt"))
     for rows, tokens in ((1, 7), (2, 64), (5, 192), (3, MAX_TOKENS)):
@@ -145,6 +146,32 @@ def test_export_refuses_a_trace_that_names_a_device() -> None:
     traced = torch.jit.trace(positions, torch.zeros(2, 3, dtype=torch.int64))
     with pytest.raises(RuntimeError, match=r"expected no device in its graph, got aten::arange on cpu"):
         export.check_devices(traced)
+
+
+def test_weights_of_int8_are_those_of_float32_to_half_a_step() -> None:
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(16, 4)
+    with torch.no_grad():
+        layer.weight[2] = 0
+    narrow = Int8Linear(layer)
+    assert narrow.weight.dtype == torch.int8
+    steps = layer.weight.detach().abs().amax(dim=1, keepdim=True) / 127
+    assert (torch.abs(narrow.weight * narrow.scale - layer.weight) <= steps / 2 + 1e-7).all()
+    with torch.no_grad():
+        assert torch.allclose(narrow(torch.eye(16)), (narrow.weight * narrow.scale).T + layer.bias)
+
+
+def test_many_rows_are_embedded_by_the_fastest_engine_which_leaves_nothing_in_the_cache(
+    encoder: BertModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DUALPATH_CACHE", str(tmp_path))
+    rows = [np.arange(1, 1 + length) for length in (3, 30, 7, 40, 12)]
+    expected = batches.apply(Pooled(encoder), rows)
+    assert expected.shape == (5, pooled_size(encoder))
+    np.testing.assert_array_equal(scoring.apply(Pooled(encoder), rows), expected)
+    monkeypatch.setattr(scoring, "WORTH_CONVERTING", 5)
+    np.testing.assert_allclose(scoring.apply(Pooled(encoder), rows), expected, rtol=0, atol=TOLERANCES["float32"])
+    assert list(tmp_path.rglob("*.xml")) == []
 
 
 def test_padding_does_not_change_a_score(regressor: Regressor) -> None:
@@ -242,7 +269,7 @@ def test_build_rebuilds_one_model_when_its_file_is_damaged(repository: Path) -> 
     assert [artifact.up_to_date for artifact in training.build(repository)] == [True, True, False, False]
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize("precision", ["bfloat16", "float16", "int8"])
 def test_build_rebuilds_bert_when_the_precision_differs(repository: Path, precision: str) -> None:
     training.build(repository)
     again = training.build(repository, precision=precision)
@@ -256,12 +283,12 @@ def test_build_rebuilds_bert_when_the_precision_differs(repository: Path, precis
 
 
 def test_build_refuses_an_unknown_precision(repository: Path) -> None:
-    with pytest.raises(UserError, match="precision: expected float32 or bfloat16 or float16, got 'float8'"):
+    with pytest.raises(UserError, match="precision: expected float32 or bfloat16 or float16 or int8, got 'float8'"):
         training.build(repository, precision="float8")
 
 
 def test_every_precision_has_its_tolerance() -> None:
-    assert set(TOLERANCES) == set(training.GPU_PRECISIONS) == {*get_args(Precision)}
+    assert set(TOLERANCES) == set(training.PRECISIONS) == {*get_args(Precision)}
 
 
 def test_failed_build_leaves_the_old_artifacts(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from dualpath.bls.pace import Cutter
 from dualpath.bls.request import Request
 from dualpath.bls.run import Run, copied, current_run
 from dualpath.bls.tensors import Array, concatenate
-from dualpath.bls.waiting import Group, Row, WaitingRows, groups_of
+from dualpath.bls.waiting import Group, WaitingRow, WaitingRows, groups_of
 
 MAX_WAITING_ROWS = 16_384
 """Rows that wait at most while nothing tells how long that takes."""
@@ -67,7 +67,7 @@ class BatchedChild(Called):
         self._call_s = 0.0  # seconds that a call takes
         self._waiting = WaitingRows()
         self._callers: set[asyncio.Task[Any]] = set()
-        self._under_way: list[_Call] = []
+        self._under_way: list[_CallUnderWay] = []
 
     async def rows(self, rows: Sequence[Any]) -> Any:
         """Have rows answered.
@@ -111,7 +111,7 @@ class BatchedChild(Called):
         started = time.perf_counter()
         carried = Carried.by([run.request], self.forward_parameters)
         try:
-            ask = partial(self._ask, self._collate(rows), len(rows), carried, _Call(1))
+            ask = partial(self._ask, self._collate(rows), len(rows), carried, _CallUnderWay(1))
             outputs: Outputs = await inline.call(ask, expected_s)
         except ChildError as error:
             raise note_failure(self, run, error, self.retry) from None
@@ -120,7 +120,7 @@ class BatchedChild(Called):
             self.metrics._observe_stage(self.name, time.perf_counter() - started)
         return outputs
 
-    def _ask(self, inputs: Mapping[str, Any], n_rows: int, carried: Carried, call: _Call) -> Outputs:
+    def _ask(self, inputs: Mapping[str, Any], n_rows: int, carried: Carried, call: _CallUnderWay) -> Outputs:
         """Call the child and learn from it. Blocks."""
         started = time.perf_counter()
         outputs = self._calls.ask(inputs, carried)
@@ -189,7 +189,7 @@ class BatchedChild(Called):
         assert caller
         try:
             while chunk := self._waiting.take(self._rows_in_call, self._cutter.chunk_rows):
-                call = _Call(len(self._under_way) + 1)
+                call = _CallUnderWay(len(self._under_way) + 1)
                 self._under_way.append(call)
                 for each in self._under_way:
                     each.n_most = max(each.n_most, call.n_first)
@@ -203,7 +203,7 @@ class BatchedChild(Called):
     def _rows_in_call(self, n_waiting: int) -> int:
         return self._cutter.rows_in_call(n_waiting, len(self._under_way))
 
-    async def _run(self, chunk: list[Row], call: _Call) -> None:
+    async def _run(self, chunk: list[WaitingRow], call: _CallUnderWay) -> None:
         try:
             if asking := [group for group in groups_of(chunk) if group.has_waited()]:
                 await asyncio.gather(*(group.drop_if_cancelled() for group in asking))
@@ -213,7 +213,7 @@ class BatchedChild(Called):
             for group in groups_of(chunk):
                 group.fail(error)
 
-    async def _answer(self, chunk: list[Row], call: _Call) -> None:
+    async def _answer(self, chunk: list[WaitingRow], call: _CallUnderWay) -> None:
         groups = groups_of(chunk)
         requests = [group.request for group in groups]
         try:
@@ -231,7 +231,7 @@ class BatchedChild(Called):
         for row, answer in zip(chunk, _Answers(outputs, len(chunk)), strict=True):
             row.group.fill(row.index, answer)
 
-    async def _call(self, chunk: list[Row], requests: list[Request], call: _Call) -> Outputs:
+    async def _call(self, chunk: list[WaitingRow], requests: list[Request], call: _CallUnderWay) -> Outputs:
         inputs = self._collate([row.row for row in chunk])
         carried = Carried.by(requests, self.forward_parameters)
         trace = next((request.trace for request in requests if request.trace and not request.trace.closed), None)
@@ -242,7 +242,7 @@ class BatchedChild(Called):
 
 
 @dataclass(eq=False)
-class _Call:
+class _CallUnderWay:
     """A call under way.
 
     Attributes:

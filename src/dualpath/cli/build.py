@@ -10,13 +10,16 @@ import typer
 
 from dualpath.cli.options import DEFAULT_REPOSITORY, Json, ModelRepository
 
-Precision = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["float32", "bfloat16", "float16", "int8"]
 
 
 def build(
     model_repository: ModelRepository = DEFAULT_REPOSITORY,
     precision: Annotated[
-        Precision, typer.Option(help="What BERT computes in. float16 is for GPUs: a CPU is several times slower in it.")
+        Precision,
+        typer.Option(
+            help="What BERT computes in. float16 is for GPUs, int8 for CPUs with OpenVINO: elsewhere they are slower."
+        ),
     ] = "float32",
     format: Annotated[
         Literal["torchscript", "openvino"],

@@ -32,7 +32,9 @@ Encoder = Annotated[
 ]
 ServedIn = Annotated[
     Precision,
-    typer.Option(metavar="TYPE", help="What BERT will compute in when it is served: float32, bfloat16 or float16."),
+    typer.Option(
+        metavar="TYPE", help="What BERT will compute in when it is served: float32, bfloat16, float16 or int8."
+    ),
 ]
 HiddenStates = Annotated[
     Literal["last", "all"], typer.Option(help="What the linear layer reads: the last hidden layer, or all.")

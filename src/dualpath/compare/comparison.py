@@ -94,7 +94,7 @@ def compare(
         duration_s: for each model under each load.
         timeout_s: of each request.
         atol, rtol: largest difference between floats, absolute and relative: one for all, or by output. Without them
-            that of the precision that is served, and where it is unknown so many units in the last place.
+            that of the precision that is served, or so many units in the last place if it is unknown.
         ignore: outputs that are not compared.
         expect_differences: rows that may differ, as "ROUTE=cuml"; they are counted apart.
         conditions: of a gate.

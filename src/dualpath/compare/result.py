@@ -134,7 +134,7 @@ class WorstRow:
 class Parity:
     """One output of a contender, every answer compared with the baseline's answer to the row alone.
 
-    `baseline` need not be the first contender of all; it is `other` too where it contradicts itself. Differences are
+    `baseline` need not be the first contender of all; it is `other` too if it contradicts itself. Differences are
     absolute; NaN equals NaN only. Texts are equal or not: `mean` is the share of those that are not.
 
     Attributes:

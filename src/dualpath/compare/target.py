@@ -23,7 +23,7 @@ class Target:
     Attributes:
         model: its name.
         version: "" leaves the choice to the server.
-        max_batch_size: 0 where its tensors have no batch dimension.
+        max_batch_size: 0 if its tensors have no batch dimension.
         optional: inputs that a request may leave out.
         decoupled: whether a request may have any number of responses.
     """

@@ -6,9 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
 import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,8 +14,8 @@ from multiprocessing.connection import Client, Connection
 from pathlib import Path
 from typing import Any
 
-from dualpath.inference.conversion import private_folder
-from dualpath.inference.model import Array, EngineError, Input
+from dualpath.inference.conversion import private_folder, python
+from dualpath.inference.model import Array, EngineError, Input, choose
 
 _GIVE_MEMORY_BACK = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 17)}
 """For glibc: batches of many shapes need large blocks of many sizes, of which it otherwise keeps every one (200 MB)."""
@@ -26,6 +24,7 @@ _GIVE_MEMORY_BACK = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_TRIM_THRESH
 class Shared:
     """A model shared by all who ask for the same file in the same way below the same parent process.
 
+    By torch everyone has a process: in one process its calls slow one another down, three streams to the speed of one.
     For one thread.
 
     Args:
@@ -33,7 +32,7 @@ class Shared:
         inputs: the model's, in their order.
         n_outputs: tensors that the model answers with.
         engine: see `inference.load`.
-        threads: of a stream; there are as many streams as fill the cores.
+        threads: of a stream; OpenVINO has as many streams as fill the cores.
         chunk_rows: rows that a stream takes at a time.
         name: of the model, for messages and lists of processes.
 
@@ -54,12 +53,16 @@ class Shared:
         name: str = "",
     ) -> None:
         self._path = path.resolve()
+        converted, _ = choose(self._path, inputs, engine, n_outputs)
+        self._sharers = [os.getppid()] if converted else [os.getpid(), id(self)]
+        self._environment = {**os.environ, **(_GIVE_MEMORY_BACK if converted else {})}
         self._order = {
             "path": str(self._path),
             "inputs": list(inputs),
             "n_outputs": n_outputs,
             "engine": engine,
             "threads": threads,
+            "streams": max(1, len(os.sched_getaffinity(0)) // threads) if converted else 1,
             "chunk_rows": chunk_rows,
         }
         self._name = name
@@ -97,7 +100,7 @@ class Shared:
     def _connect(self) -> Connection:
         status = self._path.stat()
         version = [status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size]
-        key = hashlib.sha256(json.dumps([os.getppid(), self._order, version]).encode()).hexdigest()[:16]
+        key = hashlib.sha256(json.dumps([self._sharers, self._order, version]).encode()).hexdigest()[:16]
         socket = private_folder() / f"{key}.socket"
         with socket.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -112,9 +115,9 @@ class Shared:
         return self._connection
 
     def _start(self, socket: Path) -> None:
-        command = [_python(), "-m", "dualpath.inference.service", self._name]
+        command = [python(), "-m", "dualpath.inference.service", self._name]
         process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **_GIVE_MEMORY_BACK}
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=self._environment
         )
         assert process.stdin
         assert process.stdout
@@ -125,10 +128,3 @@ class Shared:
         threading.Thread(target=process.wait, daemon=True).start()  # it ends when it likes, and leaves no zombie
         if "error" in said:
             raise EngineError(said["error"])
-
-
-def _python() -> str:
-    """Return the interpreter: an embedded one, as in Triton's stubs, may not know its own."""
-    if Path(sys.executable or "").name.startswith("python"):
-        return sys.executable
-    return shutil.which("python3") or "python3"

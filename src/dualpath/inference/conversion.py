@@ -55,15 +55,16 @@ class Converted(Finding):
     model: Path = Path()
 
 
-def convert(path: Path, inputs: Sequence[Input], n_outputs: int = 1) -> Converted:
+def convert(path: Path, inputs: Sequence[Input], n_outputs: int = 1, cache: Path | None = None) -> Converted:
     """Convert a TorchScript file and compare the answers, or take from the cache what was found before.
 
     Args:
         inputs: the model's, in their order.
+        cache: where the models are kept; `cache_folder` if None.
     """
     if reason := _unsupported(inputs, n_outputs):
         return Converted(reason=reason)
-    folder = cache_folder() / _key(path, inputs)
+    folder = (cache or cache_folder()) / _key(path, inputs)
     with _alone(folder.with_suffix(".lock")):
         if not (folder / FINDING).is_file():
             _convert(path, inputs, folder)
@@ -97,6 +98,13 @@ def private_folder() -> Path:
     if status.st_uid != os.getuid() or status.st_mode & 0o077:
         raise PermissionError(f"{folder}: expected a folder of this user alone, got one of others. Set TMPDIR.")
     return folder
+
+
+def python() -> str:
+    """Return the interpreter: an embedded one, as in Triton's stubs, may not know its own."""
+    if Path(sys.executable or "").name.startswith("python"):
+        return sys.executable
+    return shutil.which("python3") or "python3"
 
 
 def _unsupported(inputs: Sequence[Input], n_outputs: int) -> str | None:
@@ -141,7 +149,7 @@ def _alone(path: Path) -> Iterator[None]:
 def _convert(path: Path, inputs: Sequence[Input], folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as name:
         order = json.dumps({"path": str(path.resolve()), "inputs": inputs, "folder": name})
-        command = [sys.executable, "-W", "ignore", "-m", "dualpath.inference.convert"]
+        command = [python(), "-W", "ignore", "-m", "dualpath.inference.convert"]
         ended = subprocess.run(command, input=order, text=True, capture_output=True)
         finding = Path(name) / FINDING
         if not finding.is_file():  # a converter may crash, and torch may fail to load the file

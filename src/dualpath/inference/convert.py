@@ -16,8 +16,8 @@ import numpy as np
 
 from dualpath.extras import needs
 from dualpath.inference.conversion import MODEL, Finding, write
-from dualpath.inference.model import Array, Input, Model
-from dualpath.inference.openvino_model import OpenVinoModel, openvino
+from dualpath.inference.model import Array, Input, LoadedModel
+from dualpath.inference.openvino_model import HINTS, OpenVinoModel, openvino
 from dualpath.inference.precision import TOLERANCES
 from dualpath.inference.torch_model import TorchModel
 
@@ -58,7 +58,7 @@ def find(path: Path, inputs: Sequence[Input], folder: Path) -> Finding:
     except Exception as error:  # the converter has many of its own
         return Finding(reason=f"OpenVINO cannot convert it: {_sentence(error)}")
     precision = _precision(model)
-    if precision not in ("float32", "bfloat16"):
+    if precision not in HINTS:
         return Finding(precision, f"it computes in {precision}")
     ov.save_model(model, str(folder / MODEL), compress_to_fp16=False)
     del model, module
@@ -127,13 +127,25 @@ def _difference(expected: Sequence[Array], got: Sequence[Array]) -> float:
 
 
 def _precision(model: Any) -> str:
-    """Return the narrowest floating-point type among the model's weights, by NumPy's and torch's name."""
-    kinds = {node.get_element_type().get_type_name() for node in model.get_ops() if node.get_type_name() == "Constant"}
+    """Return int8 if weights are scaled int8, else the narrowest floating-point type among them, by torch's name."""
+    constants = [node for node in model.get_ops() if node.get_type_name() == "Constant"]
+    kinds = {node.get_element_type().get_type_name() for node in constants}
+    if "i8" in kinds and any(_is_scaled(node) for node in constants):
+        return "int8"
     names = {"f16": "float16", "bf16": "bfloat16", "f64": "float64"}
     return next((name for kind, name in names.items() if kind in kinds), "float32")
 
 
-def _ms(model: Model, sample: Sequence[Array]) -> float:
+def _is_scaled(constant: Any) -> bool:
+    """Tell an int8 weight that is converted and multiplied by a scale before use."""
+    if constant.get_element_type().get_type_name() != "i8":
+        return False
+    converted = [user.get_node() for user in constant.output(0).get_target_inputs()]
+    used = [user.get_node() for node in converted for user in node.output(0).get_target_inputs()]
+    return any(node.get_type_name() == "Multiply" for node in used)
+
+
+def _ms(model: LoadedModel, sample: Sequence[Array]) -> float:
     model.run(sample)
     times: list[float] = []
     while sum(times) < TIMED_S:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy.typing as npt
 
 from dualpath.errors import UserError
+
+if TYPE_CHECKING:
+    from dualpath.inference.conversion import Converted
 
 ENGINES = ("auto", "openvino", "torch")
 """`auto` is the faster one of those that can run the model."""
@@ -27,7 +30,7 @@ class Input(NamedTuple):
     shape: tuple[int, ...]
 
 
-class Model(Protocol):
+class LoadedModel(Protocol):
     """A loaded model. Any thread may run it; more calls at a time than it has streams wait for one another.
 
     Attributes:
@@ -53,30 +56,45 @@ def load(
     threads: int = 1,
     streams: int = 1,
     n_outputs: int = 1,
-) -> Model:
+    cache: Path | None = None,
+) -> LoadedModel:
     """Load a TorchScript file.
 
     Args:
         inputs: the model's, in their order.
-        engine: one of ENGINES. `openvino` too gives way to torch where it cannot run the model: see `Model.reason`.
+        engine: one of ENGINES. `openvino` too gives way to torch if it cannot run the model: `LoadedModel.reason`.
         threads: that compute one call.
         streams: calls that run at a time.
         n_outputs: tensors that the model answers with.
+        cache: folder of converted models; the user's if None.
     Raises:
         EngineError: no such engine, neither OpenVINO nor torch is installed, or the file cannot be loaded.
     """
-    if engine not in ENGINES:
-        raise EngineError(f"engine: expected {', '.join(ENGINES[:-1])} or {ENGINES[-1]}, got {engine!r}.")
-    reason = None
-    if engine != "torch":
-        from dualpath.inference import conversion, openvino_model
+    converted, reason = choose(path, inputs, engine, n_outputs, cache)
+    if converted:
+        from dualpath.inference.openvino_model import OpenVinoModel
 
-        reason = openvino_model.missing()
-        if reason is None:
-            converted = conversion.convert(path, inputs, n_outputs)
-            reason = converted.reason or (converted.slower if engine == "auto" else None)
-            if reason is None:
-                return openvino_model.OpenVinoModel(converted.model, converted.precision, threads, streams)
+        return OpenVinoModel(converted.model, converted.precision, threads, streams)
     from dualpath.inference.torch_model import TorchModel
 
     return TorchModel(path, reason, threads, n_outputs)
+
+
+def choose(
+    path: Path, inputs: Sequence[Input], engine: str = "auto", n_outputs: int = 1, cache: Path | None = None
+) -> tuple[Converted | None, str | None]:
+    """Return the converted model, or None and why torch runs the model although OpenVINO was possible; see `load`.
+
+    Loads neither engine into this process.
+    """
+    if engine not in ENGINES:
+        raise EngineError(f"engine: expected {', '.join(ENGINES[:-1])} or {ENGINES[-1]}, got {engine!r}.")
+    if engine == "torch":
+        return None, None
+    from dualpath.inference import conversion, openvino_model
+
+    if missing := openvino_model.missing():
+        return None, missing
+    converted = conversion.convert(path, inputs, n_outputs, cache)
+    reason = converted.reason or (converted.slower if engine == "auto" else None)
+    return (None, reason) if reason else (converted, None)

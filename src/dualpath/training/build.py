@@ -15,7 +15,6 @@ from pathlib import Path
 
 from dualpath import __version__
 from dualpath.errors import UserError
-from dualpath.extras import needs
 from dualpath.readability.contract import BERT, FOREST, MAX_BATCH_SIZE
 from dualpath.repository.facts import Facts, digests
 from dualpath.repository.folders import newest
@@ -28,10 +27,9 @@ DATA_FOLDER = Path(__file__).parent / "data"
 HEAD = DATA_FOLDER / HEAD_FILE
 TABLE = DATA_FOLDER / "forest_table.npz"
 
-PRECISIONS = ("float32", "bfloat16")
-"""What BERT computes in, anywhere."""
-GPU_PRECISIONS = (*PRECISIONS, "float16")
-"""On a GPU. A CPU gives the same scores in float16, and takes several times as long for them."""
+PRECISIONS = ("float32", "bfloat16", "float16", "int8")
+"""What BERT computes in. float16 is for GPUs: a CPU gives the same scores in it, and takes several times as long.
+int8 is for OpenVINO: torch takes longer with it than in float32."""
 ENCODER_SHAPES = ("minilm", "bert-large")
 """The default encoder, and the architecture of bert-large-uncased with random weights, which is there to be timed."""
 
@@ -69,7 +67,7 @@ def build(
     A model that was trained stays as it is, unless `force`.
 
     Args:
-        precision: of the encoder, one of GPU_PRECISIONS; its pooling and head are always float32.
+        precision: of the encoder, one of PRECISIONS; its pooling and head are always float32.
         force: build even what is up to date.
         report: gets a line before each step.
         encoder_shape: one of ENCODER_SHAPES.
@@ -77,7 +75,7 @@ def build(
         UserError: no such model repository, precision or shape, a missing package, or an encoder with other weights.
         RuntimeError: an exported model does not score what the original scores.
     """
-    choices = (("precision", precision, GPU_PRECISIONS), ("encoder shape", encoder_shape, ENCODER_SHAPES))
+    choices = (("precision", precision, PRECISIONS), ("encoder shape", encoder_shape, ENCODER_SHAPES))
     for what, found, known in choices:
         if found not in known:
             raise UserError(f"{what}: expected {' or '.join(known)}, got {found!r}. Choose one of them.")
@@ -144,18 +142,14 @@ def _bert(encoder_shape: str, precision: str) -> Recipe:
     trained = encoder_shape == "minilm"
 
     def model(path: Path) -> None:
-        with needs("models"):
-            import torch
-
         from dualpath.training.bert.encoder import Regressor, load_encoder
         from dualpath.training.bert.export import export_regressor
+        from dualpath.training.bert.precision import set_precision
         from dualpath.training.bert.untrained import untrained_bert_large
 
-        dtype = getattr(torch, precision)
-        if trained:
-            export_regressor(Regressor(load_encoder(encoder, dtype), Head.load(HEAD)), path)
-        else:
-            export_regressor(untrained_bert_large(dtype), path)
+        regressor = Regressor(load_encoder(encoder), Head.load(HEAD)) if trained else untrained_bert_large()
+        set_precision(regressor.encoder, precision)
+        export_regressor(regressor, path)
 
     def tokenizer(path: Path) -> None:
         from dualpath.training.bert.encoders import write_tokenizer

@@ -94,7 +94,7 @@ class Recorder:
     def stages(self) -> list[Stage]:
         """Return stages and routes of the BLS models that took part. Takes 1.2 s: they are told once a second.
 
-        A model's stages are its caller's. Where several contenders call one, it has them together, under a name such
+        A model's stages are its caller's. If several contenders call one, it has them together, under a name such
         as "A + B"; but those of a model that is itself two contenders are told apart.
         """
         counted = {name: dict(series) for name, series in self._counted.items()}

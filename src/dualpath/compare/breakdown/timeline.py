@@ -17,7 +17,7 @@ from tritonclient.utils import InferenceServerException
 
 from dualpath.compare.breakdown import traces
 from dualpath.compare.breakdown.processes import find_server
-from dualpath.compare.breakdown.traces import Trace
+from dualpath.compare.breakdown.traces import TracedRequest
 from dualpath.compare.result import Span
 from dualpath.serving.client import open_client
 
@@ -117,9 +117,9 @@ def _send(infer: Any, request: service_pb2.ModelInferRequest) -> set[str]:
     return ids
 
 
-def _collect(file: Path, ids: set[str]) -> list[tuple[dict[int, Trace], Trace]]:
+def _collect(file: Path, ids: set[str]) -> list[tuple[dict[int, TracedRequest], TracedRequest]]:
     """Read the requests' traces and remove their files. What is missing after a while is left out."""
-    found: dict[Path, tuple[dict[int, Trace], Trace]] = {}
+    found: dict[Path, tuple[dict[int, TracedRequest], TracedRequest]] = {}
     deadline = time.monotonic() + WRITTEN_S
     while len(found) < len(ids) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -138,8 +138,10 @@ def _collect(file: Path, ids: set[str]) -> list[tuple[dict[int, Trace], Trace]]:
     return list(found.values())
 
 
-def _median(found: list[tuple[dict[int, Trace], Trace]]) -> tuple[dict[int, Trace], Trace]:
-    def duration(request: tuple[dict[int, Trace], Trace]) -> float:
+def _median(
+    found: list[tuple[dict[int, TracedRequest], TracedRequest]],
+) -> tuple[dict[int, TracedRequest], TracedRequest]:
+    def duration(request: tuple[dict[int, TracedRequest], TracedRequest]) -> float:
         return traces.spans("", *request)[0].end_ms
 
     return sorted(found, key=duration)[len(found) // 2]

@@ -14,6 +14,7 @@ with needs("models"):
     import torch
 
 Ids = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
 
 SCORED_ROWS = 16
 """Rows of a batch outside fitting."""
@@ -43,7 +44,7 @@ def apply(
     rows: Sequence[Ids],
     device: torch.device | None = None,
     report: Callable[[int], object] = lambda n_rows: None,
-) -> npt.NDArray[np.float32]:
+) -> Floats:
     """Apply a function of input_ids and attention_mask to all rows: float32 [rows, columns], in their order.
 
     Args:
@@ -51,7 +52,7 @@ def apply(
     """
     device = device or torch.device("cpu")
     order = np.argsort([len(row) for row in rows], kind="stable")
-    parts: list[npt.NDArray[np.float32]] = []
+    parts: list[Floats] = []
     with torch.inference_mode():
         for batch in _stretches(order, SCORED_ROWS):
             parts.append(function(*tensors([rows[row] for row in batch], device)).float().cpu().numpy())

@@ -48,6 +48,19 @@ class Regressor(torch.nn.Module):
         return pool(self.encoder, input_ids, attention_mask, self._n_states)
 
 
+class Pooled(torch.nn.Module):
+    """Pool an encoder's hidden states as `pool` does."""
+
+    def __init__(self, encoder: BertModel) -> None:
+        super().__init__()
+        self._encoder = encoder
+        self.eval()
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Return float32 [rows, `pooled_size(encoder)`]."""
+        return pool(self._encoder, input_ids, attention_mask)
+
+
 def pool(
     encoder: BertModel, input_ids: torch.Tensor, attention_mask: torch.Tensor, n_states: int | None = None
 ) -> torch.Tensor:

@@ -16,6 +16,7 @@ from typing import Any, cast
 from dualpath.extras import needs
 from dualpath.readability.contract import MAX_TOKENS
 from dualpath.training.bert.encoder import Regressor, quiet
+from dualpath.training.bert.precision import Int8Linear
 
 with needs("models"):
     import torch
@@ -24,7 +25,7 @@ CHECKED_SHAPES = [(rows, tokens) for rows in (1, 3) for tokens in (64, 128, MAX_
 
 
 def trace(regressor: Regressor) -> torch.jit.ScriptModule:
-    """Trace and freeze a regressor; rows and tokens stay dynamic.
+    """Trace a regressor, and freeze it unless its weights are int8; rows and tokens stay dynamic.
 
     Raises:
         RuntimeError: the traced regressor scores something else than the eager one at one of several shapes, or
@@ -34,7 +35,9 @@ def trace(regressor: Regressor) -> torch.jit.ScriptModule:
         # The tracer warns of every Python branch in transformers; comparing the scores tells whether one matters.
         warnings.simplefilter("ignore")
         traced = cast(torch.jit.ScriptModule, torch.jit.trace(regressor, example(regressor, 3, 128), check_trace=False))
-        frozen: torch.jit.ScriptModule = torch.jit.freeze(traced)
+        # Freezing would multiply int8 weights by their scales, and so store them as float32.
+        is_int8 = any(isinstance(module, Int8Linear) for module in regressor.modules())
+        frozen: torch.jit.ScriptModule = traced if is_int8 else torch.jit.freeze(traced)
     check_devices(frozen)
     check(frozen, regressor)
     return frozen

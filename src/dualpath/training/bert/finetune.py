@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from dualpath.extras import needs
 from dualpath.training.artifacts import written_whole
-from dualpath.training.bert import batches
+from dualpath.training.bert import batches, scoring
 from dualpath.training.bert.encoder import Regressor
 from dualpath.training.bert.progress import Evaluation, State
 from dualpath.training.bert.settings import Settings
@@ -113,12 +113,10 @@ class FineTuner:
 
     def score(self, rows: Sequence[batches.Ids], exact: bool = True) -> Targets:
         """Score rows: float32 [rows]. `exact` is as they will be served, in float32."""
-
-        def forward(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-            return self.regressor(input_ids, attention_mask) if exact else self._scores(input_ids, attention_mask)
-
         self.regressor.eval()
-        return batches.apply(forward, rows, self._device)[:, 0]
+        if exact:
+            return scoring.apply(self.regressor, rows, self._device)[:, 0]
+        return batches.apply(self._scores, rows, self._device)[:, 0]
 
     def error(self, rows: Sequence[batches.Ids], targets: Targets) -> float:
         """Return the RMSE of rows, computed in the precision of fitting."""

@@ -17,12 +17,13 @@ from dualpath.errors import UserError
 from dualpath.extras import needs
 from dualpath.readability.contract import MAX_TOKENS
 from dualpath.readability.tokens import TokenEncoder
-from dualpath.training.bert import batches, soup
-from dualpath.training.bert.encoder import Regressor, load_encoder, pool
+from dualpath.training.bert import scoring, soup
+from dualpath.training.bert.encoder import Pooled, Regressor, load_encoder
 from dualpath.training.bert.encoders import digest, encoder_folder, write_tokenizer
 from dualpath.training.bert.export import export_regressor
 from dualpath.training.bert.finetune import FineTuner
 from dualpath.training.bert.head import fit_head
+from dualpath.training.bert.precision import set_precision
 from dualpath.training.bert.progress import State
 from dualpath.training.bert.settings import Settings
 from dualpath.training.blend import rmse
@@ -118,7 +119,7 @@ class BertTraining:
 
     def write(self, regressor: Regressor, folder: Path, precision: str) -> None:
         """Write model.pt, compared with the eager model, and tokenizer.json into a folder."""
-        torch.nn.Module.to(regressor.encoder, getattr(torch, precision))
+        set_precision(regressor.encoder, precision)
         export_regressor(regressor, folder / "model.pt")
         write_tokenizer(self._folder, folder / TOKENIZER)
 
@@ -198,7 +199,7 @@ class BertTraining:
             n_done += n_rows
             self._report(part, n_done, len(self._rows), "")
 
-        pooled = batches.apply(lambda *inputs: pool(encoder, *inputs), self._rows, self.device, report)
+        pooled = scoring.apply(Pooled(encoder), self._rows, self.device, report)
         self._run.finish(part, pooled=pooled)
         return pooled
 

@@ -23,11 +23,10 @@ BERT_LARGE: dict[str, Any] = {
 """What sets bert-large-uncased (340 M parameters) apart; vocabulary and positions are those of every uncased BERT."""
 
 
-def untrained_bert_large(dtype: torch.dtype = torch.float32, n_layers: int = 24) -> Regressor:
+def untrained_bert_large(n_layers: int = 24) -> Regressor:
     """Return a regressor of bert-large-uncased's architecture; equal arguments give equal weights.
 
     Args:
-        dtype: of the encoder.
         n_layers: fewer than bert-large has, where only its widths matter.
     """
     config = BertConfig(**BERT_LARGE | {"num_hidden_layers": n_layers})
@@ -35,7 +34,6 @@ def untrained_bert_large(dtype: torch.dtype = torch.float32, n_layers: int = 24)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         encoder = BertModel(config, add_pooling_layer=False)
-    torch.nn.Module.to(encoder, dtype)  # transformers' own `to` has lost its types
     encoder.requires_grad_(False)
     n_columns = pooled_size(encoder)
     # Every hidden state is normalised, so that such a head's scores are around 1, as a trained one's are.
