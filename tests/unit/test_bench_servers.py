@@ -72,7 +72,7 @@ def test_every_connection_is_closed_before_its_server_stops(monkeypatch, tmp_pat
         def close(self):
             ended.append(f"connection {self.url}")
 
-    monkeypatch.setattr(compare_server, "connect", lambda url, headers: Connection(url))
+    monkeypatch.setattr(compare_server, "live_client", lambda url, headers: Connection(url))
     monkeypatch.setattr(bench_servers, "why_no_gpu", lambda repository, config_name: None)
     with bench_servers.served(REPOSITORY, "orchestrator", "minilm", [], tmp_path, start, print) as [place]:
         assert (place.cpu.url, place.gpu.url, place.text_on_cpu.url) == ("None", "gpu", "gpu-models")
@@ -92,7 +92,7 @@ def test_the_precision_is_that_of_the_version_that_is_served_not_of_the_newest(m
         client = SimpleNamespace(
             get_model_repository_index=lambda: SimpleNamespace(models=index), close=lambda: None, url="url"
         )
-        monkeypatch.setattr(compare_server, "connect", lambda url, headers: client)
+        monkeypatch.setattr(compare_server, "live_client", lambda url, headers: client)
         start = nullcontext(SimpleNamespace(grpc_url="url"))
         with compare_server.serving(tmp_path, lambda model_repository, config_name: start) as server:
             return server.precision

@@ -298,7 +298,7 @@ async def _both(
     a: BenchSetup, b: BenchSetup, rows: Sequence[Row], timeout_s: float
 ) -> AsyncIterator[tuple[parity.Ask, parity.Ask]]:
     def asking(score: Score) -> parity.Ask:
-        async def ask(numbers: Sequence[int]) -> Answer:
+        async def ask(numbers: Sequence[int], more: bytes) -> Answer:
             async with asyncio.timeout(timeout_s):
                 return {SCORE.name: await score([_excerpt(rows[number]) for number in numbers])}
 

@@ -16,6 +16,8 @@ from dualpath.compare.stats import Ratio
 
 PERCENTILES = (0, 1, 5, 10, 25, 50, 75, 90, 95, 99, 99.9, 100)
 """Of which a distribution of latencies is made, enough to draw it."""
+CONFIG = "in config.pbtxt"
+"""The company of an output that the models' configs describe differently: no row of it was compared."""
 
 
 @dataclass(frozen=True)
