@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from pyarrow import parquet
 from random_texts import random_texts
 
+from balanced import until
 from dualpath.scale import job
 from ray_cluster import cluster
 
@@ -87,11 +89,21 @@ def test_the_command_goes_on_after_it_was_killed(nodes, server, rows, source, tm
     assert_all_scored(output, rows, tolerance)
 
 
-def test_a_node_is_killed_and_the_other_scores_its_rows(
-    nodes, rows, source, tmp_path, tolerance, model_repository, capfd
-):
+def servers_on(repository):
+    """The process ids of Triton servers on this machine that serve a repository."""
+    wanted = f"--model-repository={repository}".encode()
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            arguments = path.read_bytes().split(b"\0")
+            if arguments[0].endswith(b"tritonserver") and wanted in arguments:
+                found.add(int(path.parent.name))
+    return found
+
+
+def test_a_node_is_killed_and_the_other_scores_its_rows(nodes, rows, source, tmp_path, tolerance, model_repository):
     ray, [_, second] = nodes
-    seen = []
+    seen, before = [], servers_on(model_repository)
 
     def kill(progress):
         seen.append(progress.n_done)
@@ -111,3 +123,4 @@ def test_a_node_is_killed_and_the_other_scores_its_rows(
     assert seen == list(range(12))
     assert_all_scored(tmp_path / "out", rows, tolerance)
     assert not list(Path(tmp_path / "out" / "scores").glob(".*"))
+    until(lambda: not servers_on(model_repository) - before, "the servers of both nodes to end")

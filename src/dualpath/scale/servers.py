@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import atexit
+import json
 import queue
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from dualpath.errors import UserError
 from dualpath.extras import needs
 from dualpath.readability.combine import Scores
-from dualpath.serving import ServerFailed, TritonServer
+from dualpath.scale import node_server
+from dualpath.serving import ServerFailed
 from dualpath.serving.client import Scorer, connect, open_client
-from dualpath.serving.watch import HEALTH_PORT, watched
 
 with needs("cli"):
     from tritonclient.utils import InferenceServerException
@@ -81,32 +82,25 @@ class Servers:
                 return scores
 
 
+_started: list[subprocess.Popen[str]] = []
+"""Whose pipes must stay open."""
+
+
 def start_server(model_repository: Path) -> str:
     """Start a server on free ports, watched, for as long as this process lives; return its gRPC address.
 
     Raises:
-        UserError, ServerFailed: it does not start.
+        ServerFailed: it does not start.
     """
-    server = TritonServer(model_repository, http_port=0, grpc_port=0, metrics_port=0, more_ports={HEALTH_PORT: 0})
-    server.start()
-    ended = threading.Event()
-
-    def watch() -> None:
-        # If the server cannot be restarted, the requests say so.
-        with suppress(ServerFailed, UserError), watched(server, lambda line: None) as (watchdog, _):
-            while not ended.wait(0.25):
-                watchdog.step()
-
-    thread = threading.Thread(target=watch, name="watchdog", daemon=True)
-    thread.start()
-
-    def stop() -> None:
-        ended.set()
-        thread.join()
-        server.stop()
-
-    atexit.register(stop)
-    return server.grpc_url
+    # Not as a child: Ray kills those of a worker that ends, and Triton would stay behind. A pipe tells it to end.
+    command = ["setsid", "--fork", sys.executable, "-m", node_server.__name__, str(model_repository)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    _started.append(process)
+    assert process.stdout is not None
+    said = json.loads(process.stdout.readline() or '{"error": "the server ended before it was ready"}')
+    if "error" in said:
+        raise ServerFailed(said["error"])
+    return str(said["url"])
 
 
 def _check_any(urls: Sequence[str]) -> None:
