@@ -22,8 +22,9 @@ WEIGHTS = ("0.5", "", "0", "1")
 DEFAULT_WEIGHT = 0.7
 PARTITION_ROWS = 4
 
-# Ray's own, when its processes are killed and its sockets closed.
-pytestmark = [pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")]
+# Ray's own, when its processes are killed and its sockets closed, and when it sets its own options.
+IGNORED = ("ResourceWarning", "DeprecationWarning", "pytest.PytestUnraisableExceptionWarning")
+pytestmark = [pytest.mark.filterwarnings(f"ignore::{name}") for name in IGNORED]
 
 
 @pytest.fixture(scope="module")
