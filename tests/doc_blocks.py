@@ -1,4 +1,4 @@
-"""The code blocks of docs/bls.md, as files and as models."""
+"""The code blocks of a page of docs/, as files and as models."""
 
 import re
 import textwrap
@@ -6,6 +6,7 @@ import textwrap
 from paths import ROOT
 
 PAGE = ROOT / "docs" / "bls.md"
+SHADOW = ROOT / "docs" / "shadow.md"
 _FRAME = """
 import numpy as np
 
@@ -29,15 +30,15 @@ class TritonPythonModel:
 """
 
 
-def blocks():
+def blocks(page=PAGE):
     """The blocks by the comment that they begin with."""
-    found = re.findall(r"^```\w*\n# ([^\n]+)\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    found = re.findall(r"^```\w*\n# ([^\n]+)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
     return dict(found)
 
 
-def write_example(folder):
-    """Write the page's pipeline with its config and its test."""
-    for path, text in blocks().items():
+def write_example(folder, page=PAGE):
+    """Write the page's pipeline with its config, and its test if it has one."""
+    for path, text in blocks(page).items():
         if "/" in path or path.endswith(".py"):
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_text(text)

@@ -1,4 +1,4 @@
-"""What these tests need; where it is missing they are skipped, and say what is."""
+"""What these tests need; if it is missing they are skipped, and say what is."""
 
 import importlib.util
 

@@ -21,9 +21,10 @@ INPUTS = {
 
 
 def build(repository, names):
-    """Write `right` and the named variants, each a model folder of its variant's name."""
-    variants = {**WRONG, **HARMLESS}
-    for name, variant in {"right": RIGHT, **{name: variants[name] for name in names}}.items():
+    """Write the named variants, each a model folder of its variant's name."""
+    variants = {"right": RIGHT, **WRONG, **HARMLESS}
+    for name in names:
+        variant = variants[name]
         folder = repository / name
         version = folder / str(variant.config.version)
         version.mkdir(parents=True)

@@ -18,8 +18,9 @@ import processes
 from dualpath.errors import UserError
 from dualpath.readability.samples import SAMPLES
 from dualpath.serving.client import connect
+from pipeline_models import write
 
-N_ROWS = 200
+N_ROWS = 2500
 """More than parity and the warm-up send."""
 
 DUALPATH = [sys.executable, "-c", "from dualpath.cli import main; main()"]
@@ -50,10 +51,19 @@ def loaded(process):
         with suppress(UserError, InferenceServerException, FileNotFoundError):  # not up yet
             for pid, url in processes.tritons(process.pid).items():
                 client = connect(url)
-                n_rows = asking.rows_seen(client, "orchestrator")
+                n_rows = asking.rows_seen(client, "again")
                 client.close()
                 if n_rows >= N_ROWS:
                     return pid
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    """Two models that load within a second."""
+    folder = tmp_path_factory.mktemp("models")
+    for name in ("right", "again"):
+        write(folder, name, "two_heads", FAULT="")
+    return folder
 
 
 def test_both_styles_are_compared_on_a_running_server(server, tmp_path, tolerance):
@@ -102,10 +112,11 @@ def test_models_with_other_inputs_are_refused(server):
 @pytest.mark.parametrize(
     ("number", "code", "note"), [(signal.SIGKILL, 1, "The server went away"), (signal.SIGINT, 130, "Interrupted")]
 )
-def test_an_end_before_the_end_leaves_a_report(model_repository, tmp_path, number, code, note):
+def test_an_end_before_the_end_leaves_a_report(repository, tmp_path, number, code, note):
     report = tmp_path / "report"
     arguments = ("--concurrency", "2", "--batch", "1", "--duration", "60", "--json", "--report", report)
-    with running("compare", *arguments, "--model-repository", model_repository) as process:
+    rows = ("--random", 20, "--model-repository", repository)
+    with running("compare", "right", "again", *arguments, *rows) as process:
         triton = loaded(process)
         os.kill(triton if number == signal.SIGKILL else process.pid, number)
         out, err = process.communicate(timeout=120)
@@ -114,7 +125,7 @@ def test_an_end_before_the_end_leaves_a_report(model_repository, tmp_path, numbe
     result = json.loads(out)
     assert result["failed"] == (number == signal.SIGKILL)
     assert any(it.startswith(note) for it in result["notes"])
-    assert result["parity"][0]["n_rows"] == len(SAMPLES)
+    assert result["parity"][0]["n_rows"] == 20
     [cell] = result["cells"]
     assert all(measured["latencies_ms"]["50"] > 0 for measured in cell["measured"].values())
     assert note in (report / "index.html").read_text(encoding="utf-8")

@@ -21,7 +21,7 @@ EXCERPTS = [b"The cat sat on the mat.", "Notwithstanding the foregoing, the less
 
 
 def other_python():
-    """Return an interpreter of the other supported version, with a shared library, or None where there is none."""
+    """Return an interpreter of the other supported version, with a shared library, or None if there is none."""
     homes = (Path.home() / ".pyenv" / "versions", Path.home() / ".local" / "share" / "uv" / "python")
     installed = (str(path) for home in homes for path in home.glob(f"*/bin/python{OTHER}"))
     library = f"{{sysconfig.get_config_var('LIBDIR')}}/libpython{OTHER}.so.1.0"

@@ -21,7 +21,7 @@ MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 def blocks(language):
-    """Return the fenced blocks of a language; "" where it has none."""
+    """Return the fenced blocks of a language; "" if it has none."""
     fences = re.finditer(r"^```(\w*)\n(.*?)^```$", README + SERVING, re.DOTALL | re.MULTILINE)
     return [fence[2] for fence in fences if fence[1] == language]
 

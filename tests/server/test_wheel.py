@@ -1,16 +1,21 @@
-"""The wheel: it brings NumPy alone, and the example of docs/bls.md runs with it, in pytest and on the real Triton."""
+"""The wheel: it brings NumPy alone, and the example of docs/bls.md runs with it, in pytest and on the real Triton.
 
+With `[compare]` it compares two models of a server, by the oldest tritonclient that is admitted.
+"""
+
+import base64
 import json
 import os
 import shutil
 import subprocess
 import sys
 import threading
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tritonclient.grpc as triton
+import tritonclient.grpc as grpcclient
 from starting import start
 
 import doc_blocks
@@ -50,6 +55,18 @@ class TritonPythonModel:
                 sender.send(pb_utils.InferenceResponse([pb_utils.Tensor("word", np.array([[word]], np.object_))]))
             sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 """
+BITS = """
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        return [self.answer(request) for request in requests]
+
+    def answer(self, request):
+        [tensor] = request.inputs()
+        return pb_utils.InferenceResponse([pb_utils.Tensor.from_dlpack("Y", tensor.to_dlpack())])
+"""
 EMBEDDING = '{ name: "embedding" data_type: TYPE_FP32 dims: [ 3 ] }'
 TENSORS = {
     "encoder": ('{ name: "image" data_type: TYPE_FP32 dims: [ 3, 8, 8 ] }', EMBEDDING),
@@ -86,11 +103,16 @@ def wheel(tmp_path_factory):
     return built
 
 
-def install(wheel, python, folder):
-    """Install the wheel into an empty environment; return its interpreter and what was installed."""
+def empty_environment(python, folder):
+    """Return the interpreter of a new environment, and the pip that installs into it."""
     run(python, "-m", "venv", "--without-pip", folder)
     target = folder / "bin" / "python"
-    pip = [sys.executable, "-m", "pip", "--python", target, "--disable-pip-version-check", "--no-input"]
+    return target, [sys.executable, "-m", "pip", "--python", target, "--disable-pip-version-check", "--no-input"]
+
+
+def install(wheel, python, folder):
+    """Install the wheel into an empty environment; return its interpreter and what was installed."""
+    target, pip = empty_environment(python, folder)
     # The pinned NumPy has no wheels for Python 3.13.
     pinned = ["--constraint", ROOT / "constraints.txt"] if python == sys.executable else []
     run(*pip, "install", "-q", "--only-binary", ":all:", *pinned, wheel)
@@ -135,7 +157,7 @@ def test_a_command_of_the_bare_wheel_names_the_extra(environment):
 
 
 @pytest.fixture(scope="module")
-def client(environment):
+def triton(environment):
     """The real Triton with the example, which runs in its own environment, its children, and the page's sections."""
     repository = environment[0]
     models = repository / "models"
@@ -157,14 +179,25 @@ def client(environment):
             + "model_transaction_policy { decoupled: true }\n"
             * (name == "captions")
         )
+    (models / "bits" / "1").mkdir(parents=True)
+    (models / "bits" / "1" / "model.py").write_text(BITS)
+    (models / "bits" / "config.pbtxt").write_text(
+        'backend: "python"\nmax_batch_size: 8\ninstance_group [ { kind: KIND_CPU } ]\n'
+        'input [ { name: "X" data_type: TYPE_BF16 dims: [ -1 ] } ]\n'
+        'output [ { name: "Y" data_type: TYPE_BF16 dims: [ -1 ] } ]\n'
+    )
     with start(models) as server:
-        client = triton.InferenceServerClient(server.grpc_url)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def client(triton):
+    with grpcclient.InferenceServerClient(triton.grpc_url) as client:
         yield client
-        client.close()
 
 
 def image_input(images):
-    tensor = triton.InferInput("image", images.shape, "UINT8")
+    tensor = grpcclient.InferInput("image", images.shape, "UINT8")
     return [tensor.set_data_from_numpy(images)]
 
 
@@ -203,3 +236,36 @@ def test_answers_are_streamed(client):
     assert ended.wait(20)
     client.stop_stream()
     assert words == [[[b"a"]], [[b"day"]]]
+
+
+def test_models_are_compared_without_a_checkout_by_the_oldest_tritonclient(wheel, triton, tmp_path):
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    [oldest] = [it.partition(">=")[2] for it in extras["cli"] if it.startswith("tritonclient")]
+    python, pip = empty_environment(sys.executable, tmp_path / "env")
+    run(
+        *pip,
+        "install",
+        "-q",
+        "--no-compile",
+        "--only-binary",
+        ":all:",
+        f"{wheel}[compare]",
+        f"tritonclient[grpc]=={oldest}",
+    )
+    # BF16 of free dimensions, as Base64: tritonclient 2.51 reads other numbers from it.
+    values = [[1.5, -2.0, 0.15625], [65280.0, 0.0, -0.5], [3.0, 1e30, -1e-30]]
+    bits = [(np.array(row, np.float32).view(np.uint32) >> 16).astype("<u2") for row in values]
+    exact = [(it.astype(np.uint32) << 16).view(np.float32).tolist() for it in bits]
+    path = tmp_path / "rows.json"
+    data = [{"X": {"content": {"b64": base64.b64encode(it.tobytes()).decode()}, "shape": [3]}} for it in bits]
+    path.write_text(json.dumps({"data": data, "validation_data": [{"Y": row} for row in exact]}))
+    report = tmp_path / "report"
+    quick = ["--batch", "1,4", "--concurrency", "2", "--duration", "0.5", "--json", "--report", report]
+    out = run(python.parent / "dualpath", "compare", "bits", "bits", "--url", triton.grpc_url, "--input", path, *quick)
+    result = json.loads(out)
+    assert [(it["baseline"], it["other"], it["n_rows"], it["n_equal"]) for it in result["parity"]] == [
+        ("bits", "bits (again)", 3, 3),
+        ("validation_data", "bits", 3, 3),
+        ("validation_data", "bits (again)", 3, 3),
+    ]
+    assert (report / "index.html").is_file()

@@ -16,13 +16,13 @@ from fake_triton import ReceivedRequest
 from dualpath.bls import BatchedChild, ModelConfig, Pipeline
 
 PATIENCE_S = 5
-"""How long a test waits for what must happen: reached only where something hangs."""
+"""How long a test waits for what must happen: reached only if something hangs."""
 PAUSE_S = 0.03
 """How long a test watches for what must not happen."""
 
 
 class Worker:
-    """A thread that runs one thing after the other, and that does not keep the tests from ending where one hangs."""
+    """A thread that runs one thing after the other, and that does not keep the tests from ending if one hangs."""
 
     def __init__(self):
         self._work: queue.Queue = queue.Queue()
@@ -140,7 +140,7 @@ def serving(handle, **options):
 
 @contextmanager
 def quiet_asyncio():
-    """Fail where asyncio has something to say: a task destroyed, an exception never retrieved."""
+    """Fail if asyncio has something to say: a task destroyed, an exception never retrieved."""
     records = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = records.append

@@ -1,4 +1,4 @@
-"""Made-up rated excerpts, easy where their words are short."""
+"""Made-up rated excerpts, easy if their words are short."""
 
 from __future__ import annotations
 

@@ -112,12 +112,20 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
 
 
 @contextmanager
-def served(models):
-    """Serve models by name on a free port; give the address and the servicer."""
+def served(models, tls=None):
+    """Serve models by name on a free port; give the address and the servicer.
+
+    Args:
+        tls: files of a certificate and its key.
+    """
     server = grpc.server(ThreadPoolExecutor(16))
     servicer = Servicer(models)
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    if tls:
+        certificate, key = (file.read_bytes() for file in tls)
+        port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(key, certificate)]))
+    else:
+        port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
         yield f"127.0.0.1:{port}", servicer

@@ -319,7 +319,7 @@ def test_the_rows_of_a_turn_are_counted_with_those_that_warm_up(places, bench):
         (("--concurrency", "-1"), "--concurrency: expected whole numbers above 0"),
         (("--concurrency", "10001"), "--concurrency: expected at most 10,000, got 10001. Give less."),
         (("--duration", "-1"), "--duration: expected a number of seconds above 0, got -1."),
-        (("--precision", "int8"), "--precision: expected float32, bfloat16 or float16, got 'int8'."),
+        (("--precision", "int4"), "--precision: expected float32, bfloat16, float16 or int8, got 'int4'."),
         (("--input", "none.csv"), "--input: expected a file, got 'none.csv'"),
         (("--model-repository", "none"), "none: expected a model repository, got no such folder."),
     ],

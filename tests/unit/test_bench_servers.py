@@ -72,7 +72,7 @@ def test_every_connection_is_closed_before_its_server_stops(monkeypatch, tmp_pat
         def close(self):
             ended.append(f"connection {self.url}")
 
-    monkeypatch.setattr(compare_server, "connect", lambda url, headers: Connection(url))
+    monkeypatch.setattr(compare_server, "live_client", lambda url, headers: Connection(url))
     monkeypatch.setattr(bench_servers, "why_no_gpu", lambda repository, config_name: None)
     with bench_servers.served(REPOSITORY, "orchestrator", "minilm", [], tmp_path, start, print) as [place]:
         assert (place.cpu.url, place.gpu.url, place.text_on_cpu.url) == ("None", "gpu", "gpu-models")
@@ -92,7 +92,7 @@ def test_the_precision_is_that_of_the_version_that_is_served_not_of_the_newest(m
         client = SimpleNamespace(
             get_model_repository_index=lambda: SimpleNamespace(models=index), close=lambda: None, url="url"
         )
-        monkeypatch.setattr(compare_server, "connect", lambda url, headers: client)
+        monkeypatch.setattr(compare_server, "live_client", lambda url, headers: client)
         start = nullcontext(SimpleNamespace(grpc_url="url"))
         with compare_server.serving(tmp_path, lambda model_repository, config_name: start) as server:
             return server.precision
@@ -118,8 +118,8 @@ def test_other_artifacts_take_the_place_of_the_repository_s_own(tmp_path):
 
 
 def test_what_a_build_refuses_comes_back_from_its_process(tmp_path):
-    with pytest.raises(UserError, match=r"precision: expected .*, got 'int8'"):
-        bench_models.build_encoder(tmp_path, "minilm", "int8", print)
+    with pytest.raises(UserError, match=r"precision: expected .*, got 'int4'"):
+        bench_models.build_encoder(tmp_path, "minilm", "int4", print)
 
 
 def test_a_work_folder_that_cannot_be_is_refused(tmp_path):

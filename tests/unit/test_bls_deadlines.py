@@ -48,6 +48,15 @@ def test_a_request_without_a_timeout_has_no_deadline():
     assert Request([Arrival(ReceivedRequest({"x": np.zeros(1)}), has_batch=True)]).deadline is None
 
 
+def test_a_timeout_beyond_what_clocks_take_is_one_of_a_year(gated):
+    request = asking(1, timeout_us=2**63 - 1)
+    assert 364 * 86400 < Request([Arrival(request, has_batch=True)]).remaining_s() <= 365 * 86400
+    with serving(passing_on(merging())) as server:
+        execute(server, request)
+        gated.next_call().let_through()
+        assert answered_values(answer_to(request)) == [1]
+
+
 def test_a_late_child_answers_its_request_with_child_late(gated):
     request = asking(1, timeout_us=SOON_US)
     with serving(passing_on(merging())) as server:

@@ -13,7 +13,7 @@ from dualpath.bls import Metrics
 
 
 def metric(name, **labels):
-    """A metric's value at the server; None where it was never touched."""
+    """A metric's value at the server; None if it was never touched."""
     return fake_triton.METRICS[f"bls_{name}"].get(tuple(sorted({"model": "m", **labels}.items())))
 
 

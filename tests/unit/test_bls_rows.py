@@ -53,7 +53,7 @@ def test_together_gives_results_in_order_and_runs_all_at_once():
 
 @pytest.fixture
 def patient():
-    """A coroutine function that waits for ever, and the list that gets an entry where it is cancelled."""
+    """A coroutine function that waits for ever, and the list that gets an entry if it is cancelled."""
     cancelled = []
 
     async def wait():

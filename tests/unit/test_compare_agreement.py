@@ -63,8 +63,8 @@ def test_rows_in_reverse_order_are_named_with_whose_answer_they_got(pipeline):
     classes = found(pipeline)["B", "CLASS"]
     assert classes.beyond == {"in a batch of 3": 2}
     assert sorted(map(str, classes.worst)) == [
-        "in.csv:2, in a batch of 3, position 0; it is the answer to in.csv:4, at position 2: 2.0 and 1.0 (1 apart)",
-        "in.csv:4, in a batch of 3, position 2; it is the answer to in.csv:2, at position 0: 1.0 and 2.0 (1 apart)",
+        "in.csv:2, in a batch of 3, position 0; it is the answer to in.csv:4, at position 2: 2 and 1 (1 apart)",
+        "in.csv:4, in a batch of 3, position 2; it is the answer to in.csv:2, at position 0: 1 and 2 (1 apart)",
     ]
 
 

@@ -331,8 +331,11 @@ def test_validation_data_are_the_outputs_of_each_row(tmp_path):
     path = tmp_path / "in.json"
     path.write_text('{"data": [{"X": [1]}, {"X": [2]}], "validation_data": [{"Y": [5]}, {}]}')
     outputs = (Tensor("Y", "TYPE_INT32", (1,)), Tensor("Z", "TYPE_FP32", (1,)))
-    found = inputs.read(path).expected(outputs)
+    found = inputs.read(path).expected(outputs, ["Y", "Z"])
     assert [{name: array.tolist() for name, array in row.items()} for row in found] == [{"Y": [5]}, {}]
+    assert [sorted(row) for row in inputs.read(path).expected(outputs[1:], ["Y", "Z"])] == [[], []]  # Y is ignored
+    with pytest.raises(UserError, match=r"validation_data\[0\]: expected outputs of the models \(Z\), got 'Y'"):
+        inputs.read(path).expected(outputs[1:], ["Z"])
     path.write_text('{"data": [{"X": [1]}, {"X": [2]}], "validation_data": [{"Y": [5]}]}')
     with pytest.raises(UserError, match="expected validation_data for each of 2 rows"):
         inputs.read(path)

@@ -1,4 +1,4 @@
-"""Closed and open loops, on a virtual clock; over gRPC only where it matters."""
+"""Closed and open loops, on a virtual clock; over gRPC only if it matters."""
 
 import asyncio
 import os

@@ -36,7 +36,7 @@ def result_of(answer_a, answer_b, n_rows, outputs=("SCORE",), in_company=ALONE, 
     @asynccontextmanager
     async def connect():
         def asking(answer):
-            async def ask(numbers):
+            async def ask(numbers, more):
                 answers = [answer(asked[number]) for number in numbers]
                 return {name: np.stack([it[name] for it in answers]) for name in answers[0]}
 
@@ -135,7 +135,7 @@ def test_ctrl_c_leaves_the_rows_until_then():
 
     @asynccontextmanager
     async def connect():
-        async def ask(numbers):
+        async def ask(numbers, more):
             return {"SCORE": np.stack([interrupted(asked[number])["SCORE"] for number in numbers])}
 
         yield ask, ask

@@ -1,9 +1,10 @@
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 from served_models import PAIR, Model, served
 
-from dualpath.compare.target import Target, pair, read, split
+from dualpath.compare.target import AtOdds, Target, pair, read, split
 from dualpath.errors import UserError
 from dualpath.readability.contract import EXCERPT, ROUTE, SCORE, WEIGHT, Tensor
 from dualpath.serving.client import connect
@@ -55,21 +56,26 @@ def test_a_server_that_does_not_tell_what_it_serves_refuses_all_the_same():
     assert message == "nope: expected a model that is ready, got one that is not. See `dualpath models`."
 
 
-def test_models_that_keep_state_are_refused_and_decoupled_ones_are_asked_over_streams(client):
-    assert "got sequence batching in sequence" in refused(read, client, "sequence")
+def test_decoupled_models_are_asked_over_streams(client):
     decoupled, plain = (read(client, name) for name in ("decoupled", "orchestrator"))
     assert pair(decoupled, plain).streams
     assert not pair(plain, plain).streams
 
 
-def test_an_ensemble_of_a_model_that_keeps_state_is_refused_by_its_name():
+def test_models_that_keep_state_are_asked_one_row_a_request_and_so_are_ensembles_of_them():
     step = {"model_name": "sequence", "model_version": -1}
     models = {
         "steps": Model(config={"ensemble_scheduling": {"step": [step]}}),
         "sequence": Model(config={"sequence_batching": {}}),
     }
     with served(models) as (url, _), closing(connect(url)) as client:
-        assert "got sequence batching in sequence" in refused(read, client, "steps")
+        steps, sequence = (read(client, name) for name in ("steps", "sequence"))
+    assert (steps.keeps_state, sequence.keeps_state) == (True, True)
+    plain = replace(steps, keeps_state=False)
+    assert [(it.keeps_state, it.max_batch_size) for it in (pair(steps, plain), pair(plain, plain))] == [
+        (True, 1),
+        (False, 512),
+    ]
 
 
 def test_names_are_split():
@@ -79,17 +85,21 @@ def test_names_are_split():
         assert refused(split, name).startswith("model: expected NAME or NAME:VERSION")
 
 
-def test_outputs_of_one_model_alone_are_left_out_and_named():
+def test_outputs_of_the_other_model_alone_are_left_out_and_named():
     found = pair(model(outputs=(SCORE,)), model("b", outputs=(ROUTE, SCORE)))
     assert found.outputs == (SCORE,)
     assert found.notes == ("Left out, as only b has it: ROUTE.",)
 
 
-def test_outputs_of_different_type_are_left_out_and_named():
+def test_outputs_of_the_baseline_that_the_other_lacks_or_has_of_another_type_are_at_odds_unless_ignored():
     other = Tensor("ROUTE", "TYPE_INT32", (1,))
     found = pair(model(outputs=(SCORE, ROUTE)), model("b", outputs=(SCORE, other)))
     assert found.outputs == (SCORE,)
-    assert found.notes == ("Left out, as it is TYPE_STRING here and TYPE_INT32 there: ROUTE.",)
+    assert found.at_odds == (AtOdds("ROUTE", "TYPE_STRING", "TYPE_INT32"),)
+    found = pair(model(outputs=(SCORE, ROUTE)), model("b", outputs=(SCORE,)))
+    assert found.at_odds == (AtOdds("ROUTE", "TYPE_STRING", "no output"),)
+    assert found.without(["ROUTE"]).at_odds == ()
+    assert refused(found.without, ["ROAD"]).startswith("--ignore: expected one of the outputs SCORE, ROUTE, got 'ROAD'")
 
 
 def test_models_without_an_output_in_common_are_refused():

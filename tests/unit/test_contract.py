@@ -52,7 +52,7 @@ def test_model_batches_dynamically_without_delay_on_the_cpu(model):
 
 
 GPU_DIFFERENCES = {ORCHESTRATOR.name: [('"bert_chunk_rows" value { string_value: "2" }', "2", "64")]}
-"""Beside the instance group: where a line differs, the CPU's value and the GPU's. docs/gpu.md names them."""
+"""Beside the instance group: if a line differs, the CPU's value and the GPU's. docs/gpu.md names them."""
 
 
 @pytest.mark.parametrize("model", SERVED, ids=name)

@@ -132,7 +132,7 @@ def test_every_import_from_elsewhere_is_guarded_by_an_extra_that_brings_it(path)
     room = path.relative_to(SOURCE).parts[0]
     for package, guard in third_party_imports(path):
         if package in ("cupy", "cuml", "nvforest"):
-            continue  # asked for only where tensors lie on a GPU, or with words of its own
+            continue  # asked for only if tensors lie on a GPU, or with words of its own
         extra = guard or ROOMS.get(room)
         assert extra, f"{package}: expected `with needs(...)` around its import, got none"
         named = {name.lower().replace("_", "-") for name in distributions.get(package, [package])}

@@ -20,7 +20,7 @@ from dualpath.serving import preflight
 from dualpath.serving.watch import processes
 from dualpath.serving.watch.canary import Canaries, Canary, inputs
 from dualpath.serving.watch.endpoint import endpoint
-from dualpath.serving.watch.watchdog import Incident, Record
+from dualpath.serving.watch.watchdog import Incident, MendingCounts
 
 SLEEPING = "import time; print('up', flush=True); time.sleep(300)"
 
@@ -181,7 +181,7 @@ class Dog:
     """A watchdog that has mended BERT twice."""
 
     reason = "orchestrator: no score for 9 s"
-    record = Record({"bert-large": 2}, {"bert-large": Incident("1 of 2 processes ended", time.monotonic())})
+    record = MendingCounts({"bert-large": 2}, {"bert-large": Incident("1 of 2 processes ended", time.monotonic())})
 
     def unready(self):
         return self.reason

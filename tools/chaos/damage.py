@@ -15,7 +15,7 @@ from clients import TEXTS
 from row import Found, Row, Stage
 from served_process import REPOSITORY, Ended, ServedProcess, run_cli, served
 
-from dualpath.repository.facts import Facts
+from dualpath.repository.facts import FACTS_FILE, Facts
 from dualpath.repository.folders import newest
 from dualpath.repository.publishing import publish
 from dualpath.serving.client import Scorer, open_client
@@ -39,7 +39,9 @@ def _flip_a_bit(path: Path) -> None:
 def _of_newer_treelite(path: Path) -> None:
     """Change the version that a checkpoint names, and record the file as it is then: only Treelite can tell."""
     path.write_bytes(struct.pack("<i", NEWER_TREELITE) + path.read_bytes()[4:])
-    Facts.of(path.parent).write(path.parent)
+    facts = Facts.of(path.parent)
+    (path.parent / FACTS_FILE).unlink(missing_ok=True)
+    facts.write(path.parent)
 
 
 DAMAGES: tuple[tuple[str, str, str, Damage], ...] = (
@@ -94,7 +96,7 @@ def _at_reload(stage: Stage) -> Found:
 
             def copy_of(folder: Path, source: Path = source) -> Facts:
                 for path in source.iterdir():
-                    if path.name != "version.json":
+                    if path.name != FACTS_FILE:
                         shutil.copy(path, folder)
                 return Facts.of(source)
 

@@ -161,7 +161,7 @@ def _disk_full(stage: Stage) -> Found:
         with suppress(OSError):
             (full / "filling").write_bytes(b"x" * (1 << 20))
         # All folders that Python would take for temporary files.
-        fill = " && ".join(f"mount --bind {full} {folder}" for folder in ("/tmp", "/var/tmp"))
+        fill = " && ".join(f"mount --bind {full} {folder}" for folder in ("/var/tmp", "/tmp"))
         serve = " ".join([str(DUALPATH), "serve", "--model-repository", str(REPOSITORY), *PORTS])
         start = _run(["unshare", "--mount", "sh", "-c", f"{fill} && cd /sys && exec {serve}"])
         with tempfile.NamedTemporaryFile("w", suffix=".txt") as texts:

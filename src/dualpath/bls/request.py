@@ -22,6 +22,9 @@ from dualpath.bls.run import current_run
 from dualpath.bls.tensors import Array, Arrays, concatenate, own, to_array, to_tensors
 from dualpath.bls.triton import pb_utils
 
+LONGEST_TIMEOUT_US = 365 * 24 * 3600 * 1_000_000
+"""What a caller's timeout counts for at most: the system's clocks take no longer one than 292 years."""
+
 T = TypeVar("T")
 CallerErrors = tuple[type[Exception], ...]
 
@@ -89,7 +92,7 @@ class Arrival:
         self.parameters_text: str = raw.parameters()
         self.parameters: dict[str, Any] = {} if self.parameters_text in ("", "{}") else json.loads(self.parameters_text)
         self.requested_outputs = frozenset(raw.requested_output_names())
-        timeout_us = raw.timeout()
+        timeout_us = min(raw.timeout(), LONGEST_TIMEOUT_US)
         self.deadline = time.monotonic() + timeout_us / 1e6 if timeout_us else None
         self.trace = Trace(raw.trace()) if self.parameters.get("trace_children") is True else None
         self._asking: asyncio.Lock | None = None

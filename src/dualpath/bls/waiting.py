@@ -60,7 +60,7 @@ class Group:
             self.answer.set_exception(error)
 
 
-class Row:
+class WaitingRow:
     """One row of a group."""
 
     __slots__ = ("group", "index", "length", "row")
@@ -78,16 +78,16 @@ class WaitingRows:
     """A queue of rows."""
 
     def __init__(self) -> None:
-        self._rows: deque[Row] = deque()
+        self._rows: deque[WaitingRow] = deque()
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def add(self, rows: Sequence[Any], group: Group) -> None:
         """Let a request's rows wait."""
-        self._rows.extend([Row(row, index, group) for index, row in enumerate(rows)])
+        self._rows.extend([WaitingRow(row, index, group) for index, row in enumerate(rows)])
 
-    def take(self, rows_in_call: Callable[[int], int], chunk_rows: int) -> list[Row]:
+    def take(self, rows_in_call: Callable[[int], int], chunk_rows: int) -> list[WaitingRow]:
         """Take the next chunk out of the queue, sorted by length.
 
         It holds the row that has waited longest, so that none starves, and those nearest to it in length among the
@@ -117,6 +117,6 @@ class WaitingRows:
         return sorted(window, key=lambda row: row.length)
 
 
-def groups_of(chunk: Sequence[Row]) -> list[Group]:
+def groups_of(chunk: Sequence[WaitingRow]) -> list[Group]:
     """Return the groups whose rows are in a chunk."""
     return list(dict.fromkeys(row.group for row in chunk))

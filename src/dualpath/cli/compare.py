@@ -27,7 +27,8 @@ def compare(
     url: Annotated[
         str | None,
         typer.Option(
-            help="Triton's gRPC address, grpcs://HOST:PORT with TLS; without it, a server of its own is started."
+            help="Triton's gRPC address (grpcs://HOST:PORT with TLS), or http://HOST:PORT; without it, a server of its "
+            "own is started."
         ),
     ] = None,
     header: Annotated[
@@ -140,8 +141,8 @@ def compare(
     load, in random order, so that a drifting machine hits both; ratios have a 95 % interval. Ctrl-C ends with what was
     measured until then.
 
-    Exit code 1: answers differ beyond the tolerance, a request failed, the server went away, or a condition of the gate
-    does not hold. 3: a condition cannot be decided on the interval of its ratio.
+    Exit code 1: answers differ beyond the tolerance, nothing had to agree, a request failed, the server went away, or a
+    condition of the gate does not hold. 3: a condition cannot be decided on the interval of its ratio.
     """
     from dualpath.cli.compare_view import show
     from dualpath.cli.ending import Ending

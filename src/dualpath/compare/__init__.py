@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dualpath.compare.comparison import compare
     from dualpath.compare.result import Result
 
-require("compare", "jinja2", "matplotlib", "prometheus_client", "psutil", "scipy", "tritonclient")
+require("compare", "aiohttp", "jinja2", "matplotlib", "prometheus_client", "psutil", "scipy", "tritonclient")
 
 __all__ = ["Result", "bench", "compare"]
 

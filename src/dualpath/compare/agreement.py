@@ -162,7 +162,8 @@ class Agreement:
         over = np.where(np.isnan(apart), np.inf, apart) - allowed
         beyond = over > 0
         at = int(np.argmax(np.where(beyond, over, -1) if beyond.any() else np.nan_to_num(apart)))
-        return WorstRow(where, float(wide_a[at]), float(wide_b[at]), float(apart[at]), place), bool(beyond.any())
+        plain = float if a.dtype.kind == "f" else int
+        return WorstRow(where, plain(wide_a[at]), plain(wide_b[at]), float(apart[at]), place), bool(beyond.any())
 
     def _usual_size(self, output: str) -> Array | float:
         """Return the median size of each element over the baseline's answers; 0 if their shapes vary."""
@@ -231,7 +232,9 @@ def _raw(array: Array) -> bytes:
 
 
 def _text(value: Any) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    """Return a text as it is, in quotes if its ends would not show."""
+    text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    return text if text and text.strip() == text else repr(text)
 
 
 def _by_difference(row: WorstRow) -> float:

@@ -26,10 +26,10 @@ from dualpath.compare.server import Server, Start, start_quietly
 from dualpath.compare.setups import (
     BERT_WEIGHT,
     LONGEST_REQUEST_S,
+    BenchSetup,
     InClient,
     InTriton,
     Score,
-    Setup,
     batches,
     headline,
     too_slow,
@@ -106,7 +106,7 @@ class _Bench:
         self._rows, self._source, self._loads, self._timing, self._model = rows, source, loads, timing, model
         self._places = places
         self._excerpts = [_excerpt(row) for row in rows]
-        self._setups: dict[str, Setup] = {}
+        self._setups: dict[str, BenchSetup] = {}
         self._absent: dict[str, str] = {}
         self._families: list[list[str]] = []  # names of each place's set-ups
         for place in places:
@@ -295,10 +295,10 @@ class _Bench:
 
 @asynccontextmanager
 async def _both(
-    a: Setup, b: Setup, rows: Sequence[Row], timeout_s: float
+    a: BenchSetup, b: BenchSetup, rows: Sequence[Row], timeout_s: float
 ) -> AsyncIterator[tuple[parity.Ask, parity.Ask]]:
     def asking(score: Score) -> parity.Ask:
-        async def ask(numbers: Sequence[int]) -> Answer:
+        async def ask(numbers: Sequence[int], more: bytes) -> Answer:
             async with asyncio.timeout(timeout_s):
                 return {SCORE.name: await score([_excerpt(rows[number]) for number in numbers])}
 

@@ -6,24 +6,25 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
-from dualpath.compare import gate, inputs, parity, requests, target, verdict
+from dualpath.compare import expected, gate, inputs, parity, requests, sequences, target, verdict
 from dualpath.compare.agreement import Agreement
 from dualpath.compare.breakdown import Recorder, timelines
 from dualpath.compare.breakdown.processes import is_loopback
-from dualpath.compare.connection import over_grpc, over_stream
 from dualpath.compare.excuses import Filter, check_filters, excuse
 from dualpath.compare.gate import Condition
 from dualpath.compare.inputs import DEFAULT_WEIGHT, InputRows
 from dualpath.compare.load import Contender, Turn
 from dualpath.compare.machine import machine_facts
 from dualpath.compare.made_up import RandomRows
+from dualpath.compare.over_http import is_http
 from dualpath.compare.parity import LoadCheck, decoder
 from dualpath.compare.requests import Mix
-from dualpath.compare.result import Load, Parity, Result
+from dualpath.compare.result import Load, Result
 from dualpath.compare.run import OnProgress, Timing, TurnSpec, measure, on_server
+from dualpath.compare.sequences import Sequences
 from dualpath.compare.server import Server, Start, check_models, serving, start_quietly
 from dualpath.compare.tolerance import tolerances
 from dualpath.errors import UserError
@@ -83,8 +84,8 @@ def compare(
 
     Args:
         a: the baseline: a model, or one version as NAME:VERSION.
-        url: the server's gRPC address, "grpcs://HOST:PORT" with TLS; without it, a server is started on
-            `model_repository`.
+        url: the server's gRPC address, "grpcs://HOST:PORT" with TLS, or "http://HOST:PORT", "https://…"; without it,
+            a server is started on `model_repository`.
         headers: that go with each request to `url`.
         input_file: a table, or perf_analyzer's JSON; without it, the built-in excerpts.
         mix: BERT_WEIGHT -> share of the requests.
@@ -94,7 +95,7 @@ def compare(
         duration_s: for each model under each load.
         timeout_s: of each request.
         atol, rtol: largest difference between floats, absolute and relative: one for all, or by output. Without them
-            that of the precision that is served, and where it is unknown so many units in the last place.
+            that of the precision that is served, or so many units in the last place if it is unknown.
         ignore: outputs that are not compared.
         expect_differences: rows that may differ, as "ROUTE=cuml"; they are counted apart.
         conditions: of a gate.
@@ -160,12 +161,17 @@ class _Comparison:
         self._check_inputs()
         self._rows = question.rows.tensors(self._pair.inputs, self._pair.optional)
         self._loads = question.loads
+        self._sequences: Sequences = ()
+        if self._pair.keeps_state:
+            self._check_sequences()
+            self._sequences = question.rows.sequences or sequences.made_up(len(self._rows), question.timing.seed)
         if not question.batches_given:
             most = self._pair.max_batch_size
             self._loads = list(dict.fromkeys(replace(load, batch=min(load.batch, most)) for load in question.loads))
         for batch in {load.batch for load in self._loads}:
             requests.check_batch(self._pair, batch)
         self._targets = {a.name: a, b.name if b.name != a.name else f"{b.name} (again)": b}
+        self._expected = expected.read(question.rows, self._pair, self._targets.values(), question.mix is not None)
         self._is_ours = {a.model, b.model} <= {model.name for model in SCORERS}
         known = TOLERANCES[server.precision or "float32"] if self._is_ours else None
         self._tolerances = tolerances(self._pair.outputs, question.atol, question.rtol, known)
@@ -186,14 +192,20 @@ class _Comparison:
             excuse(question.filters, self._asked),
         )
         self._load_check = LoadCheck(
-            self._agreement, lambda name, answer: decoder(self._targets[name], self._pair)(answer)
+            self._agreement, lambda name, answer: decoder(self._targets[name], self._pair, server.url)(answer)
         )
         self._recorder = Recorder(
             server.url,
             {name: (target.model, target.version) for name, target in self._targets.items()},
             server.own.metrics_url if server.own else None,
             server.own.pid if server.own else None,
+            dict(server.headers),
         )
+        if self._pair.streams and is_http(server.url):
+            raise UserError(
+                f"--url: expected the gRPC address of a server of decoupled models, got {server.url}. "
+                "Give HOST:PORT of gRPC."
+            )
 
     def run(self, on_progress: OnProgress) -> Result:
         """Check parity, measure under each load, and see where the time goes; once."""
@@ -211,14 +223,19 @@ class _Comparison:
 
     def _conclude(self) -> None:
         result = self.result
-        result.parity = [*self._agreement.parities(), *self._against_file()]
+        against_file = expected.compare(self._expected, self._targets, self._tolerances, self._asking.answers)
+        compared = [*self._agreement.parities(), *against_file]
+        result.parity = [expected.parity_of(result.contenders, it) for it in self._pair.at_odds] + compared
         result.n_excused = self._agreement.n_excused
-        if any(self._tolerances[it.output].ulps and it.n_equal < it.n_rows for it in result.parity):
+        if any(self._tolerances[it.output].ulps and it.n_equal < it.n_rows for it in compared):
             result.notes.append(
                 "The precision of the computation is unknown: floats may differ by some units in the last place (ulp) "
                 "of their type. Give --atol or --rtol for another tolerance."
             )
         result.failed |= not all(parity.ok for parity in result.parity)
+        if not (result.failed or result.interrupted or any(it.n_rows for it in result.parity)):
+            result.failed = True
+            result.notes.append(expected.nothing_compared(result))
         if self._load_check.n_answers:
             result.environment["answers under load"] = str(self._load_check)
         gate.check(result, self._question.conditions)
@@ -234,7 +251,9 @@ class _Comparison:
             question.timing.duration_s,
             question.timing.seed,
         )
-        self._asking = parity.Asking(self.result, self._agreement, (name_a, name_b), self._asked, in_company)
+        self._asking = parity.Asking(
+            self.result, self._agreement, (name_a, name_b), self._asked, in_company, self._sequences
+        )
         return self._asking.run(
             lambda: parity.both(
                 self._server.url, a, b, self._pair, self._asked, question.timing.timeout_s, self._server.headers
@@ -243,33 +262,16 @@ class _Comparison:
             on_progress=on_progress,
         )
 
-    def _against_file(self) -> list[Parity]:
-        """Compare the answers to lone rows with those that the file expects."""
-        rows = self._question.rows
-        if not isinstance(rows, InputRows) or not rows.validation or self._question.mix:
-            return []
-        expected = rows.expected(self._pair.outputs)
-        found = []
-        for place, (name, model) in enumerate(self._targets.items()):
-            given = {output: it for output, it in self._tolerances.items() if any(output in row for row in expected)}
-            wheres = [where for where, _ in rows.validation]
-            against = Agreement(("validation_data", name), wheres, given, (False, model.max_batch_size > 0))
-            for number, answers in self._asking.answers:
-                against.learn(number, expected[number])
-                against.judge(name, [number], answers[place])
-            found += [it for it in against.parities() if it.other == name]
-        return found
-
     def _measure(self, on_progress: OnProgress) -> None:
         question = self._question
 
         @cache
         def contender(name: str, batch: int) -> Contender:
             model, seed = self._targets[name], question.timing.seed
-            made = requests.contender(name, model, self._pair, self._rows, batch, question.mix, seed)
+            made = requests.contender(name, model, self._pair, self._rows, batch, question.mix, seed, self._sequences)
             return replace(made, kept=self._load_check.keep, connect=connect)
 
-        connect = partial(over_stream if self._pair.streams else over_grpc, headers=self._server.headers)
+        connect = parity.connecting(self._server.url, self._pair, self._server.headers)
         on_triton = on_server(self._server.url, question.timing.timeout_s)
 
         def checked(spec: TurnSpec) -> Turn:
@@ -294,8 +296,9 @@ class _Comparison:
         result.notes += recorder.notes
 
     def _trace(self) -> None:
-        first = {name: requests.request(it, self._pair, self._rows[:1]) for name, it in self._targets.items()}
-        self.result.timelines, notes = timelines(self._server.url, first)
+        lone = sequences.flags(sequences.new_id(), True, True) if self._sequences else b""
+        first = {name: requests.request(it, self._pair, self._rows[:1]) + lone for name, it in self._targets.items()}
+        self.result.timelines, notes = timelines(self._server.url, first, dict(self._server.headers))
         self.result.notes += notes
 
     def _check_inputs(self) -> None:
@@ -309,6 +312,11 @@ class _Comparison:
                 f"--input: expected a file with {', '.join(names)}, got the built-in excerpts, which have "
                 f"{EXCERPT.name} only. Give one, or --random 100 for rows that are made up."
             )
+
+    def _check_sequences(self) -> None:
+        if self._question.mix or any(load.rate is not None for load in self._question.loads):
+            option = "--mix" if self._question.mix else "--rate"
+            raise UserError(f"{option}: expected models without state, got some with sequence batching. Leave it out.")
 
     def _environment(self) -> dict[str, str]:
         question, server = self._question, self._server
@@ -329,6 +337,9 @@ class _Comparison:
         notes = list(self._pair.notes)
         if self._question.atol.get("") is None and self._is_ours and self._server.precision is None:
             notes.append("The precision of the server is unknown; the tolerance is float32's: give --atol for another.")
+        if self._sequences:
+            whence = "of the input" if self._question.rows.sequences else "made up of its rows, in their order"
+            notes.append(f"Asked in sequences, as one of them keeps state: {len(self._sequences)} {whence}.")
         n_without = self._question.rows.n_without_weight()
         if not self._question.mix and n_without and any(tensor.name == WEIGHT.name for tensor in self._pair.inputs):
             notes.append(

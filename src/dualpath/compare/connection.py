@@ -118,18 +118,23 @@ def decode(response: bytes) -> dict[str, npt.NDArray[Any]]:
     """
     answer = service_pb2.ModelInferResponse.FromString(response)
     described = zip(answer.outputs, answer.raw_output_contents, strict=True)
-    return {output.name: _array(output, raw) for output, raw in described}
+    return {output.name: array_of(output.name, output.datatype, output.shape, raw) for output, raw in described}
 
 
-def _array(output: Any, raw: bytes) -> npt.NDArray[Any]:
+def array_of(name: str, datatype: str, shape: Sequence[int], raw: bytes) -> npt.NDArray[Any]:
+    """Return an output as an array; BF16 becomes float32.
+
+    Raises:
+        ValueError: it is not what its shape and type say.
+    """
     # Not by tritonclient: what its versions make of BF16 and of empty tensors differs.
-    if output.datatype == "BYTES":
+    if datatype == "BYTES":
         array: npt.NDArray[Any] = np.array([*_texts(raw), None], np.object_)[:-1]
     else:
-        array = from_bytes(output.datatype, raw)
-    if len(array) != math.prod(output.shape):
-        raise ValueError(f"output {output.name}: expected the values of shape {list(output.shape)}, got {len(array)}")
-    return array.reshape(tuple(output.shape))
+        array = from_bytes(datatype, raw)
+    if len(array) != math.prod(shape):
+        raise ValueError(f"output {name}: expected the values of shape {list(shape)}, got {len(array)}")
+    return array.reshape(tuple(shape))
 
 
 def from_bytes(datatype: str, raw: bytes) -> npt.NDArray[Any]:

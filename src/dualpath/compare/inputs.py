@@ -6,13 +6,14 @@ import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from dualpath.compare.sequences import FLAGS, Sequences, marked
 from dualpath.compare.tensors import BadValue, from_base64, from_values
 from dualpath.errors import UserError
 from dualpath.readability.contract import EXCERPT, WEIGHT, Tensor
@@ -48,6 +49,7 @@ class InputRows:
         is_text: whether all cells are text, so that a number has to be read from it.
         is_built_in: whether they came with this package.
         validation: for each row where its expected outputs stand, and those by name; empty if the file has none.
+        sequences: the rows of each sequence that the file tells of; empty if it tells of none.
     """
 
     name: str
@@ -56,6 +58,7 @@ class InputRows:
     is_text: bool = False
     is_built_in: bool = False
     validation: Sequence[tuple[str, Mapping[str, Any]]] = ()
+    sequences: Sequences = ()
 
     def tensors(self, inputs: Sequence[Tensor], optional: Collection[str] = ()) -> list[Row]:
         """Return the rows as tensors for these inputs; a missing BERT_WEIGHT is DEFAULT_WEIGHT.
@@ -68,12 +71,18 @@ class InputRows:
         """
         return [self._row(where, values, inputs, optional) for where, values in self.records]
 
-    def expected(self, outputs: Sequence[Tensor]) -> list[dict[str, npt.NDArray[Any]]]:
-        """Return for each row the outputs that the file's `validation_data` has, without a batch dimension.
+    def expected(self, outputs: Sequence[Tensor], known: Collection[str]) -> list[dict[str, npt.NDArray[Any]]]:
+        """Return for each row those of `outputs` that the file's `validation_data` has, without a batch dimension.
 
+        Args:
+            known: the names of all outputs that it may have.
         Raises:
-            UserError: a value is none of its output's type and shape.
+            UserError: a value is none of its output's type and shape, or there is no such output.
         """
+        for where, values in self.validation:
+            if unknown := values.keys() - {*known}:
+                names = ", ".join(sorted(known))
+                raise UserError(f"{where}: expected outputs of the models ({names}), got {min(unknown)!r}. Remove it.")
         return [
             {
                 tensor.name: _tensor(where, _from_json, values[tensor.name], tensor)
@@ -106,7 +115,7 @@ class InputRows:
             if self.is_table and not self.is_text and not isinstance(value, list | dict):
                 value = [value]
             tensors[tensor.name] = _tensor(where, _from_cell if self.is_text else _from_json, value, tensor)
-        if not self.is_table and (more := values.keys() - {tensor.name for tensor in inputs}):
+        if not self.is_table and (more := values.keys() - {tensor.name for tensor in inputs} - {*FLAGS}):
             names = ", ".join(tensor.name for tensor in inputs)
             raise UserError(f"{where}: expected values for {names} only, got one for {min(more)!r} too. Leave it out.")
         if {EXCERPT.name, WEIGHT.name} <= tensors.keys():
@@ -143,7 +152,7 @@ def _read_table(path: Path) -> InputRows:
             if row.fault:
                 raise UserError(f"{row.where}: {row.fault}")
             records.append((row.where, row.cells))
-        return InputRows(str(path), records, is_table=True, is_text=table.has_text_cells)
+        return InputRows(str(path), records, is_table=True, is_text=table.has_text_cells, sequences=marked(records))
 
 
 def _read_json(path: Path) -> InputRows:
@@ -170,7 +179,15 @@ def _read_json(path: Path) -> InputRows:
         validation and len(_steps(path, "validation_data", validation)) != len(records)
     ):
         raise UserError(f"{path}: expected validation_data for each of {len(records)} rows, got other. Complete it.")
-    return InputRows(str(path), records, validation=_steps(path, "validation_data", validation))
+    sequences = marked(records) or (_streams(data) if any(isinstance(step, list) for step in data) else [])
+    return InputRows(str(path), records, validation=_steps(path, "validation_data", validation), sequences=sequences)
+
+
+def _streams(data: list[Any]) -> Sequences:
+    """Return the rows of each stream: perf_analyzer's sequences."""
+    lengths = [len(step) if isinstance(step, list) else 1 for step in data]
+    bounds = pairwise([0, *accumulate(lengths)])
+    return [range(start, end) for start, end in bounds if end > start]
 
 
 def _steps(path: Path, name: str, data: list[Any]) -> list[tuple[str, Mapping[str, Any]]]:

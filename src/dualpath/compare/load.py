@@ -20,6 +20,7 @@ import grpc.aio
 import numpy as np
 
 from dualpath.compare.connection import Connect, Send, over_grpc, reason
+from dualpath.compare.sequences import Asked, Sequences, steps
 
 T = TypeVar("T")
 
@@ -45,6 +46,7 @@ class Contender:
         connect: opens a client's connection.
         rows: the numbers of each request's rows in `requests.weighted(...)`, so that answers can be checked.
         kept: takes each answer with its request's number, to be checked after the turn.
+        sequences: of requests that a model with state is asked one after the other; a client is in one at a time.
     """
 
     name: str
@@ -54,6 +56,13 @@ class Contender:
     connect: Connect = over_grpc
     rows: Sequence[Sequence[int]] = ()
     kept: Callable[[tuple[int, Any]], None] | None = None
+    sequences: Sequences = ()
+
+    def asked(self, numbers: Iterator[int]) -> Iterator[Asked]:
+        """Yield a client's requests."""
+        if self.sequences:
+            return steps(self.sequences, numbers)
+        return (Asked(number % len(self.requests)) for number in numbers)
 
 
 @dataclass
@@ -127,19 +136,23 @@ async def run_turn(
 
     async def client(send: Send) -> float:
         nonlocal n_at_work, begin
+        asked = contender.asked(numbers)
         # All clients' first requests meet an empty server: counted, the quick ones would make it look faster.
         if warm_up or concurrency > 1:
-            await meter.send(send, next(numbers))
+            await meter.send(send, next(asked))
         sent = time.perf_counter()
         n_at_work += 1
         if n_at_work == concurrency:
             begin = sent
         while True:
-            if await meter.send(send, next(numbers), sent):
+            request = next(asked)
+            if await meter.send(send, request, sent):
                 answers.append((sent, time.perf_counter()))
             else:
                 await asyncio.sleep(PAUSE_S)
             if (sent := time.perf_counter()) >= begin + duration_s:
+                while request.goes_on:  # uncounted; left open, the sequence would hold its slot of the server
+                    await meter.send(send, request := next(asked))
                 return sent
 
     async with _connections(url, contender, concurrency) as sends, meter:
@@ -188,15 +201,16 @@ async def run_open_turn(
     """
     meter = _Meter(contender, timeout_s)
     numbers = itertools.count(skip)
+    asked = contender.asked(numbers)
     times = arrivals(rate, duration_s, skip)
     async with _connections(url, contender, N_CONNECTIONS) as sends:
         if warm_up:
-            await asyncio.gather(*(meter.send(send, next(numbers)) for send in sends))
+            await asyncio.gather(*(meter.send(send, next(asked)) for send in sends))
         async with meter, asyncio.TaskGroup() as outstanding:
             for time_s, send in zip(times, itertools.cycle(sends), strict=False):
                 intended = meter.started + time_s
                 await asyncio.sleep(max(0.0, intended - time.perf_counter()))
-                outstanding.create_task(meter.send(send, next(numbers), intended))
+                outstanding.create_task(meter.send(send, next(asked), intended))
     return meter.turn
 
 
@@ -274,13 +288,14 @@ class _Meter:
         if self._lags_ms:
             self.turn.lag_ms = float(np.median(self._lags_ms))
 
-    async def send(self, send: Send, number: int, since: float | None = None) -> bool:
+    async def send(self, send: Send, asked: Asked, since: float | None = None) -> bool:
         """Send a request, wait for its answer, and say whether it came. Without `since` an answer does not count."""
         contender, turn = self._contender, self.turn
-        index = number % len(contender.requests)
+        index, more = asked.number, asked.more
+        request = contender.requests[index]
         try:
             async with asyncio.timeout(self._timeout_s):
-                answer = await send(contender.requests[index])
+                answer = await send(request + more if more else request)
             if contender.kept:
                 contender.kept((index, answer))
         except TimeoutError:

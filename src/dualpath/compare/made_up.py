@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dualpath.compare.inputs import Row
+from dualpath.compare.sequences import Sequences
 from dualpath.compare.tensors import numpy_dtype
 from dualpath.errors import UserError
 from dualpath.readability.contract import WEIGHT, Tensor
@@ -35,6 +36,7 @@ class RandomRows:
     seed: int = 0
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     is_built_in: ClassVar[bool] = False
+    sequences: ClassVar[Sequences] = ()
 
     @property
     def name(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,12 +16,16 @@ import grpc.aio
 import numpy as np
 
 from dualpath.compare.agreement import Agreement, Answer
-from dualpath.compare.connection import Headers, decode, decode_all, over_grpc, over_stream, reason
+from dualpath.compare.connection import Connect, Headers, decode, decode_all, over_grpc, over_stream, reason
 from dualpath.compare.inputs import Row
 from dualpath.compare.load import Contender, run
+from dualpath.compare.over_http import HTTPRefusal, is_http, over_http
+from dualpath.compare.over_http import decode as decode_http
 from dualpath.compare.requests import companies, request
 from dualpath.compare.result import Result, n_rows
 from dualpath.compare.run import OnProgress
+from dualpath.compare.sequences import Sequences
+from dualpath.compare.sequences import run as steps_of
 from dualpath.compare.target import Pair, Target
 from dualpath.errors import UserError
 
@@ -34,9 +38,8 @@ MAX_KEPT = 256 * 2**20
 MAX_CHECKED_S = 0.5
 """How long the answers of a turn are checked."""
 
-Ask = Callable[[Sequence[int]], Awaitable[Answer]]
-"""Sends one request of these rows to a model."""
-
+Ask = Callable[[Sequence[int], bytes], Awaitable[Answer]]
+"""Sends one request of these rows to a model, and what makes it a step of a sequence."""
 
 Decode = Callable[[str, Any], Answer]
 """Makes outputs of a contender's answer."""
@@ -63,6 +66,7 @@ class Asking:
 
     Args:
         result: gets the notes; it has failed if one of them failed on a row, or the server went away.
+        sequences: the rows of each, for models that keep state; a row alone is then one in its sequence alone.
 
     Attributes:
         answers: the numbers of the rows that both answered alone, with both answers.
@@ -75,10 +79,12 @@ class Asking:
         names: tuple[str, str],
         rows: Sequence[Row],
         in_company: Companies = Companies(),
+        sequences: Sequences = (),
     ) -> None:
         self.answers: list[tuple[int, tuple[Answer, Answer]]] = []
         self._result, self._agreement, self._names, self._rows = result, agreement, names, rows
         self._in_company = in_company
+        self._sequences = sequences
         self._asks: Sequence[Ask] = ()
         self._rng = np.random.default_rng(in_company.seed)
         self._failed_alone: dict[str, list[str]] = {name: [] for name in names}
@@ -124,9 +130,10 @@ class Asking:
     async def _alone(self) -> bool:
         """Ask each row in a request of its own, both contenders at once."""
         n_late = dict.fromkeys(self._names, 0)  # in a row
-        for number, row in enumerate(self._rows):
+        for number, more in self._lone_requests():
+            row = self._rows[number]
             self._on_progress(f"Comparing answers: {number + 1} of {len(self._rows)}", number / len(self._rows))
-            answers, errors = await self._both([number])
+            answers, errors = await self._both([number], more)
             for name in self._names:
                 n_late[name] = n_late[name] + 1 if isinstance(errors.get(name), TimeoutError) else 0
             if not errors:
@@ -144,6 +151,14 @@ class Asking:
                 break
         self._judge_alone()
         return True
+
+    def _lone_requests(self) -> Iterator[tuple[int, tuple[bytes, bytes]]]:
+        """Yield each row, and for each contender what makes it a step of a sequence."""
+        if not self._sequences:
+            yield from ((number, (b"", b"")) for number in range(len(self._rows)))
+        for sequence in self._sequences:
+            for of_a, of_b in zip(steps_of(sequence), steps_of(sequence), strict=True):
+                yield of_a.number, (of_a.more, of_b.more)
 
     async def _in_batches(self) -> bool:
         """Ask batches one after the other, each row in several companies and positions."""
@@ -176,18 +191,24 @@ class Asking:
             largest = max(1, min(largest, int(self._in_company.duration_s / self._longest_s / n_clients)))
         company = f"among {n_clients} requests at once"
         sizes = [1, *self._rng.integers(1, largest + 1, 2 * N_COMPANIES - 1).tolist(), largest]
-        queue = [it for size in sizes for it in companies(self._rows, size, self._rng)]
+        # What a client asks one after the other: one request, or those of a sequence.
+        queue = [[it] for size in sizes for it in companies(self._rows, size, self._rng)]
+        if self._sequences:
+            queue = [[[number] for number in it] for it in self._sequences] * N_COMPANIES
+            company = f"among {n_clients} sequences at once"
         order = [queue[index] for index in self._rng.permutation(len(queue))]
         for name, ask in zip(self._names, self._asks, strict=True):
             end, waiting = time.perf_counter() + self._in_company.duration_s, iter(order)
 
             async def client(name: str = name, ask: Ask = ask, end: float = end, waiting: Any = waiting) -> None:
-                for numbers in waiting:
+                for requests in waiting:
                     if time.perf_counter() > end:
                         return
-                    [answer] = await asyncio.gather(ask(numbers), return_exceptions=True)
-                    self._take(name, numbers, answer, company)
-                    self._asked[company] += 1
+                    more = [it.more for it in steps_of(range(len(requests)))] if self._sequences else [b""]
+                    for numbers, part in zip(requests, more, strict=True):
+                        [answer] = await asyncio.gather(ask(numbers, part), return_exceptions=True)
+                        self._take(name, numbers, answer, company)
+                        self._asked[company] += 1
 
             self._on_progress(f"Comparing answers {company}: {name}", 0.0)
             async with asyncio.TaskGroup() as clients:
@@ -209,8 +230,11 @@ class Asking:
         said = [n_rows(len(self.answers)) + " alone", *(f"{n:,} requests {how}" for how, n in self._asked.items())]
         self._result.environment["answers"] = ", ".join(said)
 
-    async def _both(self, numbers: Sequence[int]) -> tuple[tuple[Any, Any], dict[str, BaseException]]:
-        a, b = await asyncio.gather(*(ask(numbers) for ask in self._asks), return_exceptions=True)
+    async def _both(
+        self, numbers: Sequence[int], more: tuple[bytes, bytes] = (b"", b"")
+    ) -> tuple[tuple[Any, Any], dict[str, BaseException]]:
+        asked = (ask(numbers, part) for ask, part in zip(self._asks, more, strict=True))
+        a, b = await asyncio.gather(*asked, return_exceptions=True)
         errors = {name: it for name, it in zip(self._names, (a, b), strict=True) if isinstance(it, BaseException)}
         return (a, b), errors
 
@@ -283,9 +307,17 @@ class LoadCheck:
         return f"{self.n_checked:,} of {self.n_answers:,} checked ({self.n_checked / self.n_answers:.0%})"
 
 
-def decoder(target: Target, pair: Pair) -> Callable[[Any], Answer]:
+def connecting(url: str, pair: Pair, headers: Headers) -> Connect:
+    """Return what opens a connection for asking two models of a server."""
+    how = over_stream if pair.streams else over_http if is_http(url) else over_grpc
+    return partial(how, headers=headers)
+
+
+def decoder(target: Target, pair: Pair, url: str) -> Callable[[Any], Answer]:
     """Return what makes outputs of a model's answer."""
-    return partial(decode_all, axis=int(target.max_batch_size > 0)) if pair.streams else decode
+    if pair.streams:
+        return partial(decode_all, axis=int(target.max_batch_size > 0))
+    return decode_http if is_http(url) else decode
 
 
 @asynccontextmanager
@@ -293,15 +325,14 @@ async def both(
     url: str, a: Target, b: Target, pair: Pair, rows: Sequence[Row], timeout_s: float, headers: Headers = ()
 ) -> AsyncIterator[tuple[Ask, Ask]]:
     """Connect to a server for asking two of its models."""
-    connect = over_stream if pair.streams else over_grpc
-    async with connect(url, headers) as send_a, connect(url, headers) as send_b:
+    connect = connecting(url, pair, headers)
+    async with connect(url) as send_a, connect(url) as send_b:
 
         def asking(send: Callable[[Any], Awaitable[Any]], target: Target) -> Ask:
-            async def ask(numbers: Sequence[int]) -> Answer:
+            async def ask(numbers: Sequence[int], more: bytes) -> Answer:
                 async with asyncio.timeout(timeout_s):
-                    return decoder(target, pair)(
-                        await send(request(target, pair, [rows[number] for number in numbers]))
-                    )
+                    answer = await send(request(target, pair, [rows[number] for number in numbers]) + more)
+                    return decoder(target, pair, url)(answer)
 
             return ask
 
@@ -310,6 +341,11 @@ async def both(
 
 def _refuse_invalid(row: Row, errors: Mapping[str, BaseException]) -> None:
     """Tell a bad row, which no model takes, from a model that fails."""
-    codes = Counter(error.code() if isinstance(error, grpc.aio.AioRpcError) else None for error in errors.values())
-    if codes[grpc.StatusCode.INVALID_ARGUMENT] == 2:
+    if len(errors) == 2 and all(map(_is_callers_fault, errors.values())):
         raise UserError(f"{row.where}: expected a valid row, got: {reason(next(iter(errors.values())))} Leave it out.")
+
+
+def _is_callers_fault(error: BaseException) -> bool:
+    if isinstance(error, HTTPRefusal):
+        return error.status == 400
+    return isinstance(error, grpc.aio.AioRpcError) and error.code() == grpc.StatusCode.INVALID_ARGUMENT

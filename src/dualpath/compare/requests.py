@@ -10,6 +10,7 @@ import numpy as np
 from dualpath.compare.connection import serialise
 from dualpath.compare.inputs import Row
 from dualpath.compare.load import Contender
+from dualpath.compare.sequences import Sequences
 from dualpath.compare.target import Pair, Target
 from dualpath.compare.tensors import infer_input
 from dualpath.errors import UserError
@@ -103,13 +104,25 @@ def request(target: Target, pair: Pair, rows: Sequence[Row]) -> bytes:
 
 
 def contender(
-    name: str, target: Target, pair: Pair, rows: Sequence[Row], batch: int, mix: Mix | None = None, seed: int = 0
+    name: str,
+    target: Target,
+    pair: Pair,
+    rows: Sequence[Row],
+    batch: int,
+    mix: Mix | None = None,
+    seed: int = 0,
+    sequences: Sequences = (),
 ) -> Contender:
     """Make a model a contender: requests of `batch` rows in random order, the same for all models.
 
     Args:
         mix: whole requests have one of its weights, in random order by its shares; latencies are kept by weight.
+        sequences: of rows, in which models that keep state are asked.
     """
+    if sequences:
+        requests = [request(target, pair, [row]) for row in rows]
+        alone = [[number] for number in range(len(rows))]
+        return Contender(name, requests, [WEIGHT.name] * len(rows), rows=alone, sequences=sequences)
     rng = np.random.default_rng(seed)
     batches = companies(rows, batch, rng)[: max(1, MAX_POOL_ROWS // batch)]
     if mix is None:

@@ -16,6 +16,8 @@ from dualpath.compare.stats import Ratio
 
 PERCENTILES = (0, 1, 5, 10, 25, 50, 75, 90, 95, 99, 99.9, 100)
 """Of which a distribution of latencies is made, enough to draw it."""
+CONFIG = "in config.pbtxt"
+"""The company of an output that the models' configs describe differently: no row of it was compared."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ class WorstRow:
 class Parity:
     """One output of a contender, every answer compared with the baseline's answer to the row alone.
 
-    `baseline` need not be the first contender of all; it is `other` too where it contradicts itself. Differences are
+    `baseline` need not be the first contender of all; it is `other` too if it contradicts itself. Differences are
     absolute; NaN equals NaN only. Texts are equal or not: `mean` is the share of those that are not.
 
     Attributes:

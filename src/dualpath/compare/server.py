@@ -11,13 +11,13 @@ from typing import Any
 from tritonclient.utils import InferenceServerException
 
 from dualpath.compare.connection import Headers
+from dualpath.compare.rest import live_client
 from dualpath.errors import UserError
 from dualpath.inference.served import engines
 from dualpath.readability.contract import BERT, TOLERANCES
 from dualpath.repository import folders
 from dualpath.repository.facts import Facts
 from dualpath.serving import ServerFailed, TritonServer
-from dualpath.serving.client import connect
 from dualpath.serving.loader import Loader
 
 Start = Callable[..., AbstractContextManager[TritonServer]]
@@ -46,7 +46,7 @@ class Server:
     client: Any = field(init=False)
 
     def __post_init__(self) -> None:
-        self.client = connect(self.url, dict(self.headers))
+        self.client = live_client(self.url, dict(self.headers))
 
     @property
     def precision(self) -> str | None:

@@ -43,7 +43,7 @@ Score = Callable[[Sequence[bytes]], Awaitable[Scores]]
 """Scores excerpts in one request: float32 [rows]."""
 
 
-class Setup(Protocol):
+class BenchSetup(Protocol):
     """A way to score excerpts with a server's models."""
 
     @property

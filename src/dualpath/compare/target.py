@@ -23,9 +23,10 @@ class Target:
     Attributes:
         model: its name.
         version: "" leaves the choice to the server.
-        max_batch_size: 0 where its tensors have no batch dimension.
+        max_batch_size: 0 if its tensors have no batch dimension.
         optional: inputs that a request may leave out.
         decoupled: whether a request may have any number of responses.
+        keeps_state: whether requests have to be steps of sequences: it has sequence batching, or a step of it.
     """
 
     model: str
@@ -35,11 +36,21 @@ class Target:
     outputs: tuple[Tensor, ...]
     optional: frozenset[str] = frozenset()
     decoupled: bool = False
+    keeps_state: bool = False
 
     @property
     def name(self) -> str:
         """The name as it is asked for: `orchestrator` or `orchestrator:2`."""
         return f"{self.model}:{self.version}" if self.version else self.model
+
+
+@dataclass(frozen=True)
+class AtOdds:
+    """An output that two models' configs describe differently, and how: "TYPE_INT64", or "no output"."""
+
+    output: str
+    baseline: str
+    other: str
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,8 @@ class Pair:
         optional: inputs that a request to either may leave out.
         watched: outputs that are asked for without being compared.
         streams: whether one is decoupled, so that both are asked over streams.
+        keeps_state: whether one is asked sequences, so that both are.
+        at_odds: outputs of the baseline that the other model lacks or has of another type.
     """
 
     inputs: tuple[Tensor, ...]
@@ -60,6 +73,8 @@ class Pair:
     optional: frozenset[str] = frozenset()
     watched: tuple[str, ...] = ()
     streams: bool = False
+    keeps_state: bool = False
+    at_odds: tuple[AtOdds, ...] = ()
 
     def without(self, ignored: Sequence[str]) -> Pair:
         """Leave out these outputs.
@@ -67,14 +82,16 @@ class Pair:
         Raises:
             UserError: one is none of theirs, or none is left.
         """
-        names = _names(self.outputs)
-        if unknown := [name for name in ignored if name not in names.split(", ")]:
+        known = [tensor.name for tensor in self.outputs] + [it.output for it in self.at_odds]
+        names = ", ".join(known)
+        if unknown := [name for name in ignored if name not in known]:
             raise UserError(f"--ignore: expected one of the outputs {names}, got {unknown[0]!r}. Name another.")
+        at_odds = tuple(it for it in self.at_odds if it.output not in ignored)
         outputs = tuple(tensor for tensor in self.outputs if tensor.name not in ignored)
         if not outputs:
             raise UserError(f"--ignore: expected an output that is left, got {names} ignored. Ignore fewer.")
         notes = [f"Ignored, as asked: {', '.join(ignored)}."] if ignored else []
-        return replace(self, outputs=outputs, notes=(*self.notes, *notes))
+        return replace(self, outputs=outputs, at_odds=at_odds, notes=(*self.notes, *notes))
 
     def given(self, is_given: Callable[[str], bool]) -> Pair:
         """Leave out the optional inputs for which there is no value."""
@@ -102,7 +119,7 @@ def read(client: grpcclient.InferenceServerClient, name: str) -> Target:
     Args:
         name: `model` or `model:version`.
     Raises:
-        UserError: the server does not serve it, or it keeps state between requests.
+        UserError: the server does not serve it.
     """
     model, version = split(name)
     try:
@@ -111,8 +128,6 @@ def read(client: grpcclient.InferenceServerClient, name: str) -> Target:
         config = client.get_model_config(model, version, as_json=True, client_timeout=TIMEOUT_S)["config"]
     except InferenceServerException as error:
         raise UserError(f"{name}: expected a model of the server, got: {error.message()}. {_served(client)}") from None
-    if keeper := _keeps_state(client, model, config):
-        raise UserError(f"{name}: expected a model without state, got sequence batching in {keeper}. Name another.")
     return Target(
         model,
         version,
@@ -121,18 +136,17 @@ def read(client: grpcclient.InferenceServerClient, name: str) -> Target:
         _tensors(config.get("output", ())),
         frozenset(tensor["name"] for tensor in config.get("input", ()) if tensor.get("optional")),
         bool(config.get("model_transaction_policy", {}).get("decoupled")),
+        _keeps_state(client, config),
     )
 
 
-def _keeps_state(client: grpcclient.InferenceServerClient, model: str, config: Mapping[str, Any]) -> str | None:
-    """Return which model has sequence batching, this one or a step of it."""
-    if "sequence_batching" in config:
-        return model
-    for step in config.get("ensemble_scheduling", {}).get("step", ()):
-        of_step = client.get_model_config(step["model_name"], as_json=True, client_timeout=TIMEOUT_S)["config"]
-        if keeper := _keeps_state(client, step["model_name"], of_step):
-            return keeper
-    return None
+def _keeps_state(client: grpcclient.InferenceServerClient, config: Mapping[str, Any]) -> bool:
+    """Return whether a model, or a step of it, has sequence batching."""
+    steps = config.get("ensemble_scheduling", {}).get("step", ())
+    of_steps = (
+        client.get_model_config(step["model_name"], as_json=True, client_timeout=TIMEOUT_S)["config"] for step in steps
+    )
+    return "sequence_batching" in config or any(_keeps_state(client, it) for it in of_steps)
 
 
 def pair(a: Target, b: Target) -> Pair:
@@ -145,19 +159,21 @@ def pair(a: Target, b: Target) -> Pair:
     inputs = _common_inputs(a, b, notes)
     of_b = {tensor.name: tensor for tensor in b.outputs}
     outputs = [tensor for tensor in a.outputs if tensor.name in of_b]
-    for one, other in ((a, b), (b, a)):
-        names = {tensor.name for tensor in other.outputs}
-        if left := [tensor.name for tensor in one.outputs if tensor.name not in names]:
-            notes.append(f"Left out, as only {one.name} has it: {', '.join(left)}.")
+    of_a = {tensor.name for tensor in a.outputs}
+    if more := [name for name in of_b if name not in of_a]:
+        notes.append(f"Left out, as only {b.name} has it: {', '.join(more)}.")
+    at_odds = [AtOdds(it.name, it.dtype, "no output") for it in a.outputs if it.name not in of_b]
     for tensor in [tensor for tensor in outputs if tensor.dtype != of_b[tensor.name].dtype]:
-        notes.append(f"Left out, as it is {tensor.dtype} here and {of_b[tensor.name].dtype} there: {tensor.name}.")
+        at_odds.append(AtOdds(tensor.name, tensor.dtype, of_b[tensor.name].dtype))
         outputs.remove(tensor)
     if not outputs:
         raise UserError(
             f"{a.name}, {b.name}: expected an output in common, got {_names(a.outputs)} of {a.name} and "
             f"{_names(b.outputs)} of {b.name}. Name two models with an output in common."
         )
-    max_batch_size = min(a.max_batch_size or 1, b.max_batch_size or 1)
+    keeps_state = a.keeps_state or b.keeps_state
+    # Triton takes a step of a sequence in a request of its own only.
+    max_batch_size = 1 if keeps_state else min(a.max_batch_size or 1, b.max_batch_size or 1)
     return Pair(
         inputs,
         tuple(outputs),
@@ -165,6 +181,8 @@ def pair(a: Target, b: Target) -> Pair:
         tuple(notes),
         a.optional & b.optional,
         streams=a.decoupled or b.decoupled,
+        keeps_state=keeps_state,
+        at_odds=tuple(at_odds),
     )
 
 

@@ -69,7 +69,7 @@ def tolerances(
 
     Args:
         atol, rtol: by output; under "" those of all float outputs.
-        known: the absolute tolerance of float32 outputs where the precision of the computation is known.
+        known: the absolute tolerance of float32 outputs if the precision of the computation is known.
     Raises:
         UserError: an output is named that the models do not have in common, or is a text.
     """

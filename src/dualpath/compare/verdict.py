@@ -11,7 +11,7 @@ from scipy.stats import linregress
 
 from dualpath.compare import stats
 from dualpath.compare.load import Turn
-from dualpath.compare.result import Cell, Compared, Load, Parity, Result, n_rows
+from dualpath.compare.result import CONFIG, Cell, Compared, Load, Parity, Result, n_rows
 from dualpath.compare.stats import Ratio
 
 SAME = 1.1
@@ -160,9 +160,13 @@ def _range(values: Sequence[float]) -> str:
 def _agreements(result: Result, other: str) -> Iterable[str]:
     """Say how far a contender's outputs agree: first those that do not, then all others in one sentence each way."""
     found = [parity for parity in result.parity if parity.other == other]
+    wrong: dict[tuple[str, ...], list[Parity]] = {}
     for parity in found:
         if not parity.ok:
-            yield _disagreement(parity, result.contenders[0])
+            alone = parity.output if CONFIG in parity.beyond else ""
+            wrong.setdefault((parity.baseline, alone, *parity.beyond), []).append(parity)
+    for parities in wrong.values():
+        yield _disagreement(parities, result.contenders[0])
     alike: dict[tuple[str, str], list[Parity]] = {}
     for parity in found:
         if parity.ok and parity.n_rows:
@@ -174,7 +178,7 @@ def _agreements(result: Result, other: str) -> Iterable[str]:
     for (whose, how), parities in alike.items():
         yield f"{whose}{', '.join(it.output for it in parities)}: {how}."
     for parity in found:
-        if not parity.n_rows:
+        if parity.ok and not parity.n_rows:
             yield f"{parity.output}: not compared."
 
 
@@ -182,18 +186,31 @@ def _whose(parity: Parity, baseline: str) -> str:
     return "" if parity.baseline == baseline else f"{parity.other} against {parity.baseline}: "
 
 
-def _disagreement(parity: Parity, baseline: str) -> str:
-    """Say where an output is wrong, and that a row alone would not have shown it."""
-    n_beyond = sum(parity.beyond.values())
-    where = ", ".join(parity.beyond)
-    alone = "" if "alone" in parity.beyond else "alone equal, "
-    whose = _whose(parity, baseline)
-    if parity.other == parity.baseline:
-        whose = f"{parity.baseline} CONTRADICTS ITSELF: "
-    worst = f" First look at {parity.worst[0]}." if parity.worst else ""
-    how = "differ" if parity.tolerance == "exact" else f"not within {parity.tolerance}"
-    answers = f"{n_beyond:,} of {parity.n_answers:,} answers"
-    return f"{whose}{parity.output}: {alone}{where} WRONG: {answers} {how}.{worst}"
+def _disagreement(parities: Sequence[Parity], baseline: str) -> str:
+    """Say in which company outputs are wrong, and that a row alone would not have shown it."""
+    first = parities[0]
+    if CONFIG in first.beyond:
+        [it] = first.worst
+        return f"{first.output}: WRONG {CONFIG}: {it.baseline} of {first.baseline}, {it.other} of {first.other}."
+    *companies, last = first.beyond
+    where = f"{', '.join(companies)} and {last}" if companies else last
+    alone = "" if "alone" in first.beyond else "alone equal, "
+    whose = _whose(first, baseline)
+    if first.other == first.baseline:
+        whose = f"{first.baseline} CONTRADICTS ITSELF: "
+    shares = [
+        f"{sum(it.beyond.values()):,} of {it.n_answers:,} answers "
+        + ("differ" if it.tolerance == "exact" else f"not within {it.tolerance}")
+        for it in parities
+    ]
+    same = (
+        shares[0]
+        if len({*shares}) == 1
+        else "; ".join(f"{it.output} {share}" for it, share in zip(parities, shares, strict=True))
+    )
+    of = f"{first.output} of " if len(parities) > 1 else ""
+    look = f" First look at {of}{first.worst[0]}." if first.worst else ""
+    return f"{whose}{', '.join(it.output for it in parities)}: {alone}{where} WRONG: {same}.{look}"
 
 
 def _behind(cell: Cell, turns: Mapping[str, Sequence[Turn]]) -> dict[str, str]:

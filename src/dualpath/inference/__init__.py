@@ -3,6 +3,6 @@
 `load` decides, for everything in the project that only infers. `service` shares one loaded model between processes.
 """
 
-from dualpath.inference.model import ENGINES, EngineError, Input, Model, load
+from dualpath.inference.model import ENGINES, EngineError, Input, LoadedModel, load
 
-__all__ = ["ENGINES", "EngineError", "Input", "Model", "load"]
+__all__ = ["ENGINES", "EngineError", "Input", "LoadedModel", "load"]

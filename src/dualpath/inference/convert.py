@@ -16,7 +16,7 @@ import numpy as np
 
 from dualpath.extras import needs
 from dualpath.inference.conversion import MODEL, Finding, write
-from dualpath.inference.model import Array, Input, Model
+from dualpath.inference.model import Array, Input, LoadedModel
 from dualpath.inference.openvino_model import HINTS, OpenVinoModel, openvino
 from dualpath.inference.precision import TOLERANCES
 from dualpath.inference.torch_model import TorchModel
@@ -145,7 +145,7 @@ def _is_scaled(constant: Any) -> bool:
     return any(node.get_type_name() == "Multiply" for node in used)
 
 
-def _ms(models: Mapping[str, Model], sample: Sequence[Array]) -> dict[str, float]:
+def _ms(models: Mapping[str, LoadedModel], sample: Sequence[Array]) -> dict[str, float]:
     """Return each model's time of the processor for a call, the least of several in turns.
 
     Other work on the machine adds to it, but far less than to the time that passes.

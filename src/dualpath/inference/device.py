@@ -35,7 +35,7 @@ class DeviceModel:
 
     Attributes:
         engine: what runs it, for people: "torch 2.13.0 on NVIDIA A100-SXM4-80GB".
-        reason: None; see `Model`.
+        reason: None; see `LoadedModel`.
     Raises:
         EngineError: torch cannot use this GPU, or the file cannot be loaded.
     """

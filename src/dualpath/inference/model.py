@@ -30,7 +30,7 @@ class Input(NamedTuple):
     shape: tuple[int, ...]
 
 
-class Model(Protocol):
+class LoadedModel(Protocol):
     """A loaded model. Any thread may run it; more calls at a time than it has streams wait for one another.
 
     Attributes:
@@ -57,12 +57,12 @@ def load(
     streams: int = 1,
     n_outputs: int = 1,
     cache: Path | None = None,
-) -> Model:
+) -> LoadedModel:
     """Load a TorchScript file.
 
     Args:
         inputs: the model's, in their order.
-        engine: one of ENGINES. `openvino` too gives way to torch where it cannot run the model: see `Model.reason`.
+        engine: one of ENGINES. `openvino` too gives way to torch if it cannot run the model: `LoadedModel.reason`.
         threads: that compute one call.
         streams: calls that run at a time.
         n_outputs: tensors that the model answers with.

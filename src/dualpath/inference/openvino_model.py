@@ -50,7 +50,7 @@ def version() -> str:
 
 
 class OpenVinoModel:
-    """See `Model`."""
+    """See `LoadedModel`."""
 
     reason: str | None = None
     is_exact = True

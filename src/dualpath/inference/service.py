@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from dualpath.inference.model import Array, EngineError, Input, Model, load
+from dualpath.inference.model import Array, EngineError, Input, LoadedModel, load
 
 NICENESS = 10
 LINGER_S = 5.0
@@ -63,7 +63,7 @@ class TwoWays:
         chunk_rows: rows that a stream takes at a time, whose activations stay in the processor's cache.
     """
 
-    def __init__(self, narrow: Model, wide: Model | None, streams: int, chunk_rows: int) -> None:
+    def __init__(self, narrow: LoadedModel, wide: LoadedModel | None, streams: int, chunk_rows: int) -> None:
         self._narrow, self._wide, self._streams, self._chunk_rows = narrow, wide, streams, chunk_rows
         self._pool = ThreadPoolExecutor(thread_name_prefix="stream")
         self._turns = Turns(streams)
@@ -96,7 +96,7 @@ class TwoWays:
         starts = range(0, max(n_rows, 1), max(chunk_rows, 1))
         return [[array[start : start + chunk_rows] for array in inputs] for start in starts]
 
-    def _run(self, chunk: list[Array], if_alone: Model | None) -> list[Array]:
+    def _run(self, chunk: list[Array], if_alone: LoadedModel | None) -> list[Array]:
         with self._lock:
             self._n_open += 1
         try:
@@ -108,7 +108,7 @@ class TwoWays:
                 self._n_open -= 1
 
 
-def load_two_ways(order: dict[str, Any]) -> tuple[TwoWays, Model]:
+def load_two_ways(order: dict[str, Any]) -> tuple[TwoWays, LoadedModel]:
     """Load a model as an order says; see `client.Shared`."""
     inputs = [Input(dtype, tuple(shape)) for dtype, shape in order["inputs"]]
     path, threads, n_outputs = Path(order["path"]), order["threads"], order["n_outputs"]

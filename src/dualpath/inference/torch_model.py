@@ -14,7 +14,7 @@ with needs("models"):
 
 
 class TorchModel:
-    """See `Model`. The number of threads holds for the whole process."""
+    """See `LoadedModel`. The number of threads holds for the whole process."""
 
     is_exact = False
 

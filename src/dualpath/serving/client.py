@@ -85,7 +85,8 @@ def connect(url: str, headers: Mapping[str, str] | None = None) -> grpcclient.In
         alive = client.is_server_live(client_timeout=5)
     except InferenceServerException as error:
         client.close()
-        reason = str(error.message()).rsplit(": ", 1)[-1].strip(" ].")  # the last of several: each layer adds its own
+        said = str(error.message()).removesuffix(": OK")  # of OpenSSL, after what it refuses
+        reason = said.rsplit(": ", 1)[-1].strip(" ].")  # the last of several: each layer adds its own
         raise UserError(
             f"--url: expected a Triton server at {url} (gRPC), got: {reason}. Start one with `dualpath serve`."
         ) from None

@@ -1,7 +1,7 @@
 """Give Python models an execution environment: the archive, the stub, and the parameter that names them.
 
 Triton unpacks the archive that a Python model's `EXECUTION_ENV_PATH` names and runs the model with the Python in it.
-Where that Python is of another version than the server's, a stub for it must lie in the model's folder.
+If that Python is of another version than the server's, a stub for it must lie in the model's folder.
 """
 
 from __future__ import annotations

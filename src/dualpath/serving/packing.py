@@ -175,7 +175,7 @@ def _python_in(folder: Path) -> str:
 
 
 def _stub(server: str, version: str) -> Path | None:
-    """Return the server's stub for a Python version, or None where it runs models with that one anyway."""
+    """Return the server's stub for a Python version, or None if it runs models with that one anyway."""
     if version == PYTHON:
         return None
     found = installation.find(server)

@@ -17,8 +17,8 @@ _INSTANCE = re.compile(r"[^/]+_\d+_\d+")
 
 
 def is_loopback(url: str) -> bool:
-    """Return whether a gRPC address is one of this machine's own."""
-    host = url.rpartition(":")[0].strip("[]")
+    """Return whether an address, of gRPC or HTTP, is one of this machine's own."""
+    host = url.rpartition("://")[2].rpartition(":")[0].strip("[]")
     try:
         addresses = {info[4][0] for info in socket.getaddrinfo(host, None)}
         return all(ipaddress.ip_address(address).is_loopback for address in addresses)
@@ -30,7 +30,7 @@ def find_server(url: str) -> psutil.Process | None:
     """Return the tritonserver that listens at a loopback address, if it can be seen."""
     if not is_loopback(url):
         return None
-    port = url.rpartition(":")[2]
+    port = url.rstrip("/").rpartition(":")[2]
     try:
         for connection in psutil.net_connections("tcp"):
             address = connection.laddr

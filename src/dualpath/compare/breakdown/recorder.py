@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import psutil
@@ -15,8 +16,8 @@ from tritonclient.utils import InferenceServerException
 from dualpath.compare.breakdown import metrics, statistics
 from dualpath.compare.breakdown.processes import Usage, find_metrics, find_server
 from dualpath.compare.breakdown.statistics import Share, Statistics
+from dualpath.compare.rest import client_of
 from dualpath.compare.result import Process, Stage, Step
-from dualpath.serving.client import open_client
 
 T = TypeVar("T")
 
@@ -34,12 +35,13 @@ class Recorder:
     It never raises because of the server: what could not be read is named in `notes`.
 
     Args:
-        url: the server's gRPC address.
+        url: the server's address, by gRPC or HTTP.
         models: by contender, its model and version ("" is the one that Triton chooses). A contender that is not one
             model of the server is left out, and says its rows by `TurnRows.n_rows`.
         metrics_url: such as "http://localhost:8002/metrics"; without it, it is looked for if the server is local.
         server_pid: of the tritonserver process if it is local; without it, the process that listens at `url` is
             looked for if `url` is a loopback address.
+        headers: that go with each request.
 
     Attributes:
         notes: what could not be read, and why.
@@ -51,9 +53,11 @@ class Recorder:
         models: Mapping[str, tuple[str, str]],
         metrics_url: str | None = None,
         server_pid: int | None = None,
+        headers: Mapping[str, str] = {},
     ) -> None:
         self.notes: list[str] = []
-        self._client = open_client(url)
+        self._created = time.monotonic()
+        self._client = client_of(url, headers)
         self._shares = {name: self._share(*model) for name, model in models.items()}
         server = _process(server_pid) if server_pid else find_server(url)
         if server is None:
@@ -94,7 +98,7 @@ class Recorder:
     def stages(self) -> list[Stage]:
         """Return stages and routes of the BLS models that took part. Takes 1.2 s: they are told once a second.
 
-        A model's stages are its caller's. Where several contenders call one, it has them together, under a name such
+        A model's stages are its caller's. If several contenders call one, it has them together, under a name such
         as "A + B"; but those of a model that is itself two contenders are told apart.
         """
         counted = {name: dict(series) for name, series in self._counted.items()}
@@ -136,8 +140,11 @@ class Recorder:
         url = self._metrics_url
         if url is None:
             return None
+        read = partial(metrics.read, url)
+        if time.monotonic() - self._created > metrics.FLUSH_S and self._try(read) == {}:
+            return {}  # a BLS model would have told something by now
         time.sleep(metrics.FLUSH_S)
-        return self._try(lambda: metrics.read(url))
+        return self._try(read)
 
     def _try(self, read: Callable[[], T]) -> T | None:
         try:

@@ -17,7 +17,7 @@ from tritonclient.utils import InferenceServerException
 
 from dualpath.compare.breakdown import traces
 from dualpath.compare.breakdown.processes import find_server
-from dualpath.compare.breakdown.traces import Trace
+from dualpath.compare.breakdown.traces import TracedRequest
 from dualpath.compare.result import Span
 from dualpath.serving.client import open_client
 
@@ -28,14 +28,22 @@ TIMEOUT_S = 60.0
 WRITTEN_S = 3.0
 """How long a trace file may take to appear; it takes milliseconds."""
 
-_SETTINGS = {"trace_level": ["TIMESTAMPS"], "trace_rate": "1", "trace_count": "-1", "log_frequency": "1"}
+MOST_TRACED = 100
+"""Requests to a contender's model that are traced, those of other clients included: each leaves a file."""
+
+_SETTINGS = {
+    "trace_level": ["TIMESTAMPS"],
+    "trace_rate": "1",
+    "trace_count": str(MOST_TRACED),
+    "log_frequency": "1",
+}
 
 
 class _NotTraced(Exception):
     """There is no timeline; the message says why."""
 
 
-def timelines(url: str, requests: Mapping[str, bytes]) -> tuple[list[Span], list[str]]:
+def timelines(url: str, requests: Mapping[str, bytes], headers: Mapping[str, str] = {}) -> tuple[list[Span], list[str]]:
     """Trace requests of each contender, one at a time, and return the spans of the one of median duration.
 
     Triton's trace settings are changed for the contenders' models alone, and put back. The requests carry the parameter
@@ -44,12 +52,15 @@ def timelines(url: str, requests: Mapping[str, bytes]) -> tuple[list[Span], list
     Args:
         url: the server's gRPC address.
         requests: by contender, a serialised ModelInferRequest (`connection.serialise`).
+        headers: that go with each request.
     Returns:
         Spans, parents before children; and notes: which contender has none, and why.
     """
+    if "://" in url:
+        return [], ["No timelines: they need gRPC without TLS, from the server's own machine."]
     spans: list[Span] = []
     notes: list[str] = []
-    client = open_client(url)
+    client = open_client(url, headers)
     unlimited = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
     with grpc.insecure_channel(url, options=unlimited) as channel:
         infer = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer
@@ -59,7 +70,7 @@ def timelines(url: str, requests: Mapping[str, bytes]) -> tuple[list[Span], list
                 request = service_pb2.ModelInferRequest.FromString(serialised)
                 request.parameters["trace_children"].bool_param = True
                 with _tracing(client, request.model_name):
-                    ids = _send(infer, request)
+                    ids = _send(infer, request, headers)
                 found = _collect(file, ids)
                 spans += traces.spans(contender, *_median(found))
         except _NotTraced as reason:
@@ -106,20 +117,20 @@ def _settings(client: grpcclient.InferenceServerClient, model: str) -> dict[str,
     return {name: list(setting.value) for name, setting in settings.items()}
 
 
-def _send(infer: Any, request: service_pb2.ModelInferRequest) -> set[str]:
+def _send(infer: Any, request: service_pb2.ModelInferRequest, headers: Mapping[str, str]) -> set[str]:
     """Send a request several times over, and return the ids by which its traces can be told."""
     ids: set[str] = set()
     started = time.monotonic()
     while len(ids) < N_TRACED and (not ids or time.monotonic() - started < ENOUGH_S):
         request.id = f"dualpath-{uuid.uuid4().hex}"
-        infer(request, timeout=TIMEOUT_S)
+        infer(request, timeout=TIMEOUT_S, metadata=tuple(headers.items()))
         ids.add(request.id)
     return ids
 
 
-def _collect(file: Path, ids: set[str]) -> list[tuple[dict[int, Trace], Trace]]:
+def _collect(file: Path, ids: set[str]) -> list[tuple[dict[int, TracedRequest], TracedRequest]]:
     """Read the requests' traces and remove their files. What is missing after a while is left out."""
-    found: dict[Path, tuple[dict[int, Trace], Trace]] = {}
+    found: dict[Path, tuple[dict[int, TracedRequest], TracedRequest]] = {}
     deadline = time.monotonic() + WRITTEN_S
     while len(found) < len(ids) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -138,8 +149,10 @@ def _collect(file: Path, ids: set[str]) -> list[tuple[dict[int, Trace], Trace]]:
     return list(found.values())
 
 
-def _median(found: list[tuple[dict[int, Trace], Trace]]) -> tuple[dict[int, Trace], Trace]:
-    def duration(request: tuple[dict[int, Trace], Trace]) -> float:
+def _median(
+    found: list[tuple[dict[int, TracedRequest], TracedRequest]],
+) -> tuple[dict[int, TracedRequest], TracedRequest]:
+    def duration(request: tuple[dict[int, TracedRequest], TracedRequest]) -> float:
         return traces.spans("", *request)[0].end_ms
 
     return sorted(found, key=duration)[len(found) // 2]

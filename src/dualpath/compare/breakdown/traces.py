@@ -14,7 +14,7 @@ GAP_MS = 0.01
 
 
 @dataclass
-class Trace:
+class TracedRequest:
     """One request to one model.
 
     Attributes:
@@ -30,11 +30,11 @@ class Trace:
     stamps_ns: dict[str, int] = field(default_factory=dict)
 
 
-def parse(text: str) -> dict[int, Trace]:
+def parse(text: str) -> dict[int, TracedRequest]:
     """Return the traces of a file by id, as far as it is written and well formed."""
-    traces: dict[int, Trace] = {}
+    traces: dict[int, TracedRequest] = {}
     for entry in _entries(text):
-        trace = traces.setdefault(entry["id"], Trace(entry["id"]))
+        trace = traces.setdefault(entry["id"], TracedRequest(entry["id"]))
         if "model_name" in entry:
             trace.model = entry["model_name"]
             trace.parent = entry.get("parent_id", 0)
@@ -57,7 +57,7 @@ def _entries(text: str) -> Iterator[dict[str, Any]]:
         at = text.find('{"id":', end)
 
 
-def spans(contender: str, traces: dict[int, Trace], root: Trace) -> list[Span]:
+def spans(contender: str, traces: dict[int, TracedRequest], root: TracedRequest) -> list[Span]:
     """Return a request's steps, parents before children, in ms from its begin.
 
     A model's time in the queue is a step of its own below it, "bert-large: queue". So is what is left of a caller
@@ -67,7 +67,9 @@ def spans(contender: str, traces: dict[int, Trace], root: Trace) -> list[Span]:
     return list(_spans(contender, traces, root, 0, _start_ns(root)))
 
 
-def _spans(contender: str, traces: dict[int, Trace], trace: Trace, depth: int, zero_ns: int) -> Iterator[Span]:
+def _spans(
+    contender: str, traces: dict[int, TracedRequest], trace: TracedRequest, depth: int, zero_ns: int
+) -> Iterator[Span]:
     def span(name: str, start_ns: int, end_ns: int, below: int = 1) -> Span:
         return Span(contender, name, depth + below, (start_ns - zero_ns) / 1e6, (end_ns - zero_ns) / 1e6)
 
@@ -98,16 +100,16 @@ def _gaps(start_ns: int, end_ns: int, covered: list[tuple[int, int]]) -> Iterato
         at = max(at, end)
 
 
-def _children(trace: Trace, traces: dict[int, Trace]) -> list[Trace]:
+def _children(trace: TracedRequest, traces: dict[int, TracedRequest]) -> list[TracedRequest]:
     return [child for child in traces.values() if child.parent == trace.id and child.stamps_ns]
 
 
-def _start_ns(trace: Trace) -> int:
+def _start_ns(trace: TracedRequest) -> int:
     # The frontend's GRPC_WAITREAD_START lies before the request.
     return trace.stamps_ns.get("REQUEST_START", min(trace.stamps_ns.values(), default=0))
 
 
-def _end_ns(trace: Trace, traces: dict[int, Trace]) -> int:
+def _end_ns(trace: TracedRequest, traces: dict[int, TracedRequest]) -> int:
     """Return when a request was over: the last that is known of it, since it may be answered after REQUEST_END."""
     ends = [_end_ns(child, traces) for child in _children(trace, traces)]
     return max([*trace.stamps_ns.values(), *ends])

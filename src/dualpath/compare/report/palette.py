@@ -1,6 +1,6 @@
 """The colours of the page and its figures, and the marks that tell contenders apart without colour.
 
-Figures are drawn in the light colours. In the page each of them becomes a CSS variable, which has another value where
+Figures are drawn in the light colours. In the page each of them becomes a CSS variable, which has another value if
 the reader prefers dark. Every series has a contrast of 3 to 1 with the paper and every text 4.5 to 1; the series are
 after Okabe and Ito, so that colour-blind readers tell the first ones apart, and each has its own marker.
 """

@@ -65,7 +65,7 @@ def summary(result: Result) -> list[dict[str, Any]]:
             {
                 "place": place,
                 "name": clean(name),
-                "agreement": _agreement([parity for parity in result.parity if parity.other == name and parity.n_rows]),
+                "agreement": _agreement([it for it in result.parity if it.other == name and (it.n_rows or not it.ok)]),
                 "ratios": [
                     _range([c.throughput for load, c in compared if load.rate is None]),
                     _range([c.p50 for _, c in compared]),
@@ -80,7 +80,7 @@ def summary(result: Result) -> list[dict[str, Any]]:
 
 
 def _agreement(parities: list[Parity]) -> tuple[str, str]:
-    """Return whether a contender's scores agree, as a word for the page and in words."""
+    """Return whether a contender's answers agree, as a word for the page and in words."""
     if not parities:
         return "", NOTHING
     if wrong := [parity for parity in parities if not parity.ok]:
@@ -100,10 +100,11 @@ def _range(ratios: list[Ratio]) -> str:
 
 def parity(result: Result) -> list[dict[str, Any]]:
     """Return a row for each output of each contender."""
+    places = {name: place for place, name in enumerate(result.contenders)}
     return [
         {
-            "agrees": "not compared" if not parity.n_rows else "yes" if parity.ok else "no",
-            "places": [result.contenders.index(name) for name in (parity.other, parity.baseline)],
+            "agrees": "no" if not parity.ok else "yes" if parity.n_rows else "not compared",
+            "places": [places.get(name) for name in (parity.other, parity.baseline)],  # validation_data has none
             "cells": [
                 clean(parity.other),
                 clean(parity.baseline),
@@ -137,7 +138,7 @@ def worst(result: Result) -> list[dict[str, Any]]:
 
 def _value(value: float | str, difference: float) -> str:
     """Return a score with digits enough to show a difference."""
-    if isinstance(value, str) or not math.isfinite(value):
+    if isinstance(value, str | int) or not math.isfinite(value):
         return clean(value)
     small = math.isfinite(difference) and 0 < difference < 1e-2
     return f"{value:,.{min(9, 1 - math.floor(math.log10(difference))) if small else 4}f}"

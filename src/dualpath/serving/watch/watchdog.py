@@ -79,7 +79,7 @@ class Incident:
 
 
 @dataclass
-class Record:
+class MendingCounts:
     """What has been mended so far.
 
     Attributes:
@@ -105,7 +105,7 @@ class Watchdog:
         self, plant: Plant, scorers: tuple[str, ...], clock: Callable[[], float], report: Callable[[str], None]
     ) -> None:
         self._plant, self._scorers, self._clock, self._report = plant, scorers, clock, report
-        self.record = Record()
+        self.record = MendingCounts()
         self._known: set[Stub] = set()
         self._stopped: dict[int, float] = {}
         self._waits: dict[str, tuple[float, int]] = {}

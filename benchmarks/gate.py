@@ -1,0 +1,227 @@
+"""Measure the gate itself: does it call equal models different, does it find a slower one, what does checking cost?
+
+    python benchmarks/gate.py same --times 20     # a model against itself: no verdict but "as fast" is right
+    python benchmarks/gate.py slower              # a model that computes 10 % longer, at 1 client in the default time
+    python benchmarks/gate.py checking            # the same load with and without its answers being checked
+    python benchmarks/gate.py shadow              # docs/shadow.md's model with and without its challenger being asked
+
+`docs/compare.md` and `docs/shadow.md` have the figures. The models compute for a fixed number of rounds, so they need a
+quiet machine.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from tritonclient.grpc import service_pb2
+
+from dualpath.compare import compare, parity, requests, stats, target
+from dualpath.compare import load as loading
+from dualpath.compare.agreement import Agreement
+from dualpath.compare.load import Contender, Turn
+from dualpath.compare.made_up import RandomRows
+from dualpath.compare.parity import LoadCheck
+from dualpath.compare.result import Load
+from dualpath.compare.tolerance import tolerances
+from dualpath.compare.verdict import judge
+from dualpath.serving.client import connect
+from dualpath.serving.server import TritonServer
+
+MODEL = """
+import json
+import time
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        parameters = json.loads(args["model_config"])["parameters"]
+        self.rounds, self.waits_s = (float(parameters[name]["string_value"]) for name in ("rounds", "waits_s"))
+        self.matrix = np.full((32, 32), 0.01, np.float32)
+
+    def execute(self, requests):
+        return [self.answer(request) for request in requests]
+
+    def answer(self, request):
+        matrix = self.matrix
+        time.sleep(self.waits_s)
+        for _ in range(int(self.rounds)):
+            matrix = np.tanh(matrix @ self.matrix)
+        x = pb_utils.get_input_tensor_by_name(request, "X").as_numpy()
+        return pb_utils.InferenceResponse([pb_utils.Tensor("Y", x * 2 + matrix[0, 0])])
+"""
+CONFIG = """
+backend: "python"
+max_batch_size: 8
+input [ { name: "X" data_type: TYPE_FP32 dims: [ 64 ] } ]
+output [ { name: "Y" data_type: TYPE_FP32 dims: [ 64 ] } ]
+instance_group [ { kind: KIND_CPU } ]
+"""
+SHADOW = Path(__file__).resolve().parent.parent / "docs" / "shadow.md"
+OVERHEAD_MS = 0.4
+"""Of a request beside the model's computing, about."""
+
+app = typer.Typer(add_completion=False, help=__doc__)
+
+
+def rounds_for(ms: float) -> int:
+    """Return for how many rounds a model computes so long on this machine."""
+    matrix = np.full((32, 32), 0.01, np.float32)
+    best = float("inf")
+    for _ in range(5):
+        started = time.perf_counter()
+        for _ in range(500):
+            matrix = np.tanh(matrix @ matrix)
+        best = min(best, (time.perf_counter() - started) / 500)
+    return max(1, round(ms / 1e3 / best))
+
+
+Parameters = Mapping[str, object]
+
+
+def computing(rounds: float, waits_s: float = 0.0) -> Parameters:
+    """Return the parameters of a model that waits so long and computes so many rounds."""
+    return {"rounds": rounds, "waits_s": waits_s}
+
+
+@contextmanager
+def served(**models: Parameters) -> Iterator[str]:
+    """Serve models by name, each with its parameters; give the address. Those with a champion are docs/shadow.md's."""
+    with tempfile.TemporaryDirectory(prefix="dualpath-gate-") as folder:
+        for name, parameters in models.items():
+            version = Path(folder) / name / "1"
+            version.mkdir(parents=True)
+            (version / "model.py").write_text(_shadow_model() if "champion" in parameters else MODEL)
+            lines = [
+                f'parameters {{ key: "{key}" value {{ string_value: "{it}" }} }}' for key, it in parameters.items()
+            ]
+            (version.parent / "config.pbtxt").write_text(CONFIG + "\n".join(lines))
+        with TritonServer(folder, http_port=0, grpc_port=0, metrics_port=0, server="embedded") as server:
+            yield server.grpc_url
+
+
+def _shadow_model() -> str:
+    [text] = re.findall(r"^```python\n# shadow/1/model\.py\n(.*?)^```$", SHADOW.read_text(), re.MULTILINE | re.DOTALL)
+    return str(text)
+
+
+@app.command()
+def same(times: int = 20, duration: float = 10.0, clients: int = 4, ms: float = 2.0) -> None:
+    """Compare a model with itself at one load."""
+    verdicts: Counter[str] = Counter()
+    n_wrong = 0
+    with served(model=computing(rounds_for(ms))) as url:
+        for number in range(times):
+            result = compare(
+                "model",
+                "model",
+                url=url,
+                n_random=40,
+                seed=number,
+                concurrency=[clients],
+                batch=[1],
+                duration_s=duration,
+            )
+            [cell] = result.cells
+            name = result.contenders[1]
+            verdict = judge(cell, name, result.contenders[0])
+            verdicts[verdict] += 1
+            n_wrong += result.failed
+            print(f"{number + 1:2}  {verdict:18} {cell.compared[name].throughput}", flush=True)
+    print(f"{times} comparisons: {n_wrong} with a difference in the answers; {dict(verdicts)}")
+
+
+@app.command()
+def slower(by: float = 0.10, ms: float = 5.0, times: int = 3) -> None:
+    """Compare a model with one that takes longer, at 1 client in the default time."""
+    rounds = rounds_for(ms)
+    with served(model=computing(rounds), slow=computing(round(rounds * (1 + by)))) as url:
+        for _ in range(times):
+            result = compare("model", "slow", url=url, n_random=40, concurrency=[1], batch=[1])
+            [cell] = result.cells
+            compared = cell.compared["slow"]
+            print(f"{judge(cell, 'slow', 'model')}: rows/s {compared.throughput}, p50 {compared.p50}", flush=True)
+
+
+@app.command()
+def checking(
+    clients: Annotated[str, typer.Option(help="Numbers of clients.")] = "1,8", rounds: int = 20, ms: float = 1.0
+) -> None:
+    """Measure turns of one second with and without answers that are kept for checking, in random order."""
+    with served(model=computing(rounds_for(ms - OVERHEAD_MS))) as url, closing(connect(url)) as client:
+        model = target.read(client, "model")
+        pair = target.pair(model, model)
+        rows = RandomRows(200).tensors(pair.inputs)
+        agreement = Agreement(("model", "model (again)"), [row.where for row in rows], tolerances(pair.outputs, {}, {}))
+        check = LoadCheck(agreement, lambda name, answer: parity.decoder(model, pair, url)(answer))
+        bare = requests.contender("model", model, pair, rows, 1)
+        for number in map(int, clients.split(",")):
+            load = Load(1, number)
+            checked = replace(bare, kept=check.keep)
+            turns = _alternate(url, load, {"bare": bare, "checked": checked}, rounds, check)
+            print(f"{load}: {_against(turns, 'checked', 'bare')}; {check}", flush=True)
+
+
+@app.command()
+def shadow(clients: str = "1,8", rounds: int = 20, ms: float = 1.0) -> None:
+    """Measure turns of one second in which no request and every request is put to the challenger, too."""
+    work = computing(rounds_for(ms))
+    roles: dict[str, Parameters] = {
+        f"shadow_{it}": {"champion": "model", "challenger": it, "share": 0, "log_every_s": 1000}
+        for it in ("elsewhere", "beside")
+    }
+    # A challenger on hardware of its own, and one that takes the champion's processors.
+    with (
+        served(model=work, elsewhere=computing(1, waits_s=0.005), beside=work, **roles) as url,
+        closing(connect(url)) as client,
+    ):
+        for name in roles:
+            model = target.read(client, name)
+            pair = target.pair(model, model)
+            alone = requests.contender(name, model, pair, RandomRows(200).tensors(pair.inputs), 1)
+            share = service_pb2.ModelInferRequest()
+            share.parameters["share"].string_param = "1"
+            asked = replace(alone, requests=[it + share.SerializeToString() for it in alone.requests])
+            for number in map(int, clients.split(",")):
+                turns = _alternate(url, Load(1, number), {"A alone": alone, "B asked": asked}, rounds)
+                print(f"{name}, {Load(1, number)}: {_against(turns, 'B asked', 'A alone')}", flush=True)
+
+
+def _against(turns: Mapping[str, Sequence[Turn]], name: str, baseline: str) -> str:
+    """Say how one kind of turns does against the other."""
+    rates, base_rates = (stats.throughput(turns[it]) for it in (name, baseline))
+    waits, base_waits = ([turn.all_ms() for turn in turns[it]] for it in (name, baseline))
+    p50, p99 = (stats.percentile_ratio(waits, base_waits, percentile) for percentile in (50, 99))
+    return (
+        f"{baseline} {np.median(base_rates):.0f} rows/s; {name} {stats.ratio(rates, base_rates)}, p50 {p50}, p99 {p99}"
+    )
+
+
+def _alternate(
+    url: str, load: Load, contenders: dict[str, Contender], n_rounds: int, check: LoadCheck | None = None
+) -> dict[str, list[Turn]]:
+    turns: dict[str, list[Turn]] = {name: [] for name in contenders}
+    for _ in range(n_rounds):
+        for name in random.sample(list(contenders), len(contenders)):
+            turn = loading.run(loading.run_turn(url, contenders[name], load.concurrency or 1, 1.0, warm_up=True))
+            turns[name].append(turn)
+            if check:
+                check.settle(contenders[name], "under load")
+    return turns
+
+
+if __name__ == "__main__":
+    app()

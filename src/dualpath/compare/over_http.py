@@ -1,0 +1,113 @@
+"""A load's connection by HTTP, with tensors in binary, in place of gRPC."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import lru_cache
+from typing import Any
+
+import aiohttp
+import numpy.typing as npt
+from tritonclient.grpc import service_pb2
+
+from dualpath.compare.connection import Headers, Send, array_of
+
+SCHEMES = ("http://", "https://")
+HEADER_LENGTH = "Inference-Header-Content-Length"
+N_KEPT = 1 << 15
+"""Requests that are kept as HTTP wants them, so that a client makes them once."""
+
+
+class HTTPRefusal(RuntimeError):
+    """The server answered with an error.
+
+    Attributes:
+        status: of HTTP; 400 is the caller's fault.
+    """
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+def is_http(url: str) -> bool:
+    """Return whether an address is one of HTTP."""
+    return url.startswith(SCHEMES)
+
+
+@asynccontextmanager
+async def over_http(url: str, headers: Headers = ()) -> AsyncIterator[Send]:
+    """Open a connection of its own that takes serialised ModelInferRequests, as `over_grpc` does.
+
+    An answer is what `decode` takes.
+
+    Args:
+        url: such as "http://localhost:8000", or "https://…" for TLS (authorities beside the system's: SSL_CERT_FILE).
+        headers: that go with each request.
+    """
+    no_limit = aiohttp.ClientTimeout(total=None)  # whoever sends sets one
+    connector = aiohttp.TCPConnector(limit=1)
+    async with aiohttp.ClientSession(headers=headers, connector=connector, timeout=no_limit) as session:
+
+        async def send(request: bytes) -> bytes:
+            path, of_request, body = _as_http(request)
+            async with session.post(url.rstrip("/") + path, data=body, headers=of_request) as response:
+                answer = await response.read()
+                if response.status != 200:
+                    raise HTTPRefusal(response.status, _error_in(answer) or f"HTTP status {response.status}")
+                return int(response.headers.get(HEADER_LENGTH, len(answer))).to_bytes(4) + answer
+
+        yield send
+
+
+def decode(answer: bytes) -> dict[str, npt.NDArray[Any]]:
+    """Return the outputs of an answer by name, as `connection.decode` does.
+
+    Raises:
+        ValueError: an output is not what its shape and type say.
+    """
+    at = 4 + int.from_bytes(answer[:4])
+    outputs = {}
+    for output in json.loads(answer[4:at]).get("outputs", ()):
+        size = output.get("parameters", {}).get("binary_data_size", 0)
+        outputs[output["name"]] = array_of(output["name"], output["datatype"], output["shape"], answer[at : at + size])
+        at += size
+    return outputs
+
+
+@lru_cache(N_KEPT)
+def _as_http(request: bytes) -> tuple[str, dict[str, str], bytes]:
+    """Return the path, the headers and the body of a serialised ModelInferRequest."""
+    asked = service_pb2.ModelInferRequest.FromString(request)
+    described: dict[str, Any] = {
+        "inputs": [
+            {
+                "name": it.name,
+                "shape": list(it.shape),
+                "datatype": it.datatype,
+                "parameters": {"binary_data_size": len(raw)},
+            }
+            for it, raw in zip(asked.inputs, asked.raw_input_contents, strict=True)
+        ],
+        "outputs": [{"name": it.name, "parameters": {"binary_data": True}} for it in asked.outputs],
+        "parameters": {name: getattr(it, it.WhichOneof("parameter_choice")) for name, it in asked.parameters.items()},
+    }
+    if not asked.outputs:
+        described["parameters"]["binary_data_output"] = True
+        del described["outputs"]
+    header = json.dumps(described).encode()
+    version = f"/versions/{asked.model_version}" if asked.model_version else ""
+    return (
+        f"/v2/models/{asked.model_name}{version}/infer",
+        {HEADER_LENGTH: str(len(header)), "Content-Type": "application/octet-stream"},
+        b"".join([header, *asked.raw_input_contents]),
+    )
+
+
+def _error_in(answer: bytes) -> str:
+    try:
+        return str(json.loads(answer)["error"])
+    except (ValueError, KeyError, TypeError):
+        return answer[:200].decode(errors="replace")
