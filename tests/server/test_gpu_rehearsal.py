@@ -24,7 +24,7 @@ def test_the_parts_run_with_torchs_cpu_in_the_gpus_place_and_write_both_files(mo
         (model, rows) for model in ("ensemble_all", "orchestrator") for rows in ("alone", "one batch")
     }
     assert max(row["largest difference"] for row in parity) < 1e-4
-    assert [row["requests"] for row in memory] == list(range(4, 41, 4))
+    assert [row["requests"] for row in memory] == list(range(2, 21, 2))
     assert all(row["number"] == 0 for row in report["parts"]["copies"]["rows"])
     page = (tmp_path / "gpu.md").read_text()
     assert "No figure here is a GPU's" in page
