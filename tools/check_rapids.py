@@ -43,7 +43,7 @@ from dualpath.readability.excerpts import decode_weights  # noqa: E402
 from dualpath.readability.features import FeatureCounter, WordLists  # noqa: E402
 from dualpath.training.forest import fit as forest  # noqa: E402
 
-LIBRARIES = ("cudf", "cuml", "cupy", "cupti")
+LIBRARIES = ("cudf", "cuml", "cupy", "cupti", "nvforest")
 CLASSES = ("CharacterNormalizer", "WordPieceVocabulary")
 """Of cuDF, from modules of their own."""
 ASSUMED = "no signature to be had: only that it exists"

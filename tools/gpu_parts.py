@@ -325,8 +325,8 @@ def chunk_rows(settings: Settings) -> Found:
 
 def memory(settings: Settings) -> Found:
     """Memory of the server's processes and of the GPU over 10,000 requests, a tenth at a time."""
-    found, n_requests = Found(), 40 if settings.rehearse else 10_000
-    excerpts = settings.excerpts()
+    found, n_requests = Found(), 20 if settings.rehearse else 10_000
+    excerpts, most_rows = settings.excerpts(), 2 if settings.rehearse else 8
     with repository(settings, "minilm", settings.precisions[-1]) as models:
         for config in configs(settings, models):
             with start_quietly(models, config) as server, ThreadPoolExecutor(8) as pool:
@@ -334,7 +334,7 @@ def memory(settings: Settings) -> Found:
 
                 def ask(number: int, client: Any = client) -> None:
                     model = SCORERS[number % len(SCORERS)].name
-                    some = [excerpts[(number + place) % len(excerpts)] for place in range(1 + number % 8)]
+                    some = [excerpts[(number + place) % len(excerpts)] for place in range(1 + number % most_rows)]
                     Scorer(client, model).score(some, np.full(len(some), 0.5, np.float32))
 
                 for part in range(10):

@@ -60,6 +60,41 @@ def test_calls_grow_with_what_they_bring():
     assert cutter.rows_in_call(64, 0) == 64
 
 
+def test_stalls_of_a_busy_machine_do_not_change_what_pays():
+    cutter = Cutter(None, None, 64)
+    child = Child(1, 0.008, 0.0)
+    plans = []
+    for _ in range(100):
+        child.train(cutter, 4, n_times=9)
+        cutter.note(4, 1, 0.3)
+        plans.append((cutter.in_flight(4), cutter.rows_in_call(4, 0)))
+    assert plans.count((1, 4)) > 90  # the others are trials
+
+
+def test_a_machine_that_slows_down_does_not_change_what_pays():
+    cutter = Cutter(None, None, 64)
+    Child(1, 0.008, 0.0).train(cutter, 4)
+    for slower in (3, 0.5, 10, 1):
+        for _ in range(80):
+            cutter.note(4, 1, 0.008 * slower)
+            assert (cutter.in_flight(4), cutter.rows_in_call(4, 0)) == (1, 4)
+
+
+def test_a_child_that_changes_is_found_out():
+    cutter = Cutter(None, None, 64)
+    Child(1, 0.008, 0.0).train(cutter, 8)
+    assert cutter.in_flight(8) == 1
+    Child(2, 0.001, 0.03).train(cutter, 8, n_times=500)
+    assert cutter.in_flight(8) == 2
+
+
+def test_the_last_idle_instance_takes_the_rows_that_are_left():
+    cutter = Cutter(2, None, 16)
+    assert (cutter.rows_in_call(4, 0), cutter.rows_in_call(2, 1)) == (2, 2)
+    Child(1, 0.008, 0.0).train(cutter, 4)
+    assert (cutter.rows_in_call(4, 0), cutter.rows_in_call(2, 1)) == (2, 2)
+
+
 @pytest.mark.parametrize(("in_flight", "chunk_rows"), [(3, 2), (1, 16), (2, None), (None, 4)])
 def test_what_is_said_holds(in_flight, chunk_rows):
     cutter = Cutter(in_flight, chunk_rows, 16)

@@ -49,8 +49,9 @@ def test_every_part_of_the_device_code_is_among_the_calls(tool, model_repository
         ("cuml.ensemble", "RandomForestRegressor"),  # training
         ("cuml.ensemble.RandomForestRegressor", "as_treelite"),
         ("cupy", "is_available"),
+        ("nvforest", "load_model"),  # the stand-in for fil
+        ("cuml.fil.ForestInference", "load"),
         ("cupti.cupti", "activity_enable"),  # tests/gpu
-        ("cupy", "full"),
     }
 
 

@@ -116,7 +116,7 @@ def _stop_for(model: str, seconds: float, served: ServedProcess) -> None:
     deadline = time.monotonic() + seconds
     with suppress(ProcessLookupError, psutil.NoSuchProcess):
         process = psutil.Process(pid)
-        while time.monotonic() < deadline and process.status() == psutil.STATUS_STOPPED:
+        while time.monotonic() < deadline and process.status() != psutil.STATUS_ZOMBIE:
             time.sleep(0.1)
         os.kill(pid, signal.SIGCONT)
 

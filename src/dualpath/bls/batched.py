@@ -67,7 +67,7 @@ class BatchedChild(Called):
         self._call_s = 0.0  # seconds that a call takes
         self._waiting = WaitingRows()
         self._callers: set[asyncio.Task[Any]] = set()
-        self._peaks: list[list[int]] = []  # of each call under way: the most that were so with it
+        self._under_way: list[_CallUnderWay] = []
 
     async def rows(self, rows: Sequence[Any]) -> Any:
         """Have rows answered.
@@ -111,7 +111,7 @@ class BatchedChild(Called):
         started = time.perf_counter()
         carried = Carried.by([run.request], self.forward_parameters)
         try:
-            ask = partial(self._ask, self._collate(rows), len(rows), carried, 1)
+            ask = partial(self._ask, self._collate(rows), len(rows), carried, _CallUnderWay(1))
             outputs: Outputs = await inline.call(ask, expected_s)
         except ChildError as error:
             raise note_failure(self, run, error, self.retry) from None
@@ -120,9 +120,8 @@ class BatchedChild(Called):
             self.metrics._observe_stage(self.name, time.perf_counter() - started)
         return outputs
 
-    def _ask(self, inputs: Mapping[str, Any], n_rows: int, carried: Carried, peak: int | list[int]) -> Outputs:
+    def _ask(self, inputs: Mapping[str, Any], n_rows: int, carried: Carried, call: _CallUnderWay) -> Outputs:
         """Call the child and learn from it. Blocks."""
-        n_at_start = peak if isinstance(peak, int) else peak[0]
         started = time.perf_counter()
         outputs = self._calls.ask(inputs, carried)
         elapsed_s = time.perf_counter() - started
@@ -130,11 +129,10 @@ class BatchedChild(Called):
             if not rows.ndim or len(rows) != n_rows:
                 got = f"{len(rows)} rows" if rows.ndim else "no batch dimension"
                 raise self._calls.misconfigured(f"expected {n_rows} rows in output {name!r}, got {got}.")
-        n_calling = peak if isinstance(peak, int) else peak[0]
         self._pace.note(n_rows, elapsed_s)
-        if n_calling == n_at_start:  # none came later: it took as long as all of them together
-            self._cutter.note(n_rows, n_calling, elapsed_s)
-        row_s = elapsed_s / (n_rows * n_calling)
+        if call.n_most == call.n_first:  # none came later: it took as long as all of them together
+            self._cutter.note(n_rows, call.n_most, elapsed_s)
+        row_s = elapsed_s / (n_rows * call.n_most)
         self._call_s = elapsed_s if self._row_s is None else 0.9 * self._call_s + 0.1 * elapsed_s
         self._row_s = row_s if self._row_s is None else 0.9 * self._row_s + 0.1 * row_s
         if self.metrics:
@@ -183,7 +181,7 @@ class BatchedChild(Called):
         """Start callers for the waiting rows. Each takes its first chunk a moment later, when all requests that arrived
         together have brought their rows."""
         in_flight = self._cutter.in_flight(len(self._waiting))
-        while len(self._callers) < in_flight and len(self._callers) - len(self._peaks) < len(self._waiting):
+        while len(self._callers) < in_flight and len(self._callers) - len(self._under_way) < len(self._waiting):
             self._callers.add(asyncio.get_running_loop().create_task(self._call_while_rows_wait()))
 
     async def _call_while_rows_wait(self) -> None:
@@ -191,36 +189,36 @@ class BatchedChild(Called):
         assert caller
         try:
             while chunk := self._waiting.take(self._rows_in_call, self._cutter.chunk_rows):
-                peak = [len(self._peaks) + 1]
-                self._peaks.append(peak)
-                for other in self._peaks:
-                    other[0] = max(other[0], len(self._peaks))
+                call = _CallUnderWay(len(self._under_way) + 1)
+                self._under_way.append(call)
+                for each in self._under_way:
+                    each.n_most = max(each.n_most, call.n_first)
                 try:
-                    await self._run(chunk, peak)
+                    await self._run(chunk, call)
                 finally:
-                    self._peaks = [other for other in self._peaks if other is not peak]
+                    self._under_way.remove(call)
         finally:
             self._callers.discard(caller)
 
     def _rows_in_call(self, n_waiting: int) -> int:
-        return self._cutter.rows_in_call(n_waiting, len(self._peaks))
+        return self._cutter.rows_in_call(n_waiting, len(self._under_way))
 
-    async def _run(self, chunk: list[WaitingRow], peak: list[int]) -> None:
+    async def _run(self, chunk: list[WaitingRow], call: _CallUnderWay) -> None:
         try:
             if asking := [group for group in groups_of(chunk) if group.has_waited()]:
                 await asyncio.gather(*(group.drop_if_cancelled() for group in asking))
             if chunk := [row for row in chunk if not row.is_settled()]:
-                await self._answer(chunk, peak)
+                await self._answer(chunk, call)
         except Exception as error:
             for group in groups_of(chunk):
                 group.fail(error)
 
-    async def _answer(self, chunk: list[WaitingRow], peak: list[int]) -> None:
+    async def _answer(self, chunk: list[WaitingRow], call: _CallUnderWay) -> None:
         groups = groups_of(chunk)
         requests = [group.request for group in groups]
         try:
             attempt = max(group.attempt for group in groups)
-            outputs = await with_retries(self.retry, partial(self._call, chunk, requests, peak), requests, attempt)
+            outputs = await with_retries(self.retry, partial(self._call, chunk, requests, call), requests, attempt)
         except Exception as error:
             if len(groups) == 1 or isinstance(error, (ChildUnavailable, ConfigError)):
                 for group in groups:
@@ -228,19 +226,35 @@ class BatchedChild(Called):
                 return
             for group in groups:
                 if not group.answer.done():
-                    await self._answer([row for row in chunk if row.group is group], peak)
+                    await self._answer([row for row in chunk if row.group is group], call)
             return
         for row, answer in zip(chunk, _Answers(outputs, len(chunk)), strict=True):
             row.group.fill(row.index, answer)
 
-    async def _call(self, chunk: list[WaitingRow], requests: list[Request], peak: list[int]) -> Outputs:
+    async def _call(self, chunk: list[WaitingRow], requests: list[Request], call: _CallUnderWay) -> Outputs:
         inputs = self._collate([row.row for row in chunk])
         carried = Carried.by(requests, self.forward_parameters)
         trace = next((request.trace for request in requests if request.trace and not request.trace.closed), None)
         if trace is None:
-            return await in_thread(partial(self._ask, inputs, len(chunk), carried, peak))
+            return await in_thread(partial(self._ask, inputs, len(chunk), carried, call))
         carried = carried._replace(trace=trace.raw)
-        return await trace.lend(in_thread(partial(self._ask, inputs, len(chunk), carried, peak)))
+        return await trace.lend(in_thread(partial(self._ask, inputs, len(chunk), carried, call)))
+
+
+@dataclass(eq=False)
+class _CallUnderWay:
+    """A call under way.
+
+    Attributes:
+        n_first: how many were under way when it began, itself included.
+        n_most: the most that were so since.
+    """
+
+    n_first: int
+    n_most: int = 0
+
+    def __post_init__(self) -> None:
+        self.n_most = self.n_first
 
 
 def stack(rows: Sequence[Mapping[str, Array]]) -> dict[str, Array]:

@@ -19,6 +19,15 @@ MOST_IN_FLIGHT = 4
 ENOUGH_CALLS = 6
 """Calls that tell how long one takes."""
 
+STALL = 2.0
+"""A call that takes so many times as long as those before it counts for no more: a busy machine stalls now and then."""
+
+TRY_AGAIN_AFTER = 400
+"""After so many calls other numbers at a time are tried anew: the child or the machine may have changed."""
+
+NEAR = 0.9
+"""What part of the highest rate is as good: fewer calls and fewer rows keep others waiting for less."""
+
 
 class Pace:
     """Seconds per call as a line over its rows: a fixed part, and a part for each row."""
@@ -37,6 +46,11 @@ class Pace:
         self._s = MEMORY * self._s + elapsed_s
         self._nn = MEMORY * self._nn + n_rows * n_rows
         self._ns = MEMORY * self._ns + n_rows * elapsed_s
+
+    def scale(self, factor: float) -> None:
+        """Let all calls have taken so many times as long."""
+        self._s *= factor
+        self._ns *= factor
 
     def seconds(self, n_rows: int) -> float:
         """Return how long a call of so many rows will take; infinity before the first call."""
@@ -66,37 +80,49 @@ class Cutter:
         self._largest = FIRST_ROWS
         self._paces = {n: Pace() for n in range(1, (in_flight or MOST_IN_FLIGHT) + 1)}
         self._n_calls = dict.fromkeys(self._paces, 0)
+        self._n_noted = 0
 
     def note(self, n_rows: int, n_in_flight: int, elapsed_s: float) -> None:
         """Learn from a call that was the last to begin of so many under way: it took as long as all of them."""
         n_in_flight = min(n_in_flight, len(self._paces))
-        self._paces[n_in_flight].note(n_rows, elapsed_s)
+        pace = self._paces[n_in_flight]
+        if self._n_calls[n_in_flight]:  # the first may warm the child up
+            before_s = pace.seconds(n_rows)
+            pace.note(n_rows, min(elapsed_s, STALL * before_s))
+            if self._n_calls[n_in_flight] >= ENOUGH_CALLS:  # a machine that slows down does so for all
+                for each in self._paces.values():
+                    if each is not pace:
+                        each.scale(pace.seconds(n_rows) / before_s)
         self._n_calls[n_in_flight] += 1
         self._largest = max(self._largest, n_rows)
+        self._n_noted += 1
+        if self._n_noted % TRY_AGAIN_AFTER == 0:
+            for other in self._paces:
+                if other != n_in_flight:
+                    self._paces[other], self._n_calls[other] = Pace(), 0
 
     def in_flight(self, n_rows: int) -> int:
-        """Return how many calls so many rows are worth."""
-        return self._in_flight or self._plan(n_rows)[0]
+        """Return how many calls so many rows are worth: the fewest that come near the highest rate."""
+        if self._in_flight:
+            return self._in_flight
+        worth = self._worth_trying()
+        if unknown := [calls for calls in worth if self._n_calls[calls] < ENOUGH_CALLS]:
+            return unknown[0]
+        rates = {calls: max(self._rates(n_rows, calls, calls).values()) for calls in worth}
+        return min(calls for calls, rate in rates.items() if rate >= NEAR * max(rates.values()))
 
     def rows_in_call(self, n_rows: int, n_calling: int) -> int:
         """Return how many of the waiting rows the next call takes: no more than leaves some for every idle instance."""
-        if self._in_flight and self._is_chunk_given:
-            return min(self.chunk_rows, _shares(n_rows, self._in_flight - n_calling))
-        in_flight, chunk_rows = self._plan(n_rows)
-        return min(chunk_rows, _shares(n_rows, max(1, in_flight - n_calling)))
+        calls = min(max(self.in_flight(n_rows), n_calling + 1), len(self._paces))
+        rates = self._rates(n_rows, calls, max(1, calls - n_calling))
+        if not self._paces[calls].is_known:
+            return max(rates)
+        return min(rows for rows, rate in rates.items() if rate >= NEAR * max(rates.values()))
 
-    def _plan(self, n_rows: int) -> tuple[int, int]:
-        """Return calls at a time and rows in each: the fewest that are within a twentieth of the highest rate."""
-        plans = [
-            (min(n_rows, calls * rows) / self._paces[calls].seconds(rows), calls, rows)
-            for calls in self._worth_trying()
-            for rows in self._sizes(n_rows, calls)
-            if self._paces[calls].is_known
-        ]
-        if unknown := [calls for calls in self._worth_trying() if self._n_calls[calls] < ENOUGH_CALLS]:
-            return unknown[0], self._sizes(n_rows, unknown[0])[-1]
-        best = max(rate for rate, _, _ in plans)
-        return min((calls, rows) for rate, calls, rows in plans if rate >= 0.95 * best)
+    def _rates(self, n_rows: int, calls: int, n_idle: int) -> dict[int, float]:
+        """Return the rows a second of each size that a call may have, if so many calls are under way."""
+        pace = self._paces[calls]
+        return {size: min(n_rows, n_idle * size) / pace.seconds(size) for size in self._sizes(n_rows, n_idle)}
 
     def _worth_trying(self) -> list[int]:
         """Return the numbers of calls at a time that are known, and the next one if the last one paid."""
@@ -113,10 +139,11 @@ class Cutter:
         rows = min(self._largest, self.chunk_rows)
         return calls / self._paces[calls].seconds(rows) > 1.05 * (calls - 1) / self._paces[calls - 1].seconds(rows)
 
-    def _sizes(self, n_rows: int, calls: int) -> list[int]:
+    def _sizes(self, n_rows: int, n_idle: int) -> list[int]:
+        most = min(self.chunk_rows, _shares(n_rows, n_idle))
         if self._is_chunk_given:
-            return [self.chunk_rows]
-        most = min(self.chunk_rows, 2 * self._largest, _shares(n_rows, calls))
+            return [most]
+        most = min(most, 2 * self._largest)
         return sorted({min(most, 1 << power) for power in range(most.bit_length() + 1)})
 
 

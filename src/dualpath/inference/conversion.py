@@ -38,7 +38,7 @@ class Finding:
         reason: why OpenVINO cannot run the model or must not; None if it can.
         slower: that torch was the faster one here; None if it was not.
         largest_difference: between the two engines' answers to the sample, over the size of the answers.
-        ms: by engine, what a call of the sample's largest size took.
+        ms: by engine, the processor's time for a call of the sample's largest size.
     """
 
     precision: str = ""
