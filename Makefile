@@ -15,6 +15,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Dualpath needs Python 3.11 or 3.12 on PATH (or make PYTHON=...)." >&2; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	# Tests read KServe's models; the package itself wants another psutil than this one.
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --no-deps kserve six
 	@touch $@
 
 setup: $(INSTALLED)  ## Create .venv with the pinned dependencies
@@ -35,15 +37,16 @@ lint: setup  ## Check style and types, and the Dockerfile
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/hadolint deploy/Dockerfile
+	$(BIN)/hadolint deploy/Dockerfile deploy/Dockerfile.cpu
 
 bench: build  ## Measure the orchestrator against the ensemble, about 20 minutes on an idle machine
 	$(BIN)/python benchmarks/orchestrator.py $(if $(INPUT),--input $(INPUT))
 
-prove: build  ## Long proofs: random ensembles answer like their BLS models; the gate tells wrong models from right ones
+prove: build  ## Long proofs: random ensembles answer like their BLS models; the gate tells wrong models from right ones; scale
 	$(BIN)/python tools/gpu.py --rehearse
 	$(BIN)/python tests/prove_ensembles.py
 	$(BIN)/python tests/prove_gate.py
+	$(BIN)/python tests/prove_scale.py
 	DUALPATH_RANDOM_PIPELINES=512 DUALPATH_RANDOM_TEXTS=10000 $(BIN)/python -m pytest -q \
 		tests/unit/test_bls_random_pipelines.py tests/unit/test_device.py
 

@@ -201,7 +201,7 @@ def _guess(first: bytes) -> Format:
     line = first.decode("utf-8-sig", errors="replace").strip()
     if line.startswith("{") and line.endswith("}"):
         return Format.jsonl
-    names = [name.strip() for name in next(csv.reader([line]), [])]
+    names = [name.strip() for name in next(csv.reader(line.splitlines()), [])]
     is_header = "excerpt" in map(str.lower, names) or (len(names) > 1 and all(map(str.isidentifier, names)))
     return Format.csv if is_header else Format.txt
 
@@ -209,10 +209,11 @@ def _guess(first: bytes) -> Format:
 def _lines(lines: Iterable[str], name: str, column: str) -> Iterator[TableRow]:
     for number, line in enumerate(lines, start=1):
         if line.strip():
-            yield _record(name, number, {column: line.rstrip("\r\n")})
+            yield record(name, number, {column: line.rstrip("\r\n")})
 
 
-def _record(name: str, line: int, cells: Mapping[str, Any], fault: str = "") -> TableRow:
+def record(name: str, line: int, cells: Mapping[str, Any], fault: str = "") -> TableRow:
+    """Return a row of the file `name`, which has a fault if one of its texts holds a NUL byte."""
     if not fault and any(isinstance(value, str) and "\0" in value for value in cells.values()):
         fault = "expected text, got a NUL byte. Remove it."
     return TableRow(line, f"{name}:{line}", cells, fault)
@@ -241,14 +242,14 @@ def _csv(text: Iterable[str], name: str) -> Table:
                 return
             except csv.Error as error:
                 fault = f"expected a row of a CSV, got: {error}. Close its quotes."
-                yield _record(name, line, dict.fromkeys(columns, ""), fault)
+                yield record(name, line, dict.fromkeys(columns, ""), fault)
                 continue
             fault = ""
             if cells and len(cells) != len(columns):
                 hint = "Quote a text that holds commas." if len(cells) > len(columns) else "Add those that are missing."
                 fault = f"expected {len(columns)} columns, got {len(cells)}. {hint}"
             if cells:
-                yield _record(name, line, dict.fromkeys(columns, "") | dict(zip(columns, cells, strict=False)), fault)
+                yield record(name, line, dict.fromkeys(columns, "") | dict(zip(columns, cells, strict=False)), fault)
 
     return Table(name, Format.csv, "line", line, tuple(columns), records())
 
@@ -271,7 +272,7 @@ def _json_lines(lines: Iterable[str], name: str) -> Iterator[TableRow]:
         if not isinstance(cells, dict):
             fault = fault or f'expected a JSON object such as {{"excerpt": "…"}}, got {shown(cells)}. Mend the line.'
             cells = {}
-        yield _record(name, number, cells, fault)
+        yield record(name, number, cells, fault)
 
 
 def _parquet(file: BinaryIO, name: str) -> list[Table]:
@@ -285,7 +286,7 @@ def _parquet(file: BinaryIO, name: str) -> list[Table]:
         raise UserError(f"{name}: expected a Parquet file, got: {reason}. Write it again.") from None
     _check_columns(columns, name)
     rows = chain.from_iterable(batch.to_pylist() for batch in table.iter_batches())
-    records = (_record(name, number, cells) for number, cells in enumerate(rows, start=1))
+    records = (record(name, number, cells) for number, cells in enumerate(rows, start=1))
     return [Table(name, Format.parquet, "row", 0, columns, records)]
 
 
@@ -320,7 +321,7 @@ def _sheet(rows: Sequence[Sequence[str]], name: str) -> Table:
     (header_line, header), *rest = filled
     _check_columns([column for column in header if column], f"{name}:{header_line}")
     records = (
-        _record(name, line, {column: cell for column, cell in zip(header, cells, strict=False) if column})
+        record(name, line, {column: cell for column, cell in zip(header, cells, strict=False) if column})
         for line, cells in rest
     )
     return Table(name, Format.xlsx, "row", header_line, tuple(filter(None, header)), records)

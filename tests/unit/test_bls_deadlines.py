@@ -290,7 +290,9 @@ def slow_rows(gated):
 @pytest.mark.usefixtures("slow_rows")
 def test_a_request_whose_timeout_ends_while_others_are_ahead_is_refused_at_once(slow_rows, gated):
     hopeless, hopeful = asking(1, timeout_us=3_000_000), asking(9, timeout_us=60_000_000)
-    execute(slow_rows, hopeless, hopeful)
+    doubtful = asking(1, timeout_us=9_500_000)  # 7 s are expected
+    execute(slow_rows, hopeless, doubtful, hopeful)
+    assert error_of(answer_to(doubtful))[0] == TritonError.UNAVAILABLE
     assert error_of(answer_to(hopeless)) == (
         TritonError.UNAVAILABLE,
         "child: overloaded: expected an answer within the request's timeout, got a queue of 7.0 s; retry in 5 s.",

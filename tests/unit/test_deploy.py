@@ -49,8 +49,9 @@ def with_extras(extra):
 def test_make_demo_and_make_test_install_no_rapids():
     command = ["make", "--dry-run", "--always-make", f"PYTHON={sys.executable}", "demo", "test"]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    [installs] = [line for line in said.splitlines() if "pip install" in line]
+    installs, models = [line for line in said.splitlines() if "pip install" in line]
     assert installs.endswith("--constraint constraints.txt --editable '.[dev]'")
+    assert models.endswith("--constraint constraints.txt --no-deps kserve six")
     installed = [*with_extras("dev"), *(ROOT / "constraints.txt").read_text().splitlines()]
     assert any(each.startswith("nvidia-pytriton==") for each in installed)
     assert not [each for each in installed if re.match("cudf|cuml|cupy|rmm", each)]

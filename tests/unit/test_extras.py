@@ -41,6 +41,7 @@ def without(packages, *arguments):
         ("psutil", "compare", ["bench"]),
         ("treelite", "models", ["score", "--local", "a"]),
         ("tokenizers", "readability", ["score", "--local", "a"]),
+        ("ray", "scale", ["score", "--runner", "ray", "--file", "in.csv", "--output", "out"]),
         ("venv_pack", "pack", ["env", "pack", "--environment", sys.prefix]),
     ],
 )

@@ -6,7 +6,7 @@ import threading
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dualpath.errors import UserError
@@ -141,6 +141,7 @@ def test_every_value_has_a_text():
 
 
 @given(st.binary(max_size=200), st.sampled_from(["stdin", "in.csv", "in.jsonl", "in.txt"]))
+@example(b"\0\r\0", "stdin")
 def test_any_bytes_are_read_or_refused_in_words(content, name):
     with suppress(UserError):
         assert all(row.where.startswith(f"{name}:") for row in table(content, name).records)

@@ -126,6 +126,21 @@ def test_a_model_one_of_whose_processes_ended_is_replaced_once(watchdog, plant, 
     assert watchdog.record.last["bert-large"].what == "1 of 2 processes ended"
 
 
+def test_a_process_that_ends_while_another_model_is_replaced_is_found(watchdog, plant):
+    run(watchdog, plant, 2)
+    replace = plant.replace
+
+    def lose_another(model):
+        if model == "bert-large":
+            del plant.processes[-1]
+        replace(model)
+
+    plant.replace = lose_another
+    del plant.processes[0]
+    run(watchdog, plant, 2)
+    assert plant.done == ["bert-large", "orchestrator"]
+
+
 def test_a_process_that_ends_because_its_model_is_unloaded_is_no_fault(watchdog, plant):
     run(watchdog, plant, 2)
     plant.loaded["bert-large"] = 0

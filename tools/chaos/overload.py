@@ -93,12 +93,13 @@ def _overload(stage: Stage) -> Found:
     admitted_ms, light_ms = (float(np.percentile(turn.all_ms() or [np.inf], 99)) for turn in (heavy, light))
     waits_ms = [wait for waits in refusals.waits_ms.values() for wait in waits]
     refused_ms = float(np.percentile(waits_ms, 99)) if waits_ms else 0.0
+    at_once = sum(wait <= REFUSED_MS for wait in waits_ms) / max(1, len(waits_ms))
     restarted = stage.served.restarts() != before
     codes = ", ".join(f"{len(waits):,} {code}" for code, waits in refusals.waits_ms.items())
     seen = (
         f"capacity {capacity:.0f}/s; p99 at 80 % {at_80_ms:.0f} ms; at 4 x: {len(heavy.all_ms()):,} admitted, p99 "
         f"{admitted_ms:.0f} ms ({admitted_ms / at_80_ms:.1f} x); refused {codes or 'none'}, p99 {refused_ms:.0f} ms, "
-        f"at most {max(waits_ms, default=0):.0f} ms; weight 0 p99 {light_ms:.0f} ms, {light.n_errors} failed"
+        f"{at_once:.0%} within {REFUSED_MS:g} ms; weight 0 p99 {light_ms:.0f} ms, {light.n_errors} failed"
         f"; client busy {heavy.client_busy:.0%}{'; RESTARTED' if restarted else ''}"
     )
     held = admitted_ms <= LATE * at_80_ms and refused_ms <= REFUSED_MS and light_ms <= LIGHT_MS

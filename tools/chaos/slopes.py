@@ -77,10 +77,10 @@ def _kills(stage: Stage) -> Found:
 
 def _kill(it: ServedProcess, model: str) -> None:
     """Kill one of a model's processes, and return when it has been replaced."""
-    before = it.restarts().get(model, 0)
-    os.kill(it.of_model(model)[0], signal.SIGKILL)
+    pids = it.of_model(model)
+    os.kill(pids[0], signal.SIGKILL)
     deadline = time.monotonic() + 30
-    while it.restarts().get(model, 0) == before or not it.ready():
+    while len(set(it.of_model(model)) - set(pids)) < len(pids) or not it.ready():
         if time.monotonic() > deadline:
             raise RuntimeError(f"{model}: expected it to be replaced within 30 s, got nothing")
         time.sleep(0.2)

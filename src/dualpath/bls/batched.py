@@ -26,6 +26,10 @@ from dualpath.bls.waiting import Group, WaitingRow, WaitingRows, groups_of
 MAX_WAITING_ROWS = 16_384
 """Rows that wait at most while nothing tells how long that takes."""
 
+SURE = 0.7
+"""Share of a request's remaining time that its answer may be expected to take. What is expected is a mean, and beyond
+capacity every request that is accepted is at this bound."""
+
 
 @dataclass(eq=False, repr=False)
 class BatchedChild(Called):
@@ -164,10 +168,10 @@ class BatchedChild(Called):
             raise self._late()
         # Behind rows that wait: the rest of a call that is under way, and its own.
         answer_s = wait_s + 1.5 * self._call_s if wait_s else 0.0
-        if remaining_s is not None and answer_s >= remaining_s:
+        if remaining_s is not None and answer_s >= SURE * remaining_s:
             raise self._late(
                 f"overloaded: expected an answer within the request's timeout, got a queue of {wait_s:.1f} s; "
-                f"retry in {max(1, math.ceil(answer_s - remaining_s))} s."
+                f"retry in {max(1, math.ceil(answer_s - SURE * remaining_s))} s."
             )
         if wait_s > self.max_wait_s or len(self._waiting) + n_rows > MAX_WAITING_ROWS > n_rows:
             self._calls.count("unavailable")

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from dualpath.cli.excerpt_files import Excerpts, header, open_excerpts, printable, write_csv
-from dualpath.cli.options import DEFAULT_REPOSITORY, DEFAULT_URL, ModelRepository, Url
+from dualpath.cli.excerpt_files import header, open_excerpts, write_csv
+from dualpath.cli.options import DEFAULT_REPOSITORY, DEFAULT_URL, ModelRepository
+from dualpath.cli.score_on_ray import score_on_ray
 from dualpath.cli.score_output import first_line, written_to
 from dualpath.errors import UserError
+from dualpath.readability.excerpt_tables import Excerpts, printable
 from dualpath.tables import Format, TableRow
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ ROWS_PER_REQUEST = 32
 ScoreRows = Callable[[list[bytes], "Scores"], "Scores"]
 Show = Callable[[TableRow, float | None], None]
 Style = Literal["orchestrator", "ensemble_all"]
+Runner = Literal["here", "ray"]
 
 
 def score(
@@ -39,7 +42,8 @@ def score(
         typer.Option(
             "--file",
             metavar="FILE|-",
-            help="CSV, JSON lines, Parquet or .xlsx with a column `excerpt`, or text, one per line; -: standard input.",
+            help="CSV, JSON lines, Parquet or .xlsx with a column `excerpt`, or text, one per line; -: standard input. "
+            "With --runner ray: Parquet, CSV or JSON lines, or a folder of them, also by an address such as s3://...",
         ),
     ] = None,
     file_format: Annotated[
@@ -54,17 +58,39 @@ def score(
     model: Annotated[Style, typer.Option(help="The model that scores.")] = "orchestrator",
     local: Annotated[bool, typer.Option("--local", help="Score in this process, without a server.")] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", metavar="FILE", help="Write here, not to standard output.")
+        str | None,
+        typer.Option(
+            "--output",
+            metavar="FILE",
+            help="Write here, not to standard output. With --runner ray: a folder, or an address such as s3://...",
+        ),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where --output ends; its rows are not scored again.")
     ] = False,
+    runner: Annotated[
+        Runner, typer.Option(help="Score here, or on the nodes of a Ray cluster: see docs/scale.md.")
+    ] = "here",
+    address: Annotated[
+        str | None,
+        typer.Option(help="The Ray cluster: `auto`, HOST:PORT or ray://HOST:PORT.  [default: this machine alone]"),
+    ] = None,
+    partition_rows: Annotated[
+        int, typer.Option(min=1, help="With --runner ray: rows that are written together, and lost by a stop.")
+    ] = 1024,
     retry_for: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="How long to try again while the server is unavailable.")
     ] = 60,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
     model_repository: ModelRepository = DEFAULT_REPOSITORY,
-    url: Url = DEFAULT_URL,
+    url: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--url",
+            help="Triton's gRPC address; with --runner ray it may be given several times, and without it each node "
+            f"starts a server.  [default: {DEFAULT_URL}]",
+        ),
+    ] = None,
 ) -> None:
     """Score excerpts: one line each, higher is easier to read.
 
@@ -82,16 +108,38 @@ def score(
         check_weight(bert_weight, "--bert-weight")
     except InvalidInput as error:
         raise UserError(str(error)) from None
+    if runner == "ray":
+        if texts or file in (None, "-") or local or file_format:
+            raise UserError(
+                "--runner ray: expected --file, got TEXT, standard input, --local or --format. Name a file or a folder."
+            )
+        score_on_ray(
+            str(file),
+            output,
+            as_json=as_json,
+            address=address,
+            urls=url or (),
+            model_repository=model_repository,
+            model=model,
+            weight=bert_weight,
+            partition_rows=partition_rows,
+            retry_for_s=retry_for,
+            resume=resume,
+        )
+        return
+    if address is not None or len(url or ()) > 1:
+        raise UserError("--address, several --url: expected --runner ray with them, got none. Add it.")
     with open_excerpts(texts, file, file_format) as excerpts:
-        score_rows = _local(model_repository) if local else _served(url, model, retry_for)
+        score_rows = _local(model_repository) if local else _served((url or [DEFAULT_URL])[0], model, retry_for)
         json_lines = as_json or excerpts.format is Format.jsonl
         as_csv = bool(excerpts.columns) and not json_lines
-        with written_to(output, resume, quoted=as_csv) as n_lines:
+        path = Path(output) if output else None
+        with written_to(path, resume, quoted=as_csv) as n_lines:
             show: Show = partial(_show_line, excerpts)
             if json_lines:
                 show = _show_json
             elif as_csv:
-                _check_header(output if n_lines else None, excerpts.columns)
+                _check_header(path if n_lines else None, excerpts.columns)
                 show = write_csv(excerpts.columns, with_header=not n_lines)
             left = islice(excerpts.records, max(0, n_lines - as_csv), None)
             n_bad = sum(_score_batch(it, excerpts, bert_weight, score_rows, show) for it in _batches(left))

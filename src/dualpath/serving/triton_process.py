@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from dualpath.serving import access, log, supervise
@@ -142,7 +143,12 @@ class TritonProcess:
         """
         if self._supervisor is not None:
             # Closing its stdin would do, were it not that a fork of this process may hold the pipe open too.
-            self._supervisor.communicate(b"k" if at_once else b"stop")
+            if self._supervisor.stdin and not self._supervisor.stdin.closed:  # Ctrl-C may have ended an earlier call
+                with suppress(BrokenPipeError), self._supervisor.stdin as stdin:
+                    stdin.write(b"k" if at_once else b"stop")
+            self._supervisor.wait()
+            if self._supervisor.stdout:
+                self._supervisor.stdout.close()
         shutil.rmtree(self._folder, ignore_errors=True)
         if self._log is not None:
             self._log.close()

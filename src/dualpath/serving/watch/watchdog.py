@@ -206,7 +206,7 @@ class Watchdog:
         except MendFailed as error:
             self._restart(f"{model}: {error}")
             return
-        self._forget()
+        self._forget(model)
         self._report(f"{model}: replaced within {self._clock() - began:.1f} s")
 
     def _restart(self, what: str) -> None:
@@ -239,8 +239,10 @@ class Watchdog:
         self._mended[name] = recent
         return recent
 
-    def _forget(self) -> None:
-        self._known = set(self._plant.stubs())
+    def _forget(self, replaced: str | None = None) -> None:
+        """Begin anew with a model, or with all; another's process that has ended meanwhile is still to be found."""
+        others = {stub for stub in self._known if stub.model != replaced} if replaced else set()
+        self._known = others | set(self._plant.stubs())
         self._stopped.clear()
         self._waits.clear()
         self._asked = -float("inf")

@@ -1,0 +1,1 @@
+"""Score data sets on a Ray cluster, partition by partition."""

@@ -1,0 +1,104 @@
+"""The folder that the scores of a data set are written to.
+
+A partition is done if its file is there. Files appear whole or not at all, so a job that stops at any moment leaves
+nothing to clean up, and the same job goes on with the partitions that are missing.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from dualpath.errors import UserError
+from dualpath.extras import needs
+from dualpath.scale.dataset import Partition, file_system
+
+with needs("scale"):
+    import pyarrow
+    from pyarrow import parquet
+
+SCORES, REJECTED, JOB = "scores", "rejected", "job.json"
+
+
+class Output:
+    """The folder of a job: `scores/part-00000.parquet` and so on, `rejected/` with the rows that have none, `job.json`.
+
+    Args:
+        address: a path, or what fsspec writes to.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address.removeprefix("file://")
+        self._system, self._root = file_system(address)
+
+    def begin(self, job: Mapping[str, Any], partitions: Sequence[Partition], resume: bool) -> list[Partition]:
+        """Write down what the job is, and return the partitions that are not done yet.
+
+        Raises:
+            UserError: the folder holds a job that is not to be resumed, another one, or files that are no job's.
+        """
+        described = {**job, "partitions": [asdict(partition) for partition in partitions]}
+        path = f"{self._root}/{JOB}"
+        try:
+            if self._system.exists(path):
+                self._check_same(json.loads(self._system.cat_file(path)), described, resume)
+            elif self._system.exists(self._root) and self._system.ls(self._root):
+                raise UserError(
+                    f"--output {self.address}: expected an empty folder or one of an earlier job, got other files. "
+                    "Name another."
+                )
+            else:
+                self._put(path, json.dumps(described, indent=1).encode())
+            folder = f"{self._root}/{SCORES}"
+            names = self._system.ls(folder, detail=False) if self._system.exists(folder) else []
+        except OSError as error:
+            raise UserError(
+                f"--output {self.address}: expected a folder to write to, got: {error}. Name another."
+            ) from None
+        done = {name.rsplit("/", 1)[-1] for name in names}
+        return [partition for partition in partitions if _name(partition.number) not in done]
+
+    def write(self, partition: Partition, scored: pyarrow.Table, rejected: pyarrow.Table) -> None:
+        """Write the tables of a partition, the one that says that it is done last."""
+        if len(rejected):
+            self._put(f"{self._root}/{REJECTED}/{_name(partition.number)}", _parquet(rejected))
+        self._put(f"{self._root}/{SCORES}/{_name(partition.number)}", _parquet(scored))
+
+    def _check_same(self, found: Mapping[str, Any], described: Mapping[str, Any], resume: bool) -> None:
+        if not resume:
+            raise UserError(
+                f"--output {self.address}: expected a new folder, got one of an earlier job. "
+                "Name another, or add --resume."
+            )
+        different = [key for key in described if found.get(key) != described[key]]
+        if different:
+            raise UserError(
+                f"--resume {self.address}: expected the same job, got one with other {', '.join(different)}. "
+                "Name another output."
+            )
+
+    def _put(self, path: str, data: bytes) -> None:
+        folder = path.rsplit("/", 1)[0]
+        self._system.makedirs(folder, exist_ok=True)
+        # A file is renamed into its place; an object store shows an object only once it is whole.
+        temporary = f"{folder}/.{uuid.uuid4().hex}"
+        try:
+            self._system.pipe_file(temporary, data)
+            self._system.mv(temporary, path)
+        except BaseException:
+            if self._system.exists(temporary):
+                self._system.rm_file(temporary)
+            raise
+
+
+def _name(number: int) -> str:
+    return f"part-{number:05d}.parquet"
+
+
+def _parquet(table: pyarrow.Table) -> bytes:
+    sink = pyarrow.BufferOutputStream()
+    parquet.write_table(table, sink)
+    return bytes(sink.getvalue())
