@@ -9,7 +9,7 @@ from starting import start
 from treelite.model_builder import Metadata, ModelBuilder, PostProcessorFunc, TreeAnnotation
 
 from dualpath.readability.contract import N_FEATURES, SCORERS
-from dualpath.repository.facts import FACTS_FILE
+from dualpath.repository.facts import FACTS_FILES
 from dualpath.serving.client import Scorer, connect
 
 MODELS = [model.name for model in SCORERS]
@@ -64,7 +64,7 @@ def nan_score(model_repository, tmp_path_factory):
     root = tmp_path_factory.mktemp("nan")
     repository = root / "model_repository"
     # Without the record, since these files are not those that it was made for.
-    leave_out = shutil.ignore_patterns("model.pt", "checkpoint.tl", FACTS_FILE, "__pycache__")
+    leave_out = shutil.ignore_patterns("model.pt", "checkpoint.tl", *FACTS_FILES, "__pycache__")
     shutil.copytree(model_repository, repository, ignore=leave_out)
     torch.jit.script(NanForLong()).save(repository / "bert-large" / "1" / "model.pt")
     nan_for_short().serialize(repository / "cuml" / "1" / "checkpoint.tl")
