@@ -5,12 +5,16 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
 from pyarrow import parquet
 from random_texts import random_texts
 
+from balanced import until
+from dualpath.scale import job
 from ray_cluster import cluster
 
 DUALPATH = [sys.executable, "-m", "dualpath"]
@@ -84,3 +88,40 @@ def test_the_command_goes_on_after_it_was_killed(nodes, server, rows, source, tm
     assert said["n_scored"] + said["n_rejected"] <= 41 - len(first)
     assert {path: path.stat().st_mtime_ns for path in first} == first
     assert_all_scored(output, rows, tolerance)
+
+
+def servers_on(repository):
+    """The process ids of Triton servers on this machine that serve a repository."""
+    wanted = f"--model-repository={repository}".encode()
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            arguments = path.read_bytes().split(b"\0")
+            if arguments[0].endswith(b"tritonserver") and wanted in arguments:
+                found.add(int(path.parent.name))
+    return found
+
+
+def test_a_node_is_killed_and_the_other_scores_its_rows(nodes, rows, source, tmp_path, tolerance, model_repository):
+    ray, [_, second] = nodes
+    seen, before = [], servers_on(model_repository)
+
+    def kill(progress):
+        seen.append(progress.n_done)
+        if progress.n_done == 2:
+            ray.remove_node(second, allow_graceful=False)
+
+    done = job.run(
+        str(source),
+        str(tmp_path / "out"),
+        address=ray.address,
+        model_repository=model_repository,
+        partition_rows=PARTITION_ROWS,
+        on_progress=kill,
+    )
+    assert (done.n_partitions, done.n_done) == (11, 11)
+    assert (done.n_scored, done.n_rejected) == (40, 1)
+    assert seen == list(range(12))
+    assert_all_scored(tmp_path / "out", rows, tolerance)
+    assert not list(Path(tmp_path / "out" / "scores").glob(".*"))
+    until(lambda: not servers_on(model_repository) - before, "the servers of both nodes to end")

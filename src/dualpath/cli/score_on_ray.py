@@ -12,7 +12,7 @@ import typer
 from dualpath.errors import UserError
 
 if TYPE_CHECKING:
-    from dualpath.scale.job import Progress
+    from dualpath.scale.job import JobProgress
 
 
 def score_on_ray(file: str, output: str | None, *, as_json: bool, **options: Any) -> None:
@@ -34,7 +34,7 @@ def score_on_ray(file: str, output: str | None, *, as_json: bool, **options: Any
     with Bar(*columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("starting", total=None)
 
-        def show(progress: Progress) -> None:
+        def show(progress: JobProgress) -> None:
             rows = f"{progress.n_scored + progress.n_rejected} rows" if progress.n_scored else "starting"
             bar.update(task, total=progress.n_partitions, completed=progress.n_done, description=rows)
 

@@ -21,7 +21,7 @@ from dualpath.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from dualpath.serving import Progress, TritonServer
+    from dualpath.serving import StartProgress, TritonServer
     from dualpath.serving.log import Record
 
 POLL_S = 0.25
@@ -171,7 +171,7 @@ def start(model_repository: Path, console: Console, *, verbose: bool = False, **
     """
     from dualpath.serving import ServerFailed, TritonServer
 
-    def show_progress(progress: Progress) -> None:
+    def show_progress(progress: StartProgress) -> None:
         if progress.held_up:
             console.print(progress.held_up, markup=False, highlight=False, soft_wrap=True)
             return

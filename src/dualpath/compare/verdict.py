@@ -198,19 +198,15 @@ def _disagreement(parities: Sequence[Parity], baseline: str) -> str:
     whose = _whose(first, baseline)
     if first.other == first.baseline:
         whose = f"{first.baseline} CONTRADICTS ITSELF: "
-    shares = [
-        f"{sum(it.beyond.values()):,} of {it.n_answers:,} answers "
-        + ("differ" if it.tolerance == "exact" else f"not within {it.tolerance}")
-        for it in parities
-    ]
-    same = (
-        shares[0]
-        if len({*shares}) == 1
-        else "; ".join(f"{it.output} {share}" for it, share in zip(parities, shares, strict=True))
-    )
+    most = max(parities, key=lambda it: sum(it.beyond.values()) / it.n_answers)
+    share = f"{sum(most.beyond.values()):,} of {most.n_answers:,} answers"
+    if len({(sum(it.beyond.values()), it.n_answers, it.tolerance) for it in parities}) > 1:
+        share = f"up to {share} beyond the tolerance"
+    else:
+        share += " differ" if first.tolerance == "exact" else f" not within {first.tolerance}"
     of = f"{first.output} of " if len(parities) > 1 else ""
     look = f" First look at {of}{first.worst[0]}." if first.worst else ""
-    return f"{whose}{', '.join(it.output for it in parities)}: {alone}{where} WRONG: {same}.{look}"
+    return f"{whose}{', '.join(it.output for it in parities)}: {alone}{where} WRONG: {share}.{look}"
 
 
 def _behind(cell: Cell, turns: Mapping[str, Sequence[Turn]]) -> dict[str, str]:

@@ -23,7 +23,7 @@ class JobFailed(Exception):
 
 
 @dataclass
-class Progress:
+class JobProgress:
     """How far a job is; partitions that were done before count, their rows do not."""
 
     n_partitions: int
@@ -44,8 +44,8 @@ def run(
     partition_rows: int = 1024,
     retry_for_s: float = 60,
     resume: bool = False,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
-) -> Progress:
+    on_progress: Callable[[JobProgress], None] = lambda progress: None,
+) -> JobProgress:
     """Score a data set, partition by partition, and return what was done.
 
     Args:
@@ -71,7 +71,7 @@ def run(
     data = dataset.plan(source, partition_rows)
     job = {"source": source, "model": model, "bert_weight": weight, "partition_rows": partition_rows}
     todo = Output(output).begin(job, data.partitions, resume)
-    progress = Progress(len(data.partitions), len(data.partitions) - len(todo))
+    progress = JobProgress(len(data.partitions), len(data.partitions) - len(todo))
     on_progress(progress)
     if not todo:
         return progress

@@ -29,7 +29,7 @@ _LISTENING = ("Started GRPCInferenceService", "Started HTTPService", "Started Me
 
 
 @dataclass(frozen=True)
-class Progress:
+class StartProgress:
     """How far a start is.
 
     Attributes:
@@ -87,7 +87,7 @@ class TritonServer:
         server: str = "auto",
         log_path: Path | None = None,
         extra_args: Sequence[str] = (),
-        on_progress: Callable[[Progress], None] | None = None,
+        on_progress: Callable[[StartProgress], None] | None = None,
         on_record: Callable[[log.Record], None] | None = None,
         start_timeout_s: float = 600,
         key: str | None = None,
@@ -177,7 +177,7 @@ class TritonServer:
         self.more_ports = {option: chosen[option] for option in more} or self.more_ports
         try:
             # Nobody publishes a version while Triton looks which there are.
-            with releases.locked(self.model_repository, lambda line: self._on_progress(Progress(held_up=line))):
+            with releases.locked(self.model_repository, lambda line: self._on_progress(StartProgress(held_up=line))):
                 releases.complete(self.model_repository)
                 pins = Pins.of(models, self._config_name)
                 at_once = [model.name for model in models if model.name not in pins.ensembles]
@@ -297,7 +297,7 @@ class TritonServer:
                     loaded.add(match[1])
                 listening.update(service for service in _LISTENING if record.message.startswith(service))
             waiting = tuple(name for name in names if name not in loaded)
-            self._on_progress(Progress(tuple(sorted(loaded)), waiting))
+            self._on_progress(StartProgress(tuple(sorted(loaded)), waiting))
             process.check_alive(StartFailed, ready=False)
             # Its own log first: whoever else listens on the port would answer too.
             if len(listening) == len(_LISTENING) and self._answers():
