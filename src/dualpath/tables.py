@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sys
 import warnings
 import zipfile
@@ -43,6 +44,8 @@ NOT_TEXT = {
 }
 CONTROL = bytes({*range(9), *range(14, 32)} - {27})
 """Bytes that texts do not have, but for a stray one."""
+HALF = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+"""Half of a character, such as \\ud83d in JSON; those left out stand for bytes that are not UTF-8."""
 TOO_MUCH = "a number of thousands of digits or lists within lists without end"
 """What is JSON, but not for Python."""
 
@@ -265,6 +268,8 @@ def _json_lines(lines: Iterable[str], name: str) -> Iterator[TableRow]:
             continue
         try:
             cells, fault = json.loads(line.rstrip()), ""
+            if "\\ud" in line.lower() and (half := HALF.search(json.dumps(cells, ensure_ascii=False))):
+                cells, fault = None, f"expected text, got \\u{ord(half[0]):x}, half of a character. Mend the line."
         except json.JSONDecodeError as error:
             cells, fault = None, f"expected a JSON object, got: {error.msg} at column {error.colno}. Mend the line."
         except (ValueError, RecursionError):

@@ -5,6 +5,8 @@ import json
 import fsspec
 import pyarrow
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.spec import AbstractBufferedFile
 from pyarrow import parquet
 
 from dualpath.errors import UserError
@@ -87,6 +89,21 @@ def test_an_address_of_any_file_system_is_read():
     assert where[0] == "memory:///scale/in.jsonl:1"
 
 
+class RemoteFile(AbstractBufferedFile):
+    """What fsspec opens over a network: it fetches ranges of bytes."""
+
+    def _fetch_range(self, start, end):
+        return self.fs.cat_file(self.path)[start:end]
+
+
+def test_text_is_read_from_a_store_over_a_network(monkeypatch):
+    with fsspec.open("memory://scale/in.csv", "wb") as file:
+        file.write(CSV)
+    monkeypatch.setattr(MemoryFileSystem, "_open", lambda self, path, mode="rb", **_: RemoteFile(self, path, mode))
+    cells, _ = contents("memory://scale/in.csv", 2)
+    assert [it["id"] for it in cells] == ["1", "2", "3", "4", "5"]
+
+
 def refuses(address, words):
     with pytest.raises(UserError, match=words):
         contents(address, 2)
@@ -143,6 +160,17 @@ def test_a_partition_whose_scores_cannot_be_written_is_not_done(output, monkeypa
     assert output._system.ls(f"{output._root}/scores") == []
     output.write(PARTITIONS[0], SCORED, rejected)
     assert output.begin(JOB, PARTITIONS, True) == PARTITIONS[1:]
+
+
+def test_a_row_that_failed_before_a_stop_and_has_a_score_after_it_is_there_once(output, monkeypatch):
+    output.begin(JOB, PARTITIONS, False)
+    with monkeypatch.context() as patch:
+        move = output._system.mv
+        patch.setattr(output._system, "mv", lambda a, b: 1 / 0 if "/scores/" in b else move(a, b))
+        with pytest.raises(ZeroDivisionError):
+            output.write(PARTITIONS[0], SCORED, pyarrow.table({"reason": ["a"]}))
+    output.write(PARTITIONS[0], SCORED, NONE)
+    assert output._system.ls(f"{output._root}/rejected") == []
 
 
 def test_the_output_of_another_job_is_refused(output):

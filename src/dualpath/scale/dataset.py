@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,10 +56,11 @@ class Rows:
 
 @dataclass(frozen=True)
 class DataSet:
-    """All partitions, and the columns that the files have together."""
+    """All partitions, the columns that the files have together, and the files' sizes in bytes, None if unknown."""
 
     partitions: tuple[Partition, ...]
     schema: pyarrow.Schema
+    sizes: dict[str, int | None]
 
 
 def plan(address: str, n_rows: int) -> DataSet:
@@ -72,7 +74,10 @@ def plan(address: str, n_rows: int) -> DataSet:
     """
     partitions: list[Partition] = []
     schemas: list[pyarrow.Schema] = []
+    sizes: dict[str, int | None] = {}
     for file in _files(address):
+        system, path = file_system(file)
+        sizes[file] = system.size(path)
         total, schema = _count(file)
         schemas.append(schema)
         for first in range(0, total, n_rows):
@@ -84,7 +89,9 @@ def plan(address: str, n_rows: int) -> DataSet:
             f"{address}: expected files with the same types of columns, got: {str(error).splitlines()[0].rstrip('.')}. "
             "Score them one by one."
         ) from None
-    return DataSet(tuple(partitions), schema.remove_metadata())
+    # A file that lacks a column has empty cells in it.
+    schema = pyarrow.schema([field.with_nullable(True) for field in schema])
+    return DataSet(tuple(partitions), schema, sizes)
 
 
 def read(partition: Partition, schema: pyarrow.Schema) -> Rows:
@@ -180,7 +187,8 @@ def _open(address: str) -> Iterator[BinaryIO]:
     except OSError as error:
         raise UserError(f"{_name(address)}: expected a file to read, got: {error}. Look at its name.") from None
     with file:
-        yield file
+        # What fsspec opens over a network lacks some of the methods of Python's own files, such as `readline(size)`.
+        yield file if _is_parquet(path) else io.BufferedReader(file)
 
 
 def _parquet(file: BinaryIO, name: str) -> Any:
