@@ -70,8 +70,13 @@ def run(
 
     source, output = dataset.absolute(source), dataset.absolute(output)
     data = dataset.plan(source, partition_rows)
-    job = {"source": source, "model": model, "bert_weight": weight, "partition_rows": partition_rows}
-    job["sizes"] = data.sizes
+    job = {
+        "source": source,
+        "sizes": data.sizes,
+        "model": model,
+        "bert_weight": weight,
+        "partition_rows": partition_rows,
+    }
     todo = Output(output).begin(job, data.partitions, resume)
     progress = JobProgress(len(data.partitions), len(data.partitions) - len(todo))
     on_progress(progress)
