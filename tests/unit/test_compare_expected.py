@@ -98,5 +98,7 @@ def test_validation_data_are_held_to_both_models(found, tmp_path):
     where = f"{tmp_path / 'in.json'}: validation_data[3]"
     assert [(row.where, row.baseline, row.other) for row in wrong[0].worst] == [(where, 9, 8)]
     assert found("double", "double", [*expected[:3], {"Y": [8]}]).exit_code == 0
+    assert found("double", "double", [{"Y": [2]}, {}, {}, {}]).exit_code == 0
+    assert found("silent", "silent", [{"Y": [2]}, {}, {}, {}]).exit_code == 1
     with pytest.raises(UserError, match=r"validation_data\[0\]: expected outputs of the models \(Y\), got 'Z'"):
         found("double", "double", [{"Z": [1]}] * 4)

@@ -102,6 +102,22 @@ def test_tensors_go_in_binary_with_headers_and_parameters():
     assert np.frombuffer(body[at:], np.float32).tolist() == [1, 2]
 
 
+def test_a_connection_has_many_requests_under_way_at_once():
+    both = threading.Barrier(2)
+
+    class WhenBothAreThere(dict):
+        def get(self, path, default):
+            both.wait(10)
+            return super().get(path, default)
+
+    async def twice(url):
+        async with over_http(url) as sending:
+            return await asyncio.gather(sending(request()), sending(request()))
+
+    with answering(WhenBothAreThere({"/v2/models/doubler/versions/3/infer": (200, {}, b"{}")})) as (url, _):
+        assert [decode(answer) for answer in asyncio.run(twice(url))] == [{}, {}]
+
+
 def test_an_error_has_the_servers_words_and_status():
     with answering({"/v2/models/doubler/versions/3/infer": (400, {}, b'{"error": "X: too long"}')}) as (url, _):
         with pytest.raises(HTTPRefusal, match="X: too long") as refused:

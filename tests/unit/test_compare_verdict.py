@@ -63,9 +63,9 @@ def test_a_busy_client_is_named_as_the_bottleneck():
 
     assert compare(measure_turn).cells[0].notes == [
         "With A the client itself was the bottleneck: it used 97% of a core.",
-        "With A the client was 5.0 ms late, which its latencies hold: it wants more CPU.",
+        "With A the client was 5.0 ms late; its latencies include that. Give the client more CPU.",
         "With B the client itself was the bottleneck: it used 97% of a core.",
-        "With B the client was 5.0 ms late, which its latencies hold: it wants more CPU.",
+        "With B the client was 5.0 ms late; its latencies include that. Give the client more CPU.",
     ]
 
 

@@ -16,10 +16,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 from tritonclient.utils import InferenceServerException
 
-from dualpath.serving import preflight
+from dualpath.serving import TritonServer, preflight
 from dualpath.serving.watch import processes
 from dualpath.serving.watch.canary import Canaries, Canary, inputs
 from dualpath.serving.watch.endpoint import endpoint
+from dualpath.serving.watch.plant import ServedPlant
 from dualpath.serving.watch.watchdog import Incident, MendingCounts
 
 SLEEPING = "import time; print('up', flush=True); time.sleep(300)"
@@ -196,6 +197,12 @@ def answer(url):
             return found.status, found.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
+
+
+def test_a_server_whose_start_failed_is_dead(tmp_path):
+    plant = object.__new__(ServedPlant)
+    plant._triton = TritonServer(tmp_path)
+    assert plant.death() == "its last start failed"
 
 
 def test_the_endpoint_tells_live_from_ready_and_counts_for_prometheus():

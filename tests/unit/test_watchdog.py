@@ -233,6 +233,15 @@ def test_a_start_that_fails_is_tried_again(watchdog, plant, said):
     assert plant.reason is None
 
 
+def test_a_restart_mends_all_models_that_have_died(watchdog, plant):
+    run(watchdog, plant, 2)
+    plant.processes.clear()
+    plant.failing |= {"bert-large", "orchestrator"}
+    run(watchdog, plant, 2)
+    assert len(plant.done) == 2
+    assert plant.done[1] == SERVER
+
+
 def test_a_model_that_dies_again_and_again_costs_a_restart(watchdog, plant):
     for _ in range(4):
         run(watchdog, plant, 2)

@@ -50,7 +50,8 @@ def compare(
         against = Agreement((FILE, name), wheres, given, (False, model.max_batch_size > 0))
         for number, answered in answers:
             against.learn(number, rows[number])
-            against.judge(name, [number], answered[place])
+            # What the file says nothing of may be anything.
+            against.judge(name, [number], {it: array for it, array in answered[place].items() if it in rows[number]})
         found += [it for it in against.parities() if it.other == name]
     return found
 

@@ -48,7 +48,7 @@ async def over_http(url: str, headers: Headers = ()) -> AsyncIterator[Send]:
         headers: that go with each request.
     """
     no_limit = aiohttp.ClientTimeout(total=None)  # whoever sends sets one
-    connector = aiohttp.TCPConnector(limit=1)
+    connector = aiohttp.TCPConnector(limit=0)  # as many requests at once as by gRPC
     async with aiohttp.ClientSession(headers=headers, connector=connector, timeout=no_limit) as session:
 
         async def send(request: bytes) -> bytes:

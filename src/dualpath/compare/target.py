@@ -126,6 +126,7 @@ def read(client: grpcclient.InferenceServerClient, name: str) -> Target:
         if not client.is_model_ready(model, version, client_timeout=TIMEOUT_S):
             raise UserError(f"{name}: expected a model that is ready, got one that is not. {_served(client)}")
         config = client.get_model_config(model, version, as_json=True, client_timeout=TIMEOUT_S)["config"]
+        keeps_state = _keeps_state(client, config)
     except InferenceServerException as error:
         raise UserError(f"{name}: expected a model of the server, got: {error.message()}. {_served(client)}") from None
     return Target(
@@ -136,7 +137,7 @@ def read(client: grpcclient.InferenceServerClient, name: str) -> Target:
         _tensors(config.get("output", ())),
         frozenset(tensor["name"] for tensor in config.get("input", ()) if tensor.get("optional")),
         bool(config.get("model_transaction_policy", {}).get("decoupled")),
-        _keeps_state(client, config),
+        keeps_state,
     )
 
 

@@ -76,7 +76,7 @@ class Gateway:
         self._process.communicate()
         try:
             self._start()
-        except UserError as error:
+        except (UserError, OSError) as error:  # such as a full disk
             return f"gateway: {error}"
         return f"gateway: HAProxy ended with status {status}; started again"
 

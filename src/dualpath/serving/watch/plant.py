@@ -62,6 +62,8 @@ class ServedPlant:
 
     def death(self) -> str | None:
         """Say why the server ended, or None while it runs. Passes its log on."""
+        if not self._triton.ready:
+            return "its last start failed"
         try:
             self._triton.wait(0)
         except ServerFailed as error:

@@ -138,7 +138,8 @@ class Watchdog:
                 self._report(f"{helper.model}: {what}; ending it, the next request starts another")
                 self._plant.end(helper)
         for model, what in self._faults(now).items():
-            self._mend(model, what)
+            if not self._mend(model, what):
+                return  # a restart mends the others too
 
     def names(self) -> list[str]:
         """Name the server and the models that are watched."""
@@ -194,10 +195,11 @@ class Watchdog:
                 self._plant.end(helper)
         return faults
 
-    def _mend(self, model: str, what: str) -> None:
+    def _mend(self, model: str, what: str) -> bool:
+        """Replace a model, or restart the server in its place; say whether it was replaced."""
         if len(self._recent(model)) >= ESCALATE:
             self._restart(f"{model}: {what}, again after {ESCALATE} replacements")
-            return
+            return False
         self._note(model, what)
         self._report(f"{model}: {what}; replacing it")
         began = self._clock()
@@ -205,9 +207,10 @@ class Watchdog:
             self._plant.replace(model)
         except MendFailed as error:
             self._restart(f"{model}: {error}")
-            return
+            return False
         self._forget(model)
         self._report(f"{model}: replaced within {self._clock() - began:.1f} s")
+        return True
 
     def _restart(self, what: str) -> None:
         now = self._clock()
