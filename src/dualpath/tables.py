@@ -234,7 +234,7 @@ def _csv(text: Iterable[str], name: str) -> Table:
         raise UserError(f"{name}:{line}: expected the header of a CSV, got: {error}. Close its quotes.") from None
     except StopIteration:
         raise UserError(f"{name}: expected a CSV with a header and rows, got an empty file. Add them.") from None
-    _check_columns(columns, f"{name}:{line}")
+    check_columns(columns, f"{name}:{line}")
 
     def records() -> Iterator[TableRow]:
         while True:
@@ -257,7 +257,8 @@ def _csv(text: Iterable[str], name: str) -> Table:
     return Table(name, Format.csv, "line", line, tuple(columns), records())
 
 
-def _check_columns(columns: Sequence[str], where: str) -> None:
+def check_columns(columns: Sequence[str], where: str) -> None:
+    """Refuse two columns of one name."""
     if twice := next((column for column in columns if columns.count(column) > 1), None):
         raise UserError(f"{where}: expected columns of different names, got {twice!r} twice. Rename one.")
 
@@ -289,7 +290,7 @@ def _parquet(file: BinaryIO, name: str) -> list[Table]:
     except (ArrowException, OSError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise UserError(f"{name}: expected a Parquet file, got: {reason}. Write it again.") from None
-    _check_columns(columns, name)
+    check_columns(columns, name)
     rows = chain.from_iterable(batch.to_pylist() for batch in table.iter_batches())
     records = (record(name, number, cells) for number, cells in enumerate(rows, start=1))
     return [Table(name, Format.parquet, "row", 0, columns, records)]
@@ -324,7 +325,7 @@ def _sheet(rows: Sequence[Sequence[str]], name: str) -> Table:
     if not filled:
         return Table(name, Format.xlsx, "row", 1, (), iter(()))
     (header_line, header), *rest = filled
-    _check_columns([column for column in header if column], f"{name}:{header_line}")
+    check_columns([column for column in header if column], f"{name}:{header_line}")
     records = (
         record(name, line, {column: cell for column, cell in zip(header, cells, strict=False) if column})
         for line, cells in rest

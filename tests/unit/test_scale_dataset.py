@@ -81,6 +81,23 @@ def test_files_of_a_folder_come_in_order_and_share_their_columns(table, tmp_path
     ]
 
 
+def test_a_file_without_rows_beside_others_is_passed_over(table, tmp_path):
+    table("in/a.parquet", {"excerpt": pyarrow.array([], pyarrow.string())})
+    table("in/b.parquet", {"excerpt": ["b"]})
+    cells, where = contents(tmp_path / "in", 5)
+    assert cells == [{"excerpt": "b"}]
+    assert where == [f"{tmp_path}/in/b.parquet:1"]
+
+
+def test_a_column_that_a_file_lacks_is_empty_whatever_the_others_say_of_it(tmp_path):
+    (tmp_path / "in").mkdir()
+    never_empty = pyarrow.schema([("excerpt", pyarrow.string()), pyarrow.field("n", pyarrow.int64(), nullable=False)])
+    parquet.write_table(pyarrow.table({"excerpt": ["a"], "n": [1]}, never_empty), tmp_path / "in" / "a.parquet")
+    parquet.write_table(pyarrow.table({"excerpt": ["b"]}), tmp_path / "in" / "b.parquet")
+    cells, _ = contents(tmp_path / "in", 5)
+    assert [it["n"] for it in cells] == [1, None]
+
+
 def test_an_address_of_any_file_system_is_read():
     with fsspec.open("memory://scale/in.jsonl", "wb") as file:
         file.write(JSONL)
@@ -116,6 +133,10 @@ def test_what_cannot_be_read_is_refused(table, tmp_path):
     (tmp_path / "in.parquet").write_bytes(b"PAR1 and no more")
     refuses(tmp_path / "in.parquet", "expected a Parquet file, got:")
     refuses(table("in.parquet", {"text": ["a"]}), "expected a column 'excerpt', got 'text'")
+    refuses(table("in.parquet", {"excerpt": pyarrow.array([], pyarrow.string())}), "expected at least one excerpt")
+    twice = pyarrow.table([["a"], [1], [2]], ["excerpt", "n", "n"])
+    parquet.write_table(twice, tmp_path / "in.parquet")
+    refuses(tmp_path / "in.parquet", "expected columns of different names, got 'n' twice")
     table("both/a.parquet", {"excerpt": ["a"], "n": [1]})
     table("both/b.parquet", {"excerpt": ["a"], "n": ["one"]})
     refuses(tmp_path / "both", "expected files with the same types of columns, got: .*n")

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from dualpath.errors import UserError
 from dualpath.extras import needs
 from dualpath.readability.excerpt_tables import Excerpts, find_excerpts, printable
-from dualpath.tables import Format, Table, TableRow, as_text, read_tables, record
+from dualpath.tables import Format, Table, TableRow, as_text, check_columns, read_tables, record
 
 with needs("scale"):
     import fsspec
@@ -82,6 +82,8 @@ def plan(address: str, n_rows: int) -> DataSet:
         schemas.append(schema)
         for first in range(0, total, n_rows):
             partitions.append(Partition(len(partitions), file, first, min(n_rows, total - first)))
+    if not partitions:
+        raise UserError(f"{address}: expected at least one excerpt, got none. Add one.")
     try:
         schema = pyarrow.unify_schemas(schemas)
     except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
@@ -169,7 +171,8 @@ def _count(address: str) -> tuple[int, pyarrow.Schema]:
     with _open(address) as file:
         if _is_parquet(name):
             whole = _parquet(file, name)
-            _typed_excerpts(_parquet_rows(whole, 0, 1), name, 0)
+            if whole.metadata.num_rows:  # engines write empty files beside full ones
+                _typed_excerpts(_parquet_rows(whole, 0, 1), name, 0)
             return whole.metadata.num_rows, whole.schema_arrow
         excerpts = find_excerpts(read_tables(file, name))
         n_rows, columns = 0, dict.fromkeys(excerpts.columns)
@@ -193,10 +196,12 @@ def _open(address: str) -> Iterator[BinaryIO]:
 
 def _parquet(file: BinaryIO, name: str) -> Any:
     try:
-        return parquet.ParquetFile(file)
+        whole = parquet.ParquetFile(file)
     except (pyarrow.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise UserError(f"{name}: expected a Parquet file, got: {reason}. Write it again.") from None
+    check_columns(whole.schema_arrow.names, name)
+    return whole
 
 
 def _parquet_rows(file: Any, first: int, n_rows: int) -> pyarrow.Table:
