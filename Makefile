@@ -71,7 +71,7 @@ gpu-wheels: setup  ## Fill WHEELS=folder with what `make gpu WHEELS=folder` inst
 	$(BIN)/python -m pip download --only-binary :all: --python-version $(FOR) --implementation cp \
 		$(foreach glibc,35 34 31 28 27 26 24 17 12 5,--platform manylinux_2_$(glibc)_x86_64) \
 		$(foreach year,2014 2010 1,--platform manylinux$(year)_x86_64) \
-		--constraint constraints.txt --find-links $(WHEELS) --dest $(WHEELS) 'dualpath[$(EXTRAS)]' pytest
+		--constraint constraints.txt --find-links $(WHEELS) --dest $(WHEELS) 'dualpath[$(EXTRAS)]' hypothesis pytest
 
 chaos: build  ## Break a served pipeline in every way under load, about 15 minutes; ONLY="kill -9" runs some of the rows
 	$(BIN)/python tools/chaos $(if $(ONLY),"$(ONLY)")

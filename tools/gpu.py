@@ -27,6 +27,7 @@ NAMES = (
     *("machine", "tests", "parity", "hops", "copies", "in-process"),
     *("speed-minilm", "speed-bert-large", "styles", "chunk-rows", "memory"),
 )
+TESTS_NEED = ("hypothesis", "pytest")
 PART_TIMEOUT_S = 3600
 STOP_TIMEOUT_S = 30
 ENOUGH = 0.9
@@ -40,10 +41,14 @@ def main() -> int:
     if arguments.part:
         return run_part(arguments)
     if not arguments.rehearse and not any(Path("/dev").glob("nvidia[0-9]*")) and not Path("/dev/dxg").exists():
-        print("make gpu: expected a GPU, got no /dev/nvidia0; `make gpu REHEARSE=1` tries the script.", file=sys.stderr)
+        print(
+            "make gpu: expected a GPU, got no /dev/nvidia0. Try the script with `make gpu REHEARSE=1`.", file=sys.stderr
+        )
         return 2
     if arguments.wheels and Path(sys.prefix) != arguments.environment.resolve():
         python = install(arguments.wheels.resolve(), arguments.environment.resolve())
+        build = [str(python), "-m", "dualpath", "build", "--model-repository", str(arguments.model_repository)]
+        subprocess.run(build, check=True)
         os.execv(python, [str(python), __file__, *sys.argv[1:]])
     return run_all(arguments)
 
@@ -73,7 +78,7 @@ def install(wheels: Path, environment: Path) -> Path:
     python = environment / "bin" / "python"
     extras = "cli,compare,embedded,models" + (",gpu" if any(wheels.glob("cudf_*.whl")) else "")
     offline = ["--no-index", "--find-links", str(wheels)]
-    subprocess.run([str(python), "-m", "pip", "install", *offline, f"dualpath[{extras}]", "pytest"], check=True)
+    subprocess.run([str(python), "-m", "pip", "install", *offline, f"dualpath[{extras}]", *TESTS_NEED], check=True)
     return python
 
 

@@ -111,6 +111,7 @@ def machine(settings: Settings) -> Found:
 def tests(settings: Settings) -> Found:
     """The tests of tests/gpu."""
     report = settings.out / "tests.xml"
+    report.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "tests/gpu", "-q", f"--junitxml={report}"]
     subprocess.run(command, cwd=ROOT, check=False)
     rows = []
@@ -344,7 +345,7 @@ def memory(settings: Settings) -> Found:
                 client.close()
             measured = found.rows[-10:]
             for what in ("host MB", "GPU MB"):
-                grown = (measured[-1][what] or 0) - (measured[2][what] or 0)  # the first fifth fills caches
+                grown = (measured[-1][what] or 0) - (measured[2][what] or 0)  # the first 30 % fill caches
                 found.facts[f"{what} grown after the first 30 %, {config}"] = grown
                 if not settings.rehearse and grown > 64:
                     found.wrong.append(f"{config}: {what} grew by {grown:.0f} over {n_requests * 7 // 10} requests")

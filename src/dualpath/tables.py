@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sys
 import warnings
 import zipfile
@@ -43,6 +44,8 @@ NOT_TEXT = {
 }
 CONTROL = bytes({*range(9), *range(14, 32)} - {27})
 """Bytes that texts do not have, but for a stray one."""
+HALF = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+"""Half of a character, such as \\ud83d in JSON; those left out stand for bytes that are not UTF-8."""
 TOO_MUCH = "a number of thousands of digits or lists within lists without end"
 """What is JSON, but not for Python."""
 
@@ -231,7 +234,7 @@ def _csv(text: Iterable[str], name: str) -> Table:
         raise UserError(f"{name}:{line}: expected the header of a CSV, got: {error}. Close its quotes.") from None
     except StopIteration:
         raise UserError(f"{name}: expected a CSV with a header and rows, got an empty file. Add them.") from None
-    _check_columns(columns, f"{name}:{line}")
+    check_columns(columns, f"{name}:{line}")
 
     def records() -> Iterator[TableRow]:
         while True:
@@ -254,7 +257,8 @@ def _csv(text: Iterable[str], name: str) -> Table:
     return Table(name, Format.csv, "line", line, tuple(columns), records())
 
 
-def _check_columns(columns: Sequence[str], where: str) -> None:
+def check_columns(columns: Sequence[str], where: str) -> None:
+    """Refuse two columns of one name."""
     if twice := next((column for column in columns if columns.count(column) > 1), None):
         raise UserError(f"{where}: expected columns of different names, got {twice!r} twice. Rename one.")
 
@@ -265,6 +269,8 @@ def _json_lines(lines: Iterable[str], name: str) -> Iterator[TableRow]:
             continue
         try:
             cells, fault = json.loads(line.rstrip()), ""
+            if "\\ud" in line.lower() and (half := HALF.search(json.dumps(cells, ensure_ascii=False))):
+                cells, fault = None, f"expected text, got \\u{ord(half[0]):x}, half of a character. Mend the line."
         except json.JSONDecodeError as error:
             cells, fault = None, f"expected a JSON object, got: {error.msg} at column {error.colno}. Mend the line."
         except (ValueError, RecursionError):
@@ -284,7 +290,7 @@ def _parquet(file: BinaryIO, name: str) -> list[Table]:
     except (ArrowException, OSError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise UserError(f"{name}: expected a Parquet file, got: {reason}. Write it again.") from None
-    _check_columns(columns, name)
+    check_columns(columns, name)
     rows = chain.from_iterable(batch.to_pylist() for batch in table.iter_batches())
     records = (record(name, number, cells) for number, cells in enumerate(rows, start=1))
     return [Table(name, Format.parquet, "row", 0, columns, records)]
@@ -319,7 +325,7 @@ def _sheet(rows: Sequence[Sequence[str]], name: str) -> Table:
     if not filled:
         return Table(name, Format.xlsx, "row", 1, (), iter(()))
     (header_line, header), *rest = filled
-    _check_columns([column for column in header if column], f"{name}:{header_line}")
+    check_columns([column for column in header if column], f"{name}:{header_line}")
     records = (
         record(name, line, {column: cell for column, cell in zip(header, cells, strict=False) if column})
         for line, cells in rest

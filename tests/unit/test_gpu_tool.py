@@ -37,7 +37,7 @@ def test_without_a_gpu_it_says_one_sentence_and_ends_with_2(gpu, monkeypatch, tm
     said = capsys.readouterr()
     assert (said.out, said.err) == (
         "",
-        "make gpu: expected a GPU, got no /dev/nvidia0; `make gpu REHEARSE=1` tries the script.\n",
+        "make gpu: expected a GPU, got no /dev/nvidia0. Try the script with `make gpu REHEARSE=1`.\n",
     )
 
 

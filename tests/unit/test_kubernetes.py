@@ -225,7 +225,7 @@ def test_the_runtime_s_container_is_valid_to_kubernetes_and_like_the_deployment_
             {**pod, "spec": {name: spec[name] for name in ("containers", "volumes")}}, version, strict=True
         )
     [other] = built("cpu")["Deployment"]["spec"]["template"]["spec"]["containers"]
-    same = ("image", "command", "resources", "volumeMounts")
+    same = ("image", "command", "resources", "volumeMounts", "lifecycle", "securityContext")
     assert {name: container[name] for name in same} == {name: other[name] for name in same}
     check_probes(container)
     assert container["name"] == "kserve-container"

@@ -5,6 +5,8 @@ import json
 import fsspec
 import pyarrow
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.spec import AbstractBufferedFile
 from pyarrow import parquet
 
 from dualpath.errors import UserError
@@ -79,12 +81,44 @@ def test_files_of_a_folder_come_in_order_and_share_their_columns(table, tmp_path
     ]
 
 
+def test_a_file_without_rows_beside_others_is_passed_over(table, tmp_path):
+    table("in/a.parquet", {"excerpt": pyarrow.array([], pyarrow.string())})
+    table("in/b.parquet", {"excerpt": ["b"]})
+    cells, where = contents(tmp_path / "in", 5)
+    assert cells == [{"excerpt": "b"}]
+    assert where == [f"{tmp_path}/in/b.parquet:1"]
+
+
+def test_a_column_that_a_file_lacks_is_empty_whatever_the_others_say_of_it(tmp_path):
+    (tmp_path / "in").mkdir()
+    never_empty = pyarrow.schema([("excerpt", pyarrow.string()), pyarrow.field("n", pyarrow.int64(), nullable=False)])
+    parquet.write_table(pyarrow.table({"excerpt": ["a"], "n": [1]}, never_empty), tmp_path / "in" / "a.parquet")
+    parquet.write_table(pyarrow.table({"excerpt": ["b"]}), tmp_path / "in" / "b.parquet")
+    cells, _ = contents(tmp_path / "in", 5)
+    assert [it["n"] for it in cells] == [1, None]
+
+
 def test_an_address_of_any_file_system_is_read():
     with fsspec.open("memory://scale/in.jsonl", "wb") as file:
         file.write(JSONL)
     cells, where = contents("memory://scale/in.jsonl", 2)
     assert [it["n"] for it in cells] == ["1", "", ""]
     assert where[0] == "memory:///scale/in.jsonl:1"
+
+
+class RemoteFile(AbstractBufferedFile):
+    """What fsspec opens over a network: it fetches ranges of bytes."""
+
+    def _fetch_range(self, start, end):
+        return self.fs.cat_file(self.path)[start:end]
+
+
+def test_text_is_read_from_a_store_over_a_network(monkeypatch):
+    with fsspec.open("memory://scale/in.csv", "wb") as file:
+        file.write(CSV)
+    monkeypatch.setattr(MemoryFileSystem, "_open", lambda self, path, mode="rb", **_: RemoteFile(self, path, mode))
+    cells, _ = contents("memory://scale/in.csv", 2)
+    assert [it["id"] for it in cells] == ["1", "2", "3", "4", "5"]
 
 
 def refuses(address, words):
@@ -99,6 +133,10 @@ def test_what_cannot_be_read_is_refused(table, tmp_path):
     (tmp_path / "in.parquet").write_bytes(b"PAR1 and no more")
     refuses(tmp_path / "in.parquet", "expected a Parquet file, got:")
     refuses(table("in.parquet", {"text": ["a"]}), "expected a column 'excerpt', got 'text'")
+    refuses(table("in.parquet", {"excerpt": pyarrow.array([], pyarrow.string())}), "expected at least one excerpt")
+    twice = pyarrow.table([["a"], [1], [2]], ["excerpt", "n", "n"])
+    parquet.write_table(twice, tmp_path / "in.parquet")
+    refuses(tmp_path / "in.parquet", "expected columns of different names, got 'n' twice")
     table("both/a.parquet", {"excerpt": ["a"], "n": [1]})
     table("both/b.parquet", {"excerpt": ["a"], "n": ["one"]})
     refuses(tmp_path / "both", "expected files with the same types of columns, got: .*n")
@@ -143,6 +181,17 @@ def test_a_partition_whose_scores_cannot_be_written_is_not_done(output, monkeypa
     assert output._system.ls(f"{output._root}/scores") == []
     output.write(PARTITIONS[0], SCORED, rejected)
     assert output.begin(JOB, PARTITIONS, True) == PARTITIONS[1:]
+
+
+def test_a_row_that_failed_before_a_stop_and_has_a_score_after_it_is_there_once(output, monkeypatch):
+    output.begin(JOB, PARTITIONS, False)
+    with monkeypatch.context() as patch:
+        move = output._system.mv
+        patch.setattr(output._system, "mv", lambda a, b: 1 / 0 if "/scores/" in b else move(a, b))
+        with pytest.raises(ZeroDivisionError):
+            output.write(PARTITIONS[0], SCORED, pyarrow.table({"reason": ["a"]}))
+    output.write(PARTITIONS[0], SCORED, NONE)
+    assert output._system.ls(f"{output._root}/rejected") == []
 
 
 def test_the_output_of_another_job_is_refused(output):

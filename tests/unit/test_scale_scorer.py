@@ -130,7 +130,8 @@ def test_nothing_is_written_if_no_server_answers(start, scored):
         raise RuntimeError("out of order")
 
     back, scores, rejected = scored(start(fails), columns=MANY, retry_for_s=0.3)
-    assert back == {"partition": 0, "n_scored": 0, "n_rejected": 0, "error": "out of order"}
+    failure = "orchestrator: expected scores, got failures for 0.3 s, the last: out of order"
+    assert back == {"partition": 0, "n_scored": 0, "n_rejected": 0, "error": failure}
     assert (scores, rejected) == (None, None)
     back, scores, _ = scored(nobody())
     assert "expected a Triton server at" in back["error"]
@@ -189,6 +190,7 @@ def test_a_finished_job_is_done_without_a_cluster(tmp_path):
     from dualpath.scale.output import Output
 
     job = {"source": f"file://{tmp_path}/in.csv", "model": "orchestrator", "bert_weight": 0.7, "partition_rows": 1024}
+    job["sizes"] = data.sizes
     output = Output(str(tmp_path / "out"))
     output.begin(job, data.partitions, False)
     output.write(data.partitions[0], pyarrow.table({"score": [1.0]}), pyarrow.table({"reason": []}))

@@ -92,6 +92,12 @@ def test_what_is_no_table_is_refused_by_name(content, message):
         ("in.txt", "1\na long text\0y\n", 2, "expected text, got a NUL byte. Remove it."),
         ("in.jsonl", '{"a": 1}\n{"a": \n', 2, "expected a JSON object, got: Expecting value at column 6. Mend"),
         ("in.jsonl", "[1]\n", 1, 'expected a JSON object such as {"excerpt": "…"}, got [1]. Mend the line.'),
+        (
+            "in.jsonl",
+            '{"a": ["\\uD83D\\uDE00 \\uD83D"]}\n',
+            1,
+            r"expected text, got \ud83d, half of a character. Mend the line.",
+        ),
         ("in.jsonl", "[" * 100_000 + "]" * 100_000, 1, "expected a JSON object, got a number of thousands"),
     ],
 )

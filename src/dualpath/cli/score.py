@@ -73,7 +73,10 @@ def score(
     ] = "here",
     address: Annotated[
         str | None,
-        typer.Option(help="The Ray cluster: `auto`, HOST:PORT or ray://HOST:PORT.  [default: this machine alone]"),
+        typer.Option(
+            help="The Ray cluster: `auto`, HOST:PORT or ray://HOST:PORT.  [default: the cluster of RAY_ADDRESS or of "
+            "`ray start` here, else this machine alone]"
+        ),
     ] = None,
     partition_rows: Annotated[
         int, typer.Option(min=1, help="With --runner ray: rows that are written together, and lost by a stop.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any, BinaryIO
 from dualpath.errors import UserError
 from dualpath.extras import needs
 from dualpath.readability.excerpt_tables import Excerpts, find_excerpts, printable
-from dualpath.tables import Format, Table, TableRow, as_text, read_tables, record
+from dualpath.tables import Format, Table, TableRow, as_text, check_columns, read_tables, record
 
 with needs("scale"):
     import fsspec
@@ -55,10 +56,11 @@ class Rows:
 
 @dataclass(frozen=True)
 class DataSet:
-    """All partitions, and the columns that the files have together."""
+    """All partitions, the columns that the files have together, and the files' sizes in bytes, None if unknown."""
 
     partitions: tuple[Partition, ...]
     schema: pyarrow.Schema
+    sizes: dict[str, int | None]
 
 
 def plan(address: str, n_rows: int) -> DataSet:
@@ -72,11 +74,16 @@ def plan(address: str, n_rows: int) -> DataSet:
     """
     partitions: list[Partition] = []
     schemas: list[pyarrow.Schema] = []
+    sizes: dict[str, int | None] = {}
     for file in _files(address):
+        system, path = file_system(file)
+        sizes[file] = system.size(path)
         total, schema = _count(file)
         schemas.append(schema)
         for first in range(0, total, n_rows):
             partitions.append(Partition(len(partitions), file, first, min(n_rows, total - first)))
+    if not partitions:
+        raise UserError(f"{address}: expected at least one excerpt, got none. Add one.")
     try:
         schema = pyarrow.unify_schemas(schemas)
     except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
@@ -84,7 +91,9 @@ def plan(address: str, n_rows: int) -> DataSet:
             f"{address}: expected files with the same types of columns, got: {str(error).splitlines()[0].rstrip('.')}. "
             "Score them one by one."
         ) from None
-    return DataSet(tuple(partitions), schema.remove_metadata())
+    # A file that lacks a column has empty cells in it.
+    schema = pyarrow.schema([field.with_nullable(True) for field in schema])
+    return DataSet(tuple(partitions), schema, sizes)
 
 
 def read(partition: Partition, schema: pyarrow.Schema) -> Rows:
@@ -162,7 +171,8 @@ def _count(address: str) -> tuple[int, pyarrow.Schema]:
     with _open(address) as file:
         if _is_parquet(name):
             whole = _parquet(file, name)
-            _typed_excerpts(_parquet_rows(whole, 0, 1), name, 0)
+            if whole.metadata.num_rows:  # engines write empty files beside full ones
+                _typed_excerpts(_parquet_rows(whole, 0, 1), name, 0)
             return whole.metadata.num_rows, whole.schema_arrow
         excerpts = find_excerpts(read_tables(file, name))
         n_rows, columns = 0, dict.fromkeys(excerpts.columns)
@@ -180,15 +190,18 @@ def _open(address: str) -> Iterator[BinaryIO]:
     except OSError as error:
         raise UserError(f"{_name(address)}: expected a file to read, got: {error}. Look at its name.") from None
     with file:
-        yield file
+        # What fsspec opens over a network lacks some of the methods of Python's own files, such as `readline(size)`.
+        yield file if _is_parquet(path) else io.BufferedReader(file)
 
 
 def _parquet(file: BinaryIO, name: str) -> Any:
     try:
-        return parquet.ParquetFile(file)
+        whole = parquet.ParquetFile(file)
     except (pyarrow.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise UserError(f"{name}: expected a Parquet file, got: {reason}. Write it again.") from None
+    check_columns(whole.schema_arrow.names, name)
+    return whole
 
 
 def _parquet_rows(file: Any, first: int, n_rows: int) -> pyarrow.Table:

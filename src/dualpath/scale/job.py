@@ -52,7 +52,8 @@ def run(
         source: a file or a folder of Parquet, CSV or JSON lines with a column `excerpt`, and `bert_weight` if rows
             have weights of their own; a path or an fsspec address that every node can read.
         output: a folder that every node can write to; gets `scores/part-*.parquet` and `rejected/part-*.parquet`.
-        address: of the Ray cluster; without one, Ray starts on this machine alone.
+        address: of the Ray cluster; without one, that of RAY_ADDRESS or of `ray start` on this machine, or else Ray
+            starts on this machine alone.
         urls: gRPC addresses of running servers; without one, each node starts a server.
         model_repository: what such a server serves, on every node.
         weight: BERT_WEIGHT of rows that have none.
@@ -69,7 +70,13 @@ def run(
 
     source, output = dataset.absolute(source), dataset.absolute(output)
     data = dataset.plan(source, partition_rows)
-    job = {"source": source, "model": model, "bert_weight": weight, "partition_rows": partition_rows}
+    job = {
+        "source": source,
+        "sizes": data.sizes,
+        "model": model,
+        "bert_weight": weight,
+        "partition_rows": partition_rows,
+    }
     todo = Output(output).begin(job, data.partitions, resume)
     progress = JobProgress(len(data.partitions), len(data.partitions) - len(todo))
     on_progress(progress)

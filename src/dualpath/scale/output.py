@@ -63,8 +63,11 @@ class Output:
 
     def write(self, partition: Partition, scored: pyarrow.Table, rejected: pyarrow.Table) -> None:
         """Write the tables of a partition, the one that says that it is done last."""
+        path = f"{self._root}/{REJECTED}/{_name(partition.number)}"
         if len(rejected):
-            self._put(f"{self._root}/{REJECTED}/{_name(partition.number)}", _parquet(rejected))
+            self._put(path, _parquet(rejected))
+        elif self._system.exists(path):  # of an attempt that was stopped, in which rows failed that now have scores
+            self._system.rm_file(path)
         self._put(f"{self._root}/{SCORES}/{_name(partition.number)}", _parquet(scored))
 
     def _check_same(self, found: Mapping[str, Any], described: Mapping[str, Any], resume: bool) -> None:

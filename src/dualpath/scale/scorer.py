@@ -24,7 +24,7 @@ with needs("scale"):
     import pyarrow
 
 ROWS_PER_REQUEST = 32
-OURS = (ROW_COLUMN, WEIGHT_COLUMN, SCORE_COLUMN, REASON_COLUMN) = ("source_row", "bert_weight", "score", "reason")
+ROW_COLUMN, WEIGHT_COLUMN, SCORE_COLUMN, REASON_COLUMN = ("source_row", "bert_weight", "score", "reason")
 """The columns that are added; one of the input by the same name gives way."""
 
 
@@ -80,8 +80,9 @@ class PartitionScorer:
             counts = self._score(partition)
         except (UserError, ServerFailed, ServersFailed) as failure:
             error = str(failure)
-        except OSError as failure:
-            error = f"{partition.address}: {failure}"
+        except (OSError, pyarrow.ArrowException) as failure:
+            reason = str(failure).rstrip(".")
+            error = f"partition {partition.number} ({partition.address}): expected to read and write it, got: {reason}"
         return {"partition": partition.number, "n_scored": counts[0], "n_rejected": counts[1], "error": error}
 
     @cached_property

@@ -24,8 +24,8 @@ with needs("cli"):
 CALL_TIMEOUT_S = 300.0
 REST_S = 2.0
 """How long a server that has failed gets no request: one that is gone fails faster than the others answer."""
-REFUSED = ("StatusCode.INVALID_ARGUMENT", "StatusCode.UNIMPLEMENTED", "StatusCode.UNAUTHENTICATED")
-"""What says something against the request. After all else it is tried again: scoring changes nothing on a server."""
+REFUSED = "StatusCode.INVALID_ARGUMENT"
+"""What says something against the rows. After all else they are tried again: scoring changes nothing on a server."""
 
 
 class RowsRefused(Exception):
@@ -49,6 +49,7 @@ class Servers:
 
     def __init__(self, urls: Sequence[str], model: str, retry_for_s: float, in_flight: int) -> None:
         self.in_flight = in_flight
+        self._model = model
         self._retry_for_s = retry_for_s
         self._free: queue.SimpleQueue[Scorer] = queue.SimpleQueue()
         _check_any(urls)
@@ -62,21 +63,26 @@ class Servers:
             RowsRefused: the request is wrong.
             ServersFailed: no server has answered.
         """
-        deadline = time.monotonic() + self._retry_for_s
+        deadline: float | None = (
+            None  # from the first failure: a server that hangs must not use up the time of the others
+        )
         while True:
             scorer = self._free.get()
             try:
                 scores = scorer.score(excerpts, weights, client_timeout=CALL_TIMEOUT_S)
             except InferenceServerException as error:
                 reason = " ".join(str(error.message()).split())
-                if error.status() in REFUSED:
+                if error.status() == REFUSED:
                     self._free.put(scorer)
                     raise RowsRefused(reason) from None
                 back = threading.Timer(REST_S, self._free.put, (scorer,))
                 back.daemon = True
                 back.start()
+                deadline = deadline or time.monotonic() + self._retry_for_s
                 if time.monotonic() > deadline:
-                    raise ServersFailed(reason) from None
+                    raise ServersFailed(
+                        f"{self._model}: expected scores, got failures for {self._retry_for_s:g} s, the last: {reason}"
+                    ) from None
             else:
                 self._free.put(scorer)
                 return scores
@@ -97,7 +103,8 @@ def start_server(model_repository: Path) -> str:
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     _started.append(process)
     assert process.stdout is not None
-    said = json.loads(process.stdout.readline() or '{"error": "the server ended before it was ready"}')
+    line = process.stdout.readline()
+    said = json.loads(line) if line else {"error": f"{model_repository}: expected a server, got one that ended at once"}
     if "error" in said:
         raise ServerFailed(said["error"])
     return str(said["url"])
