@@ -69,6 +69,14 @@ def test_a_process_that_computes_for_a_model_is_seen_in_the_servers_session():
         until(lambda: not processes.helpers(process.pid))
 
 
+def test_the_cpu_time_of_a_process_is_read():
+    began, burnt = processes.cpu_s(os.getpid()), time.process_time()
+    while time.process_time() - burnt < 0.1:
+        pass
+    assert 0.05 < processes.cpu_s(os.getpid()) - began < 1
+    assert processes.cpu_s(2**22 + 1) == 0
+
+
 def test_only_the_very_process_is_ended(stub):
     [found] = own(stub.pid)
     processes.end(processes.Stub(found.pid, found.started + 1, found.model, False))

@@ -28,6 +28,7 @@ class MadeUp:
         self.computing = [Stub(9, 1, "bert-large", False)]
         self.states = {}
         self.counts = {}
+        self.cpu = {}
         self.done = []
         self.failing = set()
         self.loaded = {"bert-large": 2, "orchestrator": 1}
@@ -65,6 +66,9 @@ class MadeUp:
 
     def answered(self, model):
         return self.counts.get(model, 0)
+
+    def cpu_s(self, model):
+        return self.cpu.get(model, 0.0)
 
     def replace(self, model):
         self.done.append(model)
@@ -274,6 +278,31 @@ def test_an_overloaded_model_is_left_alone(watchdog, plant):
 
     run(watchdog, plant, 60, answer_others)
     assert plant.done == []
+
+
+def test_a_model_that_computes_is_left_alone_for_longer_and_so_are_those_that_may_wait_for_it(watchdog, plant):
+    run(watchdog, plant, 4)
+    waiting(plant, "bert-large")
+    waiting(plant, "orchestrator")
+
+    def compute():
+        plant.cpu["bert-large"] = plant.cpu.get("bert-large", 0.0) + 0.1
+
+    run(watchdog, plant, 45, compute)
+    assert plant.done == []
+    run(watchdog, plant, 8, compute)
+    assert "bert-large" in plant.done
+
+
+def test_a_model_that_does_not_compute_is_replaced_though_others_do(watchdog, plant):
+    run(watchdog, plant, 4)
+    waiting(plant, "bert-large")
+
+    def compute():
+        plant.cpu["orchestrator"] = plant.cpu.get("orchestrator", 0.0) + 0.1
+
+    run(watchdog, plant, 12, compute)
+    assert plant.done == ["end 9", "bert-large"]
 
 
 def test_ready_means_that_both_scorers_have_just_made_a_score(watchdog, plant):

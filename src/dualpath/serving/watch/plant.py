@@ -113,6 +113,11 @@ class ServedPlant:
             return 0
         return sum(it.inference_stats.success.count + it.inference_stats.fail.count for it in found)
 
+    def cpu_s(self, model: str) -> float:
+        """Return the CPU time of a model's processes; of the server itself for a model that has none."""
+        own = [it.pid for it in (*self.stubs(), *self.helpers()) if it.model == model]
+        return sum(map(processes.cpu_s, own or [self._triton.pid]))
+
     def replace(self, model: str) -> None:
         """Put new processes in the place of a model's, of the versions that are served.
 

@@ -58,6 +58,13 @@ def is_stopped(pid: int) -> bool:
     return False
 
 
+def cpu_s(pid: int) -> float:
+    """Return the CPU time that a process has used, in seconds; 0 if it has ended."""
+    with suppress(OSError):
+        return sum(map(int, _stat(pid)[11:13])) / os.sysconf("SC_CLK_TCK")
+    return 0.0
+
+
 def end(stub: Stub) -> None:
     """Kill a stub, unless its number is another process's by now."""
     with suppress(OSError):

@@ -16,6 +16,10 @@ STOPPED_S = 1.0
 """How long a signal may hold a process before it is replaced."""
 HANG_S = 10.0
 """How long a canary may wait while its model answers nobody."""
+COMPUTES = 0.1
+"""From this share of a core on, processes compute: a batch of 512 rows may take BERT half a minute."""
+LONGEST_S = 50.0
+"""How long a canary may wait while its model answers nobody but computes, or has others compute."""
 CANARY_S = 3.0
 """How often each model is asked."""
 SCORED_S = 3 * CANARY_S
@@ -63,6 +67,9 @@ class Plant(Protocol):
     def answered(self, model: str) -> int:
         """Return how many requests the model has answered; an error counts."""
 
+    def cpu_s(self, model: str) -> float:
+        """Return the CPU time of the processes that compute for a model, in seconds."""
+
     def replace(self, model: str) -> None:
         """Put new processes in the place of a model's. Raises MendFailed."""
 
@@ -108,7 +115,7 @@ class Watchdog:
         self.record = MendingCounts()
         self._known: set[Stub] = set()
         self._stopped: dict[int, float] = {}
-        self._waits: dict[str, tuple[float, int]] = {}
+        self._waits: dict[str, tuple[float, int, float]] = {}
         self._mended: dict[str, list[float]] = {}
         self._asked = -float("inf")
         self._delayed: tuple[str, float] | None = None
@@ -178,19 +185,23 @@ class Watchdog:
         return now - self._stopped.setdefault(pid, now) >= STOPPED_S
 
     def _hanging(self, now: float) -> dict[str, str]:
-        """Find models whose canary waits while they answer nobody: one that is only overloaded answers others."""
+        """Find models whose canary waits while they answer nobody: one that is only overloaded answers others, or
+        computes. A scorer waits for the other models' processes."""
         faults = {}
         for model, canary in self._plant.canaries().items():
             if not canary.pending or now - canary.sent < HANG_S / 2:
                 self._waits.pop(model, None)
                 continue
             n_answered = self._plant.answered(model)
-            since, before = self._waits.setdefault(model, (now, n_answered))
+            cpu_s = sum(map(self._plant.cpu_s, self._plant.canaries() if model in self._scorers else [model]))
+            since, before, cpu_before_s = self._waits.setdefault(model, (now, n_answered, cpu_s))
             if n_answered != before:
-                self._waits[model] = now, n_answered
-            elif now - since >= HANG_S / 2:
+                self._waits[model] = now, n_answered, cpu_s
+                continue
+            computes = cpu_s - cpu_before_s >= COMPUTES * (now - since)
+            if now - since >= (LONGEST_S if computes else HANG_S) - HANG_S / 2:
                 faults[model] = f"no answer to anybody for {now - since:.0f} s"
-        for helper in self._plant.helpers():
+        for helper in self._plant.helpers() if faults else ():
             if helper.model in faults:  # new instances would ask the one that hangs
                 self._plant.end(helper)
         return faults
