@@ -1,5 +1,6 @@
 """Rows that are meant to differ, answers that a file expects, and a comparison that shows nothing."""
 
+import itertools
 import json
 
 import numpy as np
@@ -28,11 +29,24 @@ def short_cut(inputs):
     }
 
 
+def tiring():
+    """Return a model that fails every second request after the first ten."""
+    numbers = itertools.count()
+
+    def answer(inputs):
+        if (number := next(numbers)) >= 10 and number % 2:
+            raise RuntimeError("tired")
+        return double(inputs)
+
+    return answer
+
+
 MODELS = {
     "double": Model(double, inputs=(X,), outputs=(Y,)),
     "short_cut": Model(short_cut, inputs=(X,), outputs=(Y, ROUTE)),
     "with_z": Model(double, inputs=(X,), outputs=(Y, Tensor("Z", "TYPE_FP32", (1,)))),
     "with_whole_z": Model(double, inputs=(X,), outputs=(Y, Tensor("Z", "TYPE_INT32", (1,)))),
+    "tiring": Model(tiring(), inputs=(X,), outputs=(Y,)),
     "silent": Model(lambda inputs: {}, inputs=(X,), outputs=(Y,)),
 }
 
@@ -74,6 +88,12 @@ def test_a_comparison_in_which_no_row_had_to_agree_fails(found):
     assert (
         "Nothing was compared: neither model gave any of the outputs that both have. Give other rows." in result.notes
     )
+
+
+def test_a_model_that_fails_only_under_load_does_not_pass(found):
+    result = found("double", "tiring")
+    assert (result.exit_code, [it.n_equal for it in result.parity]) == (1, [4])
+    assert "tiring failed" in result.verdict
 
 
 def test_an_output_that_only_the_baseline_has_or_has_of_another_type_fails_unless_it_is_ignored(found):

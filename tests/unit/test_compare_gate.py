@@ -7,7 +7,7 @@ from dualpath.compare import gate
 from dualpath.compare.excuses import Filter, check_filters, excuse
 from dualpath.compare.gate import Condition
 from dualpath.compare.inputs import Row
-from dualpath.compare.result import Cell, Compared, Load, Result
+from dualpath.compare.result import Cell, Compared, Load, Measured, Result
 from dualpath.compare.stats import Ratio
 from dualpath.errors import UserError
 from dualpath.readability.contract import Tensor
@@ -55,6 +55,21 @@ def test_a_failure_comes_before_what_is_undecided_and_ctrl_c_before_both():
     assert result.exit_code == 1
     result.interrupted = True
     assert result.exit_code == 130
+
+
+@pytest.mark.parametrize(
+    ("load", "n_failed", "fails"),
+    [
+        (Load(1, 4), {"A": 0, "B": 1}, True),
+        (Load(1, 4), {"A": 0, "B": 0}, False),
+        (Load(1, 4), {"A": 2, "B": 1}, False),
+        (Load(1, 4), {"B": 1}, False),
+        (Load(1, rate=50.0), {"A": 0, "B": 1}, False),
+    ],
+)
+def test_a_contender_fails_if_it_fails_requests_under_a_load_that_the_baseline_bears(load, n_failed, fails):
+    measured = {name: Measured(1.0, 10, n, 0, None, {}) for name, n in n_failed.items()}
+    assert gate.fails_under_load(Result("a pair", ["A", "B"], cells=[Cell(load, measured=measured)])) is fails
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,20 @@ def check(result: Result, conditions: Sequence[Condition]) -> None:
         ]
 
 
+def fails_under_load(result: Result) -> bool:
+    """Say whether a contender failed requests of clients that wait, under a load of which the baseline answered all.
+
+    At a rate a server may refuse what is beyond its capacity.
+    """
+    baseline, *others = result.contenders
+    failed = [
+        {name: it.n_errors + it.n_timeouts for name, it in cell.measured.items()}
+        for cell in result.cells
+        if cell.load.rate is None
+    ]
+    return any(it.get(baseline) == 0 and it.get(name, 0) > 0 for it in failed for name in others)
+
+
 def _check(cell: Cell, name: str, baseline: str, condition: Condition) -> GateCheck:
     load, why = str(cell.load), ""
     compared = cell.compared.get(name)
