@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from contextlib import ExitStack
 
 import numpy as np
@@ -12,6 +13,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 from served_models import Model, Refusal, lengths, served
+from tritonclient.utils import InferenceServerException
 
 from dualpath import cli
 from dualpath.errors import UserError
@@ -136,6 +138,31 @@ def test_nothing_is_written_if_no_server_answers(start, scored):
     back, scores, _ = scored(nobody())
     assert "expected a Triton server at" in back["error"]
     assert scores is None
+
+
+def test_rows_are_not_rejected_if_the_server_refuses_whoever_asks(start, scored, monkeypatch):
+    def refuse(*_, **__):
+        raise InferenceServerException("wrong key", "StatusCode.UNAUTHENTICATED")
+
+    monkeypatch.setattr(servers.Scorer, "score", refuse)
+    back, scores, rejected = scored(start(), retry_for_s=0.1)
+    assert back["error"].endswith("the last: wrong key")
+    assert (scores, rejected) == (None, None)
+
+
+def test_a_server_that_hangs_for_longer_than_is_retried_is_stood_in_for(start, scored, monkeypatch):
+    score, hung = servers.Scorer.score, []
+
+    def hangs_once(*given, **options):
+        if not hung:
+            hung.append(1)
+            time.sleep(0.2)
+            raise InferenceServerException("Deadline Exceeded", "StatusCode.DEADLINE_EXCEEDED")
+        return score(*given, **options)
+
+    monkeypatch.setattr(servers.Scorer, "score", hangs_once)
+    back, *_ = scored(start(), columns=MANY, retry_for_s=0.15)
+    assert (back["n_scored"], back["error"]) == (200, "")
 
 
 def node(cpu, alive=True):

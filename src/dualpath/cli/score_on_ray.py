@@ -35,7 +35,8 @@ def score_on_ray(file: str, output: str | None, *, as_json: bool, **options: Any
         task = bar.add_task("starting", total=None)
 
         def show(progress: JobProgress) -> None:
-            rows = f"{progress.n_scored + progress.n_rejected} rows" if progress.n_scored else "starting"
+            n_rows = progress.n_scored + progress.n_rejected
+            rows = f"{n_rows} rows" if n_rows else "starting"
             bar.update(task, total=progress.n_partitions, completed=progress.n_done, description=rows)
 
         try:

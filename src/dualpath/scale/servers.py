@@ -63,9 +63,8 @@ class Servers:
             RowsRefused: the request is wrong.
             ServersFailed: no server has answered.
         """
-        deadline: float | None = (
-            None  # from the first failure: a server that hangs must not use up the time of the others
-        )
+        # From the first failure: a server that hangs must not use up the time of the others.
+        deadline: float | None = None
         while True:
             scorer = self._free.get()
             try:
