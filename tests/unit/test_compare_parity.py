@@ -9,7 +9,8 @@ from served_models import PAIR, Model, Refusal, lengths, routed, served
 from dualpath.compare import target
 from dualpath.compare.agreement import Agreement
 from dualpath.compare.inputs import Row
-from dualpath.compare.parity import N_LATE, Asking, Companies, both
+from dualpath.compare.load import Contender
+from dualpath.compare.parity import N_LATE, Asking, Companies, LoadCheck, both
 from dualpath.compare.result import Result
 from dualpath.compare.tolerance import Tolerance, tolerances
 from dualpath.errors import UserError
@@ -215,3 +216,20 @@ def test_a_row_that_one_refuses_is_a_difference():
     assert result.failed
     assert result.notes == ["other failed on 8 of 8 inputs, first on in.csv:2: no"]
     assert result.parity[0].n_rows == 0
+
+
+def test_an_answer_under_load_that_cannot_be_read_is_noted_and_the_others_are_judged():
+    agreement = Agreement(("A", "B"), ["row 0"], {"Y": Tolerance(0.0)})
+    agreement.learn(0, {"Y": np.array([[1.0]])})
+
+    def decode(name, answer):
+        if answer == b"spoilt":
+            raise ValueError("output Y: expected the values of shape [1], got 0")
+        return {"Y": np.array([[2.0]])}
+
+    check = LoadCheck(agreement, decode)
+    for answer in (b"spoilt", b"good"):
+        check.keep((0, answer))
+    check.settle(Contender("B", [b""], [""], rows=[[0]]), "under load")
+    assert check.unreadable == {"B": "output Y: expected the values of shape [1], got 0"}
+    assert agreement.parities()[-1].beyond == {"under load": 1}

@@ -236,7 +236,11 @@ class _Comparison:
         if not (result.failed or result.interrupted or any(it.n_rows for it in result.parity)):
             result.failed = True
             result.notes.append(expected.nothing_compared(result))
-        result.failed |= gate.fails_under_load(result)
+        result.failed |= gate.fails_under_load(result) or bool(self._load_check.unreadable)
+        result.notes += [
+            f"{name} gave answers under load that cannot be read, first: {why}"
+            for name, why in self._load_check.unreadable.items()
+        ]
         if self._load_check.n_answers:
             result.environment["answers under load"] = str(self._load_check)
         gate.check(result, self._question.conditions)

@@ -268,6 +268,9 @@ class LoadCheck:
     """Keeps the answers of a contender's turn, and judges them after it, so that the turn itself costs no time.
 
     An answer that is the same to the byte as an earlier one to the same request is not judged again.
+
+    Attributes:
+        unreadable: for each contender why the first answer that could not be decoded could not be.
     """
 
     def __init__(self, agreement: Agreement, decode: Decode) -> None:
@@ -276,6 +279,7 @@ class LoadCheck:
         self._size = 0
         self._known: dict[tuple[str, int], set[tuple[int, Any]]] = {}
         self.n_answers = self.n_checked = 0
+        self.unreadable: dict[str, str] = {}
 
     def keep(self, answered: tuple[int, Any]) -> None:
         """Take an answer with the number of its request."""
@@ -296,8 +300,9 @@ class LoadCheck:
                 try:
                     answer = self._decode(contender.name, answered[1])
                 except (ValueError, KeyError) as error:
-                    raise UserError(f"{contender.name}: expected an answer, got: {error}. Look at its log.") from None
-                self._agreement.judge(contender.name, contender.rows[answered[0]], answer, company)
+                    self.unreadable.setdefault(contender.name, reason(error))
+                else:
+                    self._agreement.judge(contender.name, contender.rows[answered[0]], answer, company)
             self.n_checked += 1
         self._fresh, self._size = [], 0
 
