@@ -77,6 +77,9 @@ class OpenVinoModel:
             self._idle.put(compiled.create_infer_request())
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
+        if any(array.dtype.hasobject for array in inputs):  # OpenVINO takes them now and then
+            dtypes = ", ".join(str(array.dtype) for array in inputs)
+            raise TypeError(f"inputs: expected numbers, got {dtypes}. Convert them first.")
         request = self._idle.get()
         try:
             answers = request.infer(list(inputs))

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from dualpath.errors import UserError
-from dualpath.serving import ServerFailed, TritonServer
+from dualpath.serving import ServerFailed, StartFailed, TritonServer
 from dualpath.serving.watch import HEALTH_PORT, watched
 
 LOOK_S = 0.25
@@ -22,7 +22,10 @@ def main(model_repository: Path) -> None:
     """Serve on free ports, watched, until standard input ends."""
     server = TritonServer(model_repository, http_port=0, grpc_port=0, metrics_port=0, more_ports={HEALTH_PORT: 0})
     try:
-        server.start()
+        try:
+            server.start()
+        except StartFailed:  # Triton 24.10 may abort while it starts on a busy machine
+            server.restart()
         print(json.dumps({"url": server.grpc_url}), flush=True)
         # If the server cannot be restarted, the requests say so.
         with suppress(ServerFailed, UserError), watched(server, lambda line: None) as (watchdog, _):
