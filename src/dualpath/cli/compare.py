@@ -192,7 +192,7 @@ def _by_output(option: str, texts: Texts) -> dict[str, float]:
         try:
             found[name.strip()] = float(value)
         except ValueError:
-            raise UserError(f"{option}: expected a number or OUTPUT=NUMBER, got {text!r}. Mend it.") from None
+            raise UserError(f"{option}: expected a number or OUTPUT=NUMBER, got {text!r}. Correct it.") from None
     return found
 
 
@@ -202,7 +202,7 @@ def _headers(texts: Texts) -> dict[str, str]:
     for text in texts or ():
         name, colon, value = text.partition(":")
         if not colon or not name.strip():
-            raise UserError(f"--header: expected NAME:VALUE, got {text!r}. Mend it.")
+            raise UserError(f"--header: expected NAME:VALUE, got {text!r}. Correct it.")
         found[name.strip()] = value.strip()
     return found
 
@@ -215,7 +215,7 @@ def _shapes(texts: Texts) -> dict[str, list[int]]:
         try:
             found[name] = [int(size) for size in sizes.split(",")]
         except ValueError:
-            raise UserError(f"--shape: expected INPUT:SIZE,…, such as IMAGE:3,8,8, got {text!r}. Mend it.") from None
+            raise UserError(f"--shape: expected INPUT:SIZE,…, such as IMAGE:3,8,8, got {text!r}. Correct it.") from None
     return found
 
 

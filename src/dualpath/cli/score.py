@@ -131,7 +131,7 @@ def score(
         )
         return
     if address is not None or len(url or ()) > 1:
-        raise UserError("--address, several --url: expected --runner ray with them, got none. Add it.")
+        raise UserError("--address, several --url: expected --runner ray beside them, got no --runner. Add it.")
     with open_excerpts(texts, file, file_format) as excerpts:
         score_rows = _local(model_repository) if local else _served((url or [DEFAULT_URL])[0], model, retry_for)
         json_lines = as_json or excerpts.format is Format.jsonl

@@ -36,7 +36,7 @@ class Filter:
         """
         if not (match := re.fullmatch(r"([^=<>]+)([=<>])(.*)", text, re.DOTALL)):
             raise UserError(
-                f"--expect-differences: expected NAME=VALUE, NAME<VALUE or NAME>VALUE, got {text!r}. Mend it."
+                f"--expect-differences: expected NAME=VALUE, NAME<VALUE or NAME>VALUE, got {text!r}. Correct it."
             )
         return cls(match[1].strip(), match[2], match[3].strip())
 
