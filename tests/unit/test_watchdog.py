@@ -305,6 +305,22 @@ def test_a_model_that_does_not_compute_is_replaced_though_others_do(watchdog, pl
     assert plant.done == ["end 9", "bert-large"]
 
 
+def test_a_server_that_is_started_anew_is_not_ready(watchdog, plant, monkeypatch):
+    seen, restart = [], plant.restart
+    monkeypatch.setattr(plant, "restart", lambda: (seen.append(watchdog.unready()), restart()))
+    run(watchdog, plant, 1)
+    assert watchdog.unready() is None
+    plant.reason = "Triton was ended by SIGKILL"
+    plant.failing.add(SERVER)
+    watchdog.step()
+    assert watchdog.unready() == seen[0] == "the server is started anew: Triton was ended by SIGKILL"
+    plant.reason = None  # it runs, but its client could not connect
+    plant.failing.clear()
+    run(watchdog, plant, 4)
+    assert plant.done == [SERVER, SERVER]
+    assert watchdog.unready() is None
+
+
 def test_ready_means_that_both_scorers_have_just_made_a_score(watchdog, plant):
     assert watchdog.unready() == "ensemble_all: no score for 9 s"
     run(watchdog, plant, 1)

@@ -119,6 +119,7 @@ class Watchdog:
         self._mended: dict[str, list[float]] = {}
         self._asked = -float("inf")
         self._delayed: tuple[str, float] | None = None
+        self._down: str | None = None  # why the server is being started anew
         self._n_in_vain = 0  # restarts since the last time that both scorers had made a score
 
     def step(self) -> None:
@@ -127,8 +128,8 @@ class Watchdog:
         if (reason := self._plant.death()) is not None:
             self._restart(reason)
             return
-        if self._delayed is not None:
-            self._restart(self._delayed[0])
+        if self._down is not None:  # a restart is due, or has failed
+            self._restart(self._down)
             return
         if now - self._asked >= CANARY_S:
             self._asked = now
@@ -154,6 +155,8 @@ class Watchdog:
 
     def unready(self) -> str | None:
         """Say why no load balancer should send requests here, or None: both scorers have just made a score."""
+        if self._down is not None:  # the scores of the one before count no more
+            return f"the server is started anew: {self._down}"
         now = self._clock()
         states = self._plant.canaries()
         for model in self._scorers:
@@ -225,6 +228,7 @@ class Watchdog:
 
     def _restart(self, what: str) -> None:
         now = self._clock()
+        self._down = what
         if self._delayed is None:
             delay_s = min(LONGEST_DELAY_S, 2.0**self._n_in_vain) if self._n_in_vain > 1 else 0.0
             self._n_in_vain += 1
@@ -239,6 +243,7 @@ class Watchdog:
         except MendFailed as error:
             self._report(f"server: not started: {error}")
             return
+        self._down = None
         self._forget()
         self._report(f"server: serving again after {self._clock() - now:.1f} s")
 
