@@ -198,7 +198,7 @@ def test_a_cluster_without_cores_is_refused():
             ["--runner", "ray", "--file", "no.csv", "--output", "out"],
             "no.csv: expected a file or a folder",
         ),
-        (["--url", "a:1", "--url", "b:1", "a text"], "several --url: expected --runner ray with them"),
+        (["--url", "a:1", "--url", "b:1", "a text"], "several --url: expected --runner ray beside them"),
         (["--address", "auto", "a text"], "--address, several --url: expected --runner ray"),
     ],
 )
