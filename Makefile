@@ -31,7 +31,7 @@ serve: build  ## Serve both models until Ctrl-C
 	$(BIN)/dualpath serve
 
 test: build  ## Run the unit tests and the tests against a real Triton, in two processes
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: setup  ## Check style and types, and the Dockerfile
 	$(BIN)/ruff check

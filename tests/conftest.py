@@ -17,16 +17,11 @@ hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     for item in items:
         folder = item.path.relative_to(ROOT / "tests").parts[0]
         if folder in ("server", "gpu", "browser"):
             item.add_marker(folder)
-        # With several processes: one file in one process, and in one all that share a server.
-        shares = "server" in getattr(item, "fixturenames", ()) and not hasattr(item.module, "server")
-        group = "server" if shares else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
