@@ -57,9 +57,8 @@ def write_bert(folder, k):
     torch.jit.script(Bert(k)).save(folder / "model.pt")
 
 
-def write_forest(folder, k):
-    lists = {"most": [f"w{k}", *(f"m{i}" for i in range(99))], "least": [f"l{i}" for i in range(100)]}
-    (folder / "word_lists.json").write_text(json.dumps(lists))
+def one_tree():
+    """A builder of a forest of one tree, whose score is the leaf's value."""
     builder = ModelBuilder(
         threshold_type="float32",
         leaf_output_type="float32",
@@ -76,6 +75,13 @@ def write_forest(folder, k):
         base_scores=[0.0],
     )
     builder.start_tree()
+    return builder
+
+
+def write_forest(folder, k):
+    lists = {"most": [f"w{k}", *(f"m{i}" for i in range(99))], "least": [f"l{i}" for i in range(100)]}
+    (folder / "word_lists.json").write_text(json.dumps(lists))
+    builder = one_tree()
     for node, threshold, left, right in ((0, k - 0.5, 1, 2), (2, k + 0.5, 3, 4)):
         builder.start_node(node)
         builder.numerical_test(

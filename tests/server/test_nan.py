@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 from starting import start
-from treelite.model_builder import Metadata, ModelBuilder, PostProcessorFunc, TreeAnnotation
 
-from dualpath.readability.contract import N_FEATURES, SCORERS
+from dualpath.readability.contract import SCORERS
 from dualpath.repository.facts import FACTS_FILES
 from dualpath.serving.client import Scorer, connect
+from made_up_releases import one_tree
 
 MODELS = [model.name for model in SCORERS]
 
@@ -29,22 +29,7 @@ class NanForLong(torch.nn.Module):
 
 def nan_for_short():
     """The forest's place: NaN below 20 words."""
-    builder = ModelBuilder(
-        threshold_type="float32",
-        leaf_output_type="float32",
-        metadata=Metadata(
-            num_feature=N_FEATURES,
-            task_type="kRegressor",
-            average_tree_output=False,
-            num_target=1,
-            num_class=[1],
-            leaf_vector_shape=(1, 1),
-        ),
-        tree_annotation=TreeAnnotation(num_tree=1, target_id=[0], class_id=[0]),
-        postprocessor=PostProcessorFunc(name="identity"),
-        base_scores=[0.0],
-    )
-    builder.start_tree()
+    builder = one_tree()
     builder.start_node(0)
     builder.numerical_test(
         feature_id=0, threshold=20, default_left=True, opname="<", left_child_key=1, right_child_key=2
