@@ -58,8 +58,9 @@ def run_dualpath(folder, server):
     def run_dualpath(words):
         target = words[words.index(">") + 1] if ">" in words else None
         arguments = words[1 : words.index(">")] if target else words[1:]
+        url = [] if words[1] == "doctor" else ["--url", server.grpc_url]
         done = subprocess.run(
-            [sys.executable, "-c", "from dualpath.cli import main; main()", *arguments, "--url", server.grpc_url],
+            [sys.executable, "-c", "from dualpath.cli import main; main()", *arguments, *url],
             cwd=folder,
             capture_output=True,
             text=True,
@@ -85,6 +86,8 @@ def test_each_command_of_the_readme_holds(words, request):
             typer.main.get_command(app).commands[name].make_context(name, options)
         case ["dualpath", "train", name, *options]:  # tests/unit/test_train_cli.py runs it
             typer.main.get_command(app).commands["train"].commands[name].make_context(name, options)
+        case ["dualpath", "doctor"]:
+            assert "all on the CPU: yes" in request.getfixturevalue("run_dualpath")(words)
         case ["dualpath", "models"]:
             shown = request.getfixturevalue("run_dualpath")(words)
             assert all(re.search(rf"│ {model.name} +│ 1 +│ ready", shown) for model in MODELS)
