@@ -60,7 +60,7 @@ class TritonPythonModel:
         bert_or_not = bls.tolerate(ask_bert, unavailable=may_fail, failed=may_fail, late=may_be_late)
         (bert, missed), forest = await bls.together(bert_or_not, ask_forest)
 
-        routes = np.where(needs_bert, np.where(weights < 1, "bert+cuml", "bert"), "cuml").astype(object)
+        routes = np.array(["cuml", "bert+cuml", "bert"], object)[needs_bert.astype(int) + (weights == 1)]
         if missed:  # the forest's scores stand alone
             bert, weights = forest, np.zeros_like(weights)
             routes[needs_bert] = f"cuml (bert {missed})"

@@ -19,7 +19,7 @@ from dualpath.bls.errors import ChildError, ChildUnavailable, ConfigError
 from dualpath.bls.metrics import SIZES
 from dualpath.bls.pace import Cutter
 from dualpath.bls.request import Request
-from dualpath.bls.run import Run, copied, current_run
+from dualpath.bls.run import Run, current_run
 from dualpath.bls.tensors import Array, concatenate
 from dualpath.bls.waiting import Group, WaitingRow, WaitingRows, groups_of
 
@@ -119,7 +119,7 @@ class BatchedChild(Called):
             outputs: Outputs = await inline.call(ask, expected_s)
         except ChildError as error:
             raise note_failure(self, run, error, self.retry) from None
-        run.memo.note(self, rows, _Answers(copied(outputs), len(rows)))
+        run.memo.note(self, rows, outputs, partial(_Answers, n_rows=len(rows)))
         if self.metrics:
             self.metrics._observe_stage(self.name, time.perf_counter() - started)
         return outputs
@@ -140,7 +140,7 @@ class BatchedChild(Called):
         self._call_s = elapsed_s if self._row_s is None else 0.9 * self._call_s + 0.1 * elapsed_s
         self._row_s = row_s if self._row_s is None else 0.9 * self._row_s + 0.1 * row_s
         if self.metrics:
-            self.metrics._add("chunk_rows", n_rows, {"child": self.name}, SIZES)
+            self.metrics._add_later([(self.metrics._add, "chunk_rows", n_rows, {"child": self.name}, SIZES)])
         return outputs
 
     async def _queued(self, run: Run, rows: Sequence[Any]) -> list[Any]:

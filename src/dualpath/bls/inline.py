@@ -84,6 +84,7 @@ class Inline:
         tasks = [root]
         done: SimpleQueue[tuple[_Task, Any, BaseException | None]] = SimpleQueue()
         calls: list[tuple[_Task, _Call]] = []
+        n_under_way = 0
         asyncio._set_running_loop(_NO_LOOP)
         try:
             while True:
@@ -97,6 +98,8 @@ class Inline:
                             ready.append(parent)
                     elif type(wish) is _Call:
                         calls.append((task, wish))
+                        if ready:  # the child works while the others prepare their calls
+                            n_under_way += self._start_all(calls, done)
                     elif type(wish) is _Fork:
                         children = [_Task(_as_coroutine(each), task.context.copy(), task) for each in wish.awaitables]
                         task.children = children
@@ -106,18 +109,24 @@ class Inline:
                         raise Leave(needs_loop=True)
                 calls = [each for each in calls if not each[0].ended]
                 mine = max(calls, key=_expected_s) if calls and deadline is None else None
-                for each in calls:
-                    if each is not mine:
-                        self._start(*each, done)
-                calls.clear()
+                if mine:
+                    calls.remove(mine)
+                n_under_way += self._start_all(calls, done)
                 if mine:
                     task, wish = mine
                     task.take(*_outcome(wish))
                 else:
-                    task, value, error = _next(done, deadline)
-                    task.take(value, error)
+                    task = _take_next(done, deadline)
+                    n_under_way -= 1
                 if not task.ended:
                     ready.append(task)
+        except Leave:
+            for _ in range(n_under_way):  # what is being answered is not asked again
+                task = _take_next(done, deadline)
+                with suppress(Leave):
+                    if not task.ended:
+                        task.step()
+            raise
         finally:
             for task in reversed(tasks):
                 task.close()
@@ -129,12 +138,16 @@ class Inline:
         while self._idle:
             self._idle.pop().work.put(None)
 
-    def _start(self, task: _Task, wish: _Call, done: SimpleQueue[Any]) -> None:
-        try:
-            helper = self._idle.pop()
-        except IndexError:
-            helper = _Helper(self._release)
-        helper.work.put((task, wish, done))
+    def _start_all(self, calls: list[tuple[_Task, _Call]], done: SimpleQueue[Any]) -> int:
+        """Start calls, each in a thread; empty the list and return how many they were."""
+        n_calls = len(calls)
+        while calls:
+            try:
+                helper = self._idle.pop()
+            except IndexError:
+                helper = _Helper(self._release)
+            helper.work.put((*calls.pop(), done))
+        return n_calls
 
     def _release(self, helper: _Helper) -> None:
         if self._closed:
@@ -252,13 +265,15 @@ def _outcome(wish: _Call) -> tuple[Any, BaseException | None]:
         return None, error
 
 
-def _next(done: SimpleQueue[Any], deadline: float | None) -> tuple[_Task, Any, BaseException | None]:
+def _take_next(done: SimpleQueue[Any], deadline: float | None) -> _Task:
+    """Wait for the next call to end and note its outcome."""
+    task: _Task
     try:
-        outcome: tuple[_Task, Any, BaseException | None]
-        outcome = done.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
+        task, value, error = done.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
     except Empty:
         raise Leave from None
-    return outcome
+    task.take(value, error)
+    return task
 
 
 def _close(coroutine: Coroutine[Any, Any, Any]) -> None:

@@ -6,8 +6,8 @@ import threading
 import time
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from itertools import accumulate
 from typing import Any
@@ -114,18 +114,13 @@ class Metrics:
         """Show what `read` returns as the gauge `bls_<name>`."""
         self._gauges[name] = read
 
-    @contextmanager
-    def stage(self, stage: str) -> Iterator[None]:
+    def stage(self, stage: str) -> AbstractContextManager[None]:
         """Observe how long the block takes, in `bls_stage_seconds` with the label `stage`."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._observe_stage(stage, time.perf_counter() - started)
+        return _Stage(self, stage)
 
     def _observe_stage(self, stage: str, elapsed_s: float) -> None:
         """Observe a stage, and what runs that were given up have spent on it."""
-        if run := current_run():
+        if (run := current_run()) and run.spent_s:
             elapsed_s += run.spent_s.pop(stage, 0.0)
         self._note(STAGE_SECONDS, elapsed_s, {"stage": stage}, SECONDS)
 
@@ -181,6 +176,17 @@ class Metrics:
         if message not in self._reported and len(self._reported) < MOST_REPORTED:
             self._reported.add(message)
             pb_utils.Logger.log_warn(message)
+
+
+class _Stage(AbstractContextManager[None]):
+    def __init__(self, metrics: Metrics, stage: str) -> None:
+        self._metrics, self._stage = metrics, stage
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._metrics._observe_stage(self._stage, time.perf_counter() - self._started)
 
 
 class _Histogram:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -111,15 +111,20 @@ class Memo:
         self.unavailable: dict[Any, ChildError] = {}
         self.attempts: dict[Any, int] = {}
         self.spent_s: dict[str, float] = {}
-        self._log: list[tuple[Any, Sequence[Any], Sequence[Any]]] = []
+        self._log: list[tuple[Any, Any, Any, Callable[[Any], Iterable[Any]]]] = []
         self._known: dict[tuple[Any, Hashable], list[Any]] = {}
 
-    def note(self, what: Any, rows: Sequence[Any], answers: Sequence[Any]) -> None:
+    def note(
+        self, what: Any, rows: Sequence[Any], answers: Any, by_row: Callable[[Any], Iterable[Any]] = iter
+    ) -> None:
         """Keep what `what` (a function or a child) answered for rows, in case that the run is given up.
 
         Copies are kept: the graph may write to its arrays.
+
+        Args:
+            by_row: takes the answers apart.
         """
-        self._log.append((what, copied(rows), copied(answers)))
+        self._log.append((what, _kept(rows), _kept(answers), by_row))
 
     def give_up(self, run: Run) -> None:
         """Let the next run recall what this one has noted."""
@@ -127,8 +132,8 @@ class Memo:
         for _, name, value, labels, _ in run.notes:
             if name == STAGE_SECONDS:
                 self.spent_s[labels["stage"]] = self.spent_s.get(labels["stage"], 0.0) + value
-        for what, rows, answers in self._log:
-            for row, answer in zip(rows, answers, strict=True):
+        for what, rows, answers, by_row in self._log:
+            for row, answer in zip(_given_back(rows), by_row(_given_back(answers)), strict=True):
                 if (key := _key(row)) is not None:
                     self._known.setdefault((what, key), []).append(answer)
         self._log.clear()
@@ -145,18 +150,44 @@ class Memo:
         return None
 
 
-def copied(value: Any) -> Any:
-    """Return a copy of a NumPy or CuPy array, or of those that a list, tuple or dict holds; anything else as it is."""
-    if hasattr(value, "dtype") and hasattr(value, "copy"):
-        return value.copy()
-    if type(value) is list and len(kinds := set(map(type, value))) == 1:  # the usual rows, in few steps
-        if bytes in kinds:
-            return value[:]
-        if np.ndarray in kinds:
-            return [each.copy() for each in value]
+class _Kept(NamedTuple):
+    """A copy of a NumPy array of numbers. NumPy's own would hand the interpreter to another thread and wait for it."""
+
+    contents: bytes
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, array: npt.NDArray[Any]) -> _Kept:
+        return cls(array.tobytes(), array.dtype, array.shape)
+
+    def array(self) -> npt.NDArray[Any]:
+        return np.frombuffer(self.contents, self.dtype).reshape(self.shape).copy()
+
+
+def _kept(value: Any) -> Any:
+    """Return a copy of an array, or of those that a list, tuple or dict holds; anything else as it is."""
+    kind = type(value)
+    if kind is np.ndarray:
+        return value.copy() if value.dtype.hasobject else _Kept.of(value)
+    if kind is list:
+        return list(map(_kept, value))
+    if kind is bytes:
+        return value
+    if kind is tuple:
+        return tuple(map(_kept, value))
+    if isinstance(value, dict):
+        return {name: _kept(each) for name, each in value.items()}
+    return value.copy() if hasattr(value, "dtype") and hasattr(value, "copy") else value
+
+
+def _given_back(value: Any) -> Any:
+    """Return what was kept, as it was."""
+    if isinstance(value, _Kept):
+        return value.array()
     if type(value) in (list, tuple):
-        return type(value)(map(copied, value))
-    return {name: copied(each) for name, each in value.items()} if isinstance(value, dict) else value
+        return type(value)(map(_given_back, value))
+    return {name: _given_back(each) for name, each in value.items()} if isinstance(value, dict) else value
 
 
 def _key(row: Any) -> Hashable:
