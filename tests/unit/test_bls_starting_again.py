@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from bls_driver import PATIENCE_S, Gated, answer_to, answered_values, asking, merging, rows_of, serving
 
-from dualpath.bls import BatchedChild, Child, Metrics, in_slices
+from dualpath.bls import BatchedChild, Child, Metrics, in_slices, together
 from dualpath.bls.run import Memo
 
 
@@ -58,6 +58,40 @@ def test_a_run_that_starts_again_is_given_what_was_found_out_and_not_what_the_gr
         server.execute(request).result(PATIENCE_S)
         gated.next_call().let_through()
         assert answered_values(answer_to(request)) == [215, 218]
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_call_that_began_before_the_run_was_given_up_is_not_made_again(gated, fast, is_first):
+    quick, slow = Child("fast", "y", early_return=False), merging()
+
+    async def graph(request):
+        both = [quick.call({"x": request.inputs["rows"]}), slow.rows(rows_of(request))]
+        answers = await together(*(both if is_first else both[::-1]))
+        return {"y": answers[0] + answers[1]}
+
+    request = asking(5, 6)
+    with serving(graph) as server:
+        server.execute(request).result(PATIENCE_S)
+        gated.next_call().let_through()
+        assert answered_values(answer_to(request)) == [10, 12]
+    assert (fast.n_calls, gated.n_calls) == (1, 1)
+
+
+def test_a_child_works_while_the_others_of_a_run_prepare_their_calls(gated, fast):
+    first, second = (merging(name, early_return=False) for name in ("child", "fast"))
+
+    async def prepared(request):
+        gated.next_call().let_through()  # which waits for the call of the first child
+        return await second.rows(rows_of(request))
+
+    async def graph(request):
+        one, other = await together(first.rows(rows_of(request)), prepared(request))
+        return {"y": one + other}
+
+    with serving(graph) as server:
+        request = asking(5, 6)
+        server.execute(request).result(PATIENCE_S)
+        assert answered_values(answer_to(request)) == [10, 12]
 
 
 def texts(*values):

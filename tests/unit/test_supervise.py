@@ -101,3 +101,21 @@ def test_hidden_arguments_reach_the_command_and_no_other_user(tmp_path, may_trac
     ) as supervisor:
         said = supervisor.stderr.read()
     assert said == f"['first', '--other=SECRET', '--key=SECRET', 'last'] {not may_trace} False\n"
+
+
+NICE = """
+import os, sys
+try:
+    os.setpriority(os.PRIO_PROCESS, 0, 0)
+except PermissionError:
+    print("refused", file=sys.stderr)
+print(os.getpriority(os.PRIO_PROCESS, 0), file=sys.stderr)
+"""
+
+
+def test_no_thread_of_the_command_is_less_nice_than_the_server_was_started(tmp_path):
+    command = [sys.executable, "-I", supervise.__file__, "1", str(tmp_path / "none"), "none", sys.executable, "-c", NICE]
+    expected = os.getpriority(os.PRIO_PROCESS, 0) + 3
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(["nice", "-n", "3", *command], **pipes, text=True) as supervisor:
+        assert supervisor.stderr.read() == f"refused\n{expected}\n"

@@ -28,13 +28,18 @@ def main(model_repository: Path) -> None:
             server.restart()
         print(json.dumps({"url": server.grpc_url}), flush=True)
         # If the server cannot be restarted, the requests say so.
-        with suppress(ServerFailed, UserError), watched(server, lambda line: None) as (watchdog, _):
+        with suppress(ServerFailed, UserError), watched(server, _log) as (watchdog, _):
             while not select.select([sys.stdin], [], [], LOOK_S)[0]:
                 watchdog.step()
     except (ServerFailed, UserError) as error:
         print(json.dumps({"error": str(error)}), flush=True)
     finally:
         server.stop()
+
+
+def _log(line: str) -> None:
+    """Write what the watchdog says to the log that Ray keeps of the worker."""
+    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from pathlib import Path
 HIDDEN = "DUALPATH_ARGUMENT_"
 
 _PTRACE_TRACEME, _PTRACE_DETACH = 0, 17
+_PR_CAPBSET_DROP, _CAP_SYS_NICE = 24, 23
 
 
 def main(grace_s: float, scratch: Path, shm_prefix: str, command: list[str]) -> int:
@@ -42,6 +43,7 @@ def main(grace_s: float, scratch: Path, shm_prefix: str, command: list[str]) -> 
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
     os.umask(0o077)  # traces and logs are files
+    _keep_niceness()
     server: subprocess.Popen[bytes] | None = None
     try:
         server = _start(command)
@@ -76,6 +78,15 @@ def _start(command: list[str]) -> subprocess.Popen[bytes]:
                 server.wait()
     values = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(HIDDEN)}
     return _popen([values.get(argument, argument) for argument in command])
+
+
+def _keep_niceness() -> None:
+    """Let no thread of the command lower its niceness.
+
+    Triton's threads set theirs to 0 if they may, and one of them waits in a busy loop for a model to take requests. In
+    a server that was started by `nice`, or by Ray, which runs all at 15, the models' processes would starve beside it.
+    """
+    ctypes.CDLL(None).prctl(_PR_CAPBSET_DROP, _CAP_SYS_NICE, 0, 0, 0)  # who may not do this may not lower it either
 
 
 def _popen(command: list[str], first: Callable[[], None] | None = None) -> subprocess.Popen[bytes]:
