@@ -114,8 +114,8 @@ print(os.getpriority(os.PRIO_PROCESS, 0), file=sys.stderr)
 
 
 def test_no_thread_of_the_command_is_less_nice_than_the_server_was_started(tmp_path):
-    command = [sys.executable, "-I", supervise.__file__, "1", str(tmp_path / "none"), "none", sys.executable, "-c", NICE]
+    supervisor = ["nice", "-n", "3", sys.executable, "-I", supervise.__file__, "1", str(tmp_path / "none"), "none"]
     expected = os.getpriority(os.PRIO_PROCESS, 0) + 3
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    with subprocess.Popen(["nice", "-n", "3", *command], **pipes, text=True) as supervisor:
-        assert supervisor.stderr.read() == f"refused\n{expected}\n"
+    with subprocess.Popen([*supervisor, sys.executable, "-c", NICE], **pipes, text=True) as process:
+        assert process.stderr.read() == f"refused\n{expected}\n"

@@ -114,9 +114,7 @@ class Memo:
         self._log: list[tuple[Any, Any, Any, Callable[[Any], Iterable[Any]]]] = []
         self._known: dict[tuple[Any, Hashable], list[Any]] = {}
 
-    def note(
-        self, what: Any, rows: Sequence[Any], answers: Any, by_row: Callable[[Any], Iterable[Any]] = iter
-    ) -> None:
+    def note(self, what: Any, rows: Sequence[Any], answers: Any, by_row: Callable[[Any], Iterable[Any]] = iter) -> None:
         """Keep what `what` (a function or a child) answered for rows, in case that the run is given up.
 
         Copies are kept: the graph may write to its arrays.
