@@ -31,7 +31,7 @@ serve: build  ## Serve both models until Ctrl-C
 	$(BIN)/dualpath serve
 
 test: build  ## Run the unit tests and the tests against a real Triton, in two processes
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 15
 
 lint: setup  ## Check style and types, and the Dockerfile
 	$(BIN)/ruff check
