@@ -18,7 +18,8 @@ SKIPPED = 3
 """Parts after which buffers have grown to what the load asks for."""
 MOST_PER_1000 = 1e6
 """Bytes that a process may grow by in a thousand requests, for it to count as flat."""
-KILLS = ("bert-large", "cuml", "preprocess", "bert-large", "postprocess", "cuml", "preprocess", "bert-large", "cuml")
+KILLS = ("cuml", "preprocess", "bert-large", "postprocess", "cuml", "preprocess", "postprocess", "bert-large", "cuml")
+"""After a first one of bert-large: of each model no more than the watchdog mends by new processes."""
 SETTLED_S = 16.0
 """After a kill the watchdog waits for so long, and some seconds, before it gives shared memory back."""
 
