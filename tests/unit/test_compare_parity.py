@@ -1,10 +1,12 @@
 """Whether two models agree: made-up answers first, then models on a gRPC server."""
 
+import asyncio
 from contextlib import asynccontextmanager, closing
 
 import numpy as np
 import pytest
 from served_models import PAIR, Model, Refusal, lengths, routed, served
+from tritonclient.grpc import service_pb2
 
 from dualpath.compare import target
 from dualpath.compare.agreement import Agreement
@@ -76,6 +78,29 @@ def test_a_difference_of_a_thousandth_in_one_row_of_512_is_caught_and_named():
     [worst] = found.worst
     assert worst.where == "in.csv:300"
     assert worst.other - worst.baseline == pytest.approx(1e-3, rel=0.01)
+
+
+def test_a_sequence_that_outlasts_its_time_is_ended_by_its_next_step_which_is_not_judged():
+    ends = []
+
+    @asynccontextmanager
+    async def connect():
+        async def ask(numbers, more):
+            parameters = service_pb2.ModelInferRequest.FromString(more).parameters
+            ends.append((parameters["sequence_id"].int64_param, parameters["sequence_end"].bool_param))
+            await asyncio.sleep(0.01)
+            early = parameters["sequence_end"].bool_param and numbers != [99]
+            return {"SCORE": np.array([[numbers[0] + early]], np.float32)}
+
+        yield ask, ask
+
+    asked = rows(100)
+    result = Result("a pair", ["A", "B"], "", "")
+    agreement = Agreement(("A", "B"), [row.where for row in asked], {"SCORE": Tolerance(0)})
+    Asking(result, agreement, ("A", "B"), asked, Companies((1,), 2, 0.05), [range(100)]).run(connect)
+    cut = {name for name, is_end in ends if is_end and [it for it, _ in ends].count(name) < 100}
+    assert len(cut) == 4
+    assert [it.ok for it in agreement.parities()] == [True]
 
 
 def test_equal_answers_are_equal_to_the_bit():

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -20,7 +20,7 @@ import grpc.aio
 import numpy as np
 
 from dualpath.compare.connection import Connect, Send, over_grpc, reason
-from dualpath.compare.sequences import Asked, Sequences, steps
+from dualpath.compare.sequences import Asked, Sequences, ended, steps
 
 T = TypeVar("T")
 
@@ -151,8 +151,8 @@ async def run_turn(
             else:
                 await asyncio.sleep(PAUSE_S)
             if (sent := time.perf_counter()) >= begin + duration_s:
-                while request.goes_on:  # uncounted; left open, the sequence would hold its slot of the server
-                    await meter.send(send, request := next(asked))
+                if request.goes_on:
+                    await meter.end_sequence(send, next(asked))
                 return sent
 
     async with _connections(url, contender, concurrency) as sends, meter:
@@ -316,6 +316,12 @@ class _Meter:
             turn.waits_s.append((since - self.started, wait_s))
             turn.n_rows += contender.n_rows * answered
         return answered
+
+    async def end_sequence(self, send: Send, asked: Asked) -> None:
+        """End a sequence by its next step, uncounted. Left open, it would hold its slot of the server."""
+        with suppress(Exception):
+            async with asyncio.timeout(self._timeout_s):
+                await send(self._contender.requests[asked.number] + ended(asked).more)
 
     async def _tick(self) -> None:
         while True:

@@ -24,7 +24,7 @@ from dualpath.compare.over_http import decode as decode_http
 from dualpath.compare.requests import companies, request
 from dualpath.compare.result import Result, n_rows
 from dualpath.compare.run import OnProgress
-from dualpath.compare.sequences import Sequences
+from dualpath.compare.sequences import Asked, Sequences, ended
 from dualpath.compare.sequences import run as steps_of
 from dualpath.compare.target import Pair, Target
 from dualpath.errors import UserError
@@ -202,11 +202,15 @@ class Asking:
 
             async def client(name: str = name, ask: Ask = ask, end: float = end, waiting: Any = waiting) -> None:
                 for requests in waiting:
-                    if time.perf_counter() > end:
-                        return
-                    more = [it.more for it in steps_of(range(len(requests)))] if self._sequences else [b""]
-                    for numbers, part in zip(requests, more, strict=True):
-                        [answer] = await asyncio.gather(ask(numbers, part), return_exceptions=True)
+                    steps = steps_of(range(len(requests))) if self._sequences else [Asked(0)]
+                    for step, numbers in zip(steps, requests, strict=True):
+                        if is_late := time.perf_counter() > end:
+                            if step.number == 0:
+                                return
+                            step = ended(step)  # its answer may be another than that of the step in its place
+                        [answer] = await asyncio.gather(ask(numbers, step.more), return_exceptions=True)
+                        if is_late:
+                            return
                         self._take(name, numbers, answer, company)
                         self._asked[company] += 1
 

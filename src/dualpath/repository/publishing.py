@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 import tempfile
@@ -98,18 +97,7 @@ def _beside(model_repository: Path) -> Iterator[Path]:
     if parent.stat().st_dev != model_repository.stat().st_dev:
         raise OSError(errno.EXDEV, "another file system", str(parent))
     for left_over in parent.glob(f"{prefix}*"):
-        with suppress(OSError), _alone_in(left_over):
+        with suppress(OSError), folders.alone_in(left_over):
             shutil.rmtree(left_over)
-    with tempfile.TemporaryDirectory(dir=parent, prefix=prefix) as name, _alone_in(Path(name)):
+    with tempfile.TemporaryDirectory(dir=parent, prefix=prefix) as name, folders.alone_in(Path(name)):
         yield Path(name)
-
-
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Raise OSError if a living process is inside such a block with the same folder."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)
