@@ -12,9 +12,11 @@ from dualpath.compare import target
 from dualpath.compare.agreement import Agreement
 from dualpath.compare.inputs import Row
 from dualpath.compare.load import Contender
-from dualpath.compare.parity import N_LATE, Asking, Companies, LoadCheck, both
+from dualpath.compare.load_check import LoadCheck
+from dualpath.compare.parity import N_LATE, Asking, Companies
 from dualpath.compare.result import Result
 from dualpath.compare.tolerance import Tolerance, tolerances
+from dualpath.compare.wire import Wire
 from dualpath.errors import UserError
 from dualpath.readability.contract import ROUTE, SCORE
 from dualpath.serving.client import connect
@@ -183,7 +185,7 @@ def served_pair(models, n_rows=8):
         agreement = Agreement((a.name, b.name), [row.where for row in asked], allowed, batches)
         try:
             asking = Asking(result, agreement, (a.name, b.name), asked)
-            asking.run(lambda: both(url, a, b, pair, asked, 5))
+            asking.run(lambda: Wire(url, pair).both(a, b, asked, 5))
         finally:
             result.parity = agreement.parities()
             result.failed |= not all(it.ok for it in result.parity)

@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache, partial
 from pathlib import Path
@@ -35,6 +35,7 @@ from dualpath.compare.setups import (
     too_slow,
 )
 from dualpath.compare.tolerance import Tolerance
+from dualpath.compare.wire import Ask
 from dualpath.errors import UserError
 from dualpath.readability.contract import ENSEMBLE, EXCERPT, MAX_BATCH_SIZE, ORCHESTRATOR, SCORE, TOLERANCES
 from dualpath.serving.preflight import GPU, TEXT_ON_CPU
@@ -91,21 +92,20 @@ def bench(
     return result
 
 
+@dataclass
 class _Bench:
     """The set-ups on their servers, ready to run into `result`."""
 
-    def __init__(
-        self,
-        rows: Sequence[Row],
-        source: str,
-        loads: Sequence[Load],
-        timing: Timing,
-        model: str,
-        places: Sequence[Place],
-    ) -> None:
-        self._rows, self._source, self._loads, self._timing, self._model = rows, source, loads, timing, model
-        self._places = places
-        self._excerpts = [_excerpt(row) for row in rows]
+    rows: Sequence[Row]
+    source: str
+    loads: Sequence[Load]
+    timing: Timing
+    model: str
+    places: Sequence[Place]
+
+    def __post_init__(self) -> None:
+        places = self.places
+        self._excerpts = [_excerpt(row) for row in self.rows]
         self._setups: dict[str, BenchSetup] = {}
         self._absent: dict[str, str] = {}
         self._families: list[list[str]] = []  # names of each place's set-ups
@@ -128,7 +128,7 @@ class _Bench:
             for recorder in self._recorders.values():
                 stack.enter_context(closing(recorder))
             try:
-                families = zip(self._places, self._families, strict=True)
+                families = zip(self.places, self._families, strict=True)
                 if all(self._compare_answers(place, family, on_progress) for place, family in families):
                     self._measure(on_progress)
             except KeyboardInterrupt:
@@ -151,12 +151,12 @@ class _Bench:
                 "all in Triton, GPU",
             )
         )
-        self._setups[all_cpu] = InTriton(all_cpu, place.cpu.url, self._model)
+        self._setups[all_cpu] = InTriton(all_cpu, place.cpu.url, self.model)
         self._setups[client] = InClient.of(client, inner.url, place.repository)
         family = [all_cpu, client]
         for name, server, config in ((text_on_cpu, place.text_on_cpu, TEXT_ON_CPU), (all_gpu, place.gpu, GPU)):
             if server:
-                self._setups[name] = InTriton(name, server.url, self._model)
+                self._setups[name] = InTriton(name, server.url, self.model)
                 family.append(name)
             else:
                 self._absent[name] = place.why_not[config]
@@ -165,14 +165,14 @@ class _Bench:
     def _compare_answers(self, place: Place, family: Sequence[str], on_progress: OnProgress) -> bool:
         """Compare the answers of one encoder's set-ups with its first; say whether the servers are still there."""
         tolerance = Tolerance(TOLERANCES.get(place.precision, max(TOLERANCES.values())))
-        rows = self._rows[:N_COMPARED]
+        rows = self.rows[:N_COMPARED]
         baseline, *others = family
         for other in others:
             names = (baseline, other)
             agreement = Agreement(names, [row.where for row in rows], {SCORE.name: tolerance})
             try:
                 there = parity.Asking(self.result, agreement, names, rows).run(
-                    partial(_both, self._setups[baseline], self._setups[other], rows, self._timing.timeout_s),
+                    partial(_both, self._setups[baseline], self._setups[other], rows, self.timing.timeout_s),
                     gone=self._gone,
                     on_progress=on_progress,
                 )
@@ -185,9 +185,9 @@ class _Bench:
         return True
 
     def _measure(self, on_progress: OnProgress) -> None:
-        rng = np.random.default_rng(self._timing.seed)
+        rng = np.random.default_rng(self.timing.seed)
         shuffled = [self._excerpts[index] for index in rng.permutation(len(self._excerpts))]
-        measure_turn = on_server("", self._timing.timeout_s)  # set-ups know their own server
+        measure_turn = on_server("", self.timing.timeout_s)  # set-ups know their own server
 
         @cache
         def contender(name: str, batch: int) -> Contender:
@@ -205,10 +205,10 @@ class _Bench:
 
         measure(
             self.result,
-            self._loads,
+            self.loads,
             make,
             counted,
-            self._timing,
+            self.timing,
             around=self._around,
             gone=self._gone,
             on_progress=on_progress,
@@ -248,9 +248,9 @@ class _Bench:
         if len(self._servers) == 1:
             return ""
         device = ""
-        if server in [place.gpu for place in self._places]:
+        if server in [place.gpu for place in self.places]:
             device = " on the GPU"
-        elif server in [place.text_on_cpu for place in self._places]:
+        elif server in [place.text_on_cpu for place in self.places]:
             device = " with models on the GPU"
         return f" ({server.precision}{device})"
 
@@ -266,27 +266,27 @@ class _Bench:
         return next(filter(None, (server.gone() for server in self._servers)), None)
 
     def _environment(self) -> dict[str, str]:
-        place = self._places[0]
+        place = self.places[0]
         return {
             **machine_facts(),
             "server": place.cpu.describe(),
             "encoder": place.encoder,
-            "precision": ", ".join(place.precision for place in self._places),
+            "precision": ", ".join(place.precision for place in self.places),
             **{f"{of}{self._label(server)}": it for server in self._servers for of, it in server.engines().items()},
-            "model": self._model,
-            "inputs": f"{len(self._rows)} rows: {self._source}",
-            "duration": f"{self._timing.duration_s:g} s for each set-up under each load",
+            "model": self.model,
+            "inputs": f"{len(self.rows)} rows: {self.source}",
+            "duration": f"{self.timing.duration_s:g} s for each set-up under each load",
         }
 
     def _notes(self) -> list[str]:
         notes = [
-            f"All in Triton: the client sends excerpts, the model {self._model} does the rest.",
+            f"All in Triton: the client sends excerpts, the model {self.model} does the rest.",
             "Client + models: the client's process makes tokens and features and combines the scores; the models "
             "bert-large and cuml are called in parallel, a request's rows in one call to each. All clients share one "
             "process.",
             f"BERT_WEIGHT is {BERT_WEIGHT}: every row needs both models.",
         ]
-        if "random" in self._places[0].encoder:
+        if "random" in self.places[0].encoder:
             notes.append(
                 "The encoder's weights are random: the figures are of speed at its size, its scores mean nothing."
             )
@@ -294,10 +294,8 @@ class _Bench:
 
 
 @asynccontextmanager
-async def _both(
-    a: BenchSetup, b: BenchSetup, rows: Sequence[Row], timeout_s: float
-) -> AsyncIterator[tuple[parity.Ask, parity.Ask]]:
-    def asking(score: Score) -> parity.Ask:
+async def _both(a: BenchSetup, b: BenchSetup, rows: Sequence[Row], timeout_s: float) -> AsyncIterator[tuple[Ask, Ask]]:
+    def asking(score: Score) -> Ask:
         async def ask(numbers: Sequence[int], more: bytes) -> Answer:
             async with asyncio.timeout(timeout_s):
                 return {SCORE.name: await score([_excerpt(rows[number]) for number in numbers])}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -43,31 +43,12 @@ Score = Callable[[Sequence[bytes]], Awaitable[Scores]]
 """Scores excerpts in one request: float32 [rows]."""
 
 
-class BenchSetup(Protocol):
-    """A way to score excerpts with a server's models."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def url(self) -> str:
-        """The server's gRPC address."""
-        ...
-
-    def connect(self) -> AbstractAsyncContextManager[Score]:
-        """Open a connection."""
-        ...
-
-    def contender(self, batches: Sequence[Sequence[bytes]]) -> Contender:
-        """Return what puts load on it: these excerpts, one batch a request."""
-        ...
-
-
 @dataclass(frozen=True)
 class InTriton:
     """The server takes excerpts and gives scores; under load the client sends requests serialised beforehand.
 
     Attributes:
+        url: the server's gRPC address.
         model: "orchestrator" or "ensemble_all".
     """
 
@@ -77,6 +58,8 @@ class InTriton:
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Score]:
+        """Open a connection."""
+
         async def score(excerpts: Sequence[bytes]) -> Scores:
             scores: Scores = (await _answer(send, self._request(excerpts), SCORE))[:, 0]
             return scores
@@ -85,6 +68,7 @@ class InTriton:
             yield score
 
     def contender(self, batches: Sequence[Sequence[bytes]]) -> Contender:
+        """Return what puts load on it: these excerpts, one batch a request."""
         requests = [self._request(excerpts) for excerpts in batches]
         connect = partial(over_grpc, self.url)
         return Contender(self.name, requests, [GROUP] * len(batches), len(batches[0]), lambda _: connect())
@@ -133,6 +117,9 @@ class InClient:
         features = self.features.features(excerpts)
         bert, forest = await asyncio.gather(infer(BERT, input_ids, attention_mask), infer(FOREST, features))
         return combine(np.full(len(excerpts), BERT_WEIGHT, np.float32), bert[:, 0], forest[:, 0])
+
+
+BenchSetup = InTriton | InClient
 
 
 def batches(excerpts: Sequence[bytes], n_rows: int) -> list[list[bytes]]:

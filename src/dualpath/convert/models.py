@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dualpath.errors import UserError
+from dualpath.repository import folders
 from dualpath.repository.pbtxt import Config
 from dualpath.repository.pbtxt_fields import ConfigSyntaxError
 
@@ -70,7 +71,7 @@ class RepositoryModel:
     @property
     def versions(self) -> list[int]:
         """The version folders that are there; an ensemble's may be empty."""
-        return sorted(int(path.name) for path in self.folder.glob("[0-9]*") if path.name.isdecimal() and path.is_dir())
+        return [int(path.name) for path in reversed(folders.versions(self.folder))]
 
     @property
     def is_ensemble(self) -> bool:
