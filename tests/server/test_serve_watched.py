@@ -121,13 +121,19 @@ def reachable(url):
     return False
 
 
-def test_every_query_of_the_dashboard_finds_data_under_load(served, tmp_path):
+def test_every_query_of_the_dashboard_finds_data_under_load_and_no_fault_before_there_was_one(served, tmp_path):
     if not shutil.which("prometheus"):
         pytest.skip("needs Prometheus: `apt-get install prometheus`")
-    _, at, _ = served
+    process, at, said = served
     panels = json.loads(DASHBOARD.read_text())["panels"]
+    title = "Seconds since the last fault"
+    [since_fault] = [panel["targets"][0]["expr"] for panel in panels if panel["title"] == title]
     pages = [at[name].removeprefix("http://").partition("/")[0] for name in ("metrics", "health")]
     with prometheus(tmp_path, *pages) as ask:
+        until(lambda: ask("dualpath_ready"), "the first values")
+        assert ask(since_fault) == []
+        os.kill(stubs(triton_of(process), "cuml")[0], signal.SIGKILL)
+        until(lambda: "cuml: replaced within" in said.read_text(), "cuml")
         client = connect(at["gRPC"])
         for model in ("orchestrator", "ensemble_all") * 30:
             Scorer(client, model).score([b"The cat sat on the mat."], np.array([0.5], np.float32), client_timeout=30)
@@ -141,6 +147,8 @@ def test_every_query_of_the_dashboard_finds_data_under_load(served, tmp_path):
     empty = [query for query, values in found.items() if not any(map(math.isfinite, values))]
     assert empty == []
     assert len(found) > 15
+    [elapsed_s] = found[f"{title}: {since_fault}"]
+    assert 0 < elapsed_s < 300
 
 
 def test_the_health_page_is_as_prometheus_expects_and_tritons_but_for_what_is_explained(served):
@@ -171,7 +179,7 @@ def test_a_killed_child_is_replaced_and_the_server_stays(served):
     assert score(at) == score(at, "ensemble_all") == before
     until(lambda: ready(at), "scores after it")
     status = json.loads(answer(at["health"].replace("/ready", "/status"))[1])
-    assert status["restarts"] == {"bert-large": 1}
+    assert status["restarts"]["bert-large"] == 1
     assert status["last"]["bert-large"]["what"] == f"1 of {len(killed)} processes ended"
     listed = subprocess.run(
         [DUALPATH, "models", "--json", "--url", at["gRPC"]], capture_output=True, text=True, check=True

@@ -2,12 +2,14 @@
 
 import asyncio
 import time
+from collections import deque
 
 import fake_triton
 import numpy as np
 import pytest
 from bls_driver import (
     PATIENCE_S,
+    Gated,
     answer_to,
     answered_values,
     asking,
@@ -20,7 +22,7 @@ from bls_driver import (
 )
 from fake_triton import ReceivedRequest, TritonError
 
-from dualpath.bls import Metrics, tolerate, waiting
+from dualpath.bls import Metrics, batched, route, together, tolerate, waiting
 from dualpath.bls.request import Arrival, Request
 
 SOON_US = 20_000
@@ -311,3 +313,60 @@ def test_beyond_the_longest_wait_requests_are_refused_at_once_and_told_when_to_r
         "child: overloaded: expected a queue of at most 10 s, got one of 12.0 s; retry in 2 s.",
     )
     assert not fits.answered.is_set()
+
+
+def test_of_requests_that_arrive_together_those_that_fit_are_accepted_and_the_others_are_refused_without_a_sender(
+    slow_rows, gated
+):
+    requests = [asking(value) for value in range(6)]  # 7 s are ahead of the first, 10 s of the fourth
+    execute(slow_rows, *requests)
+    assert [request.has_sender for request in requests] == [True] * 4 + [False] * 2
+    for request in requests[4:]:
+        assert error_of(answer_to(request)) == (
+            TritonError.UNAVAILABLE,
+            "child: overloaded: expected a queue of at most 10 s, got one of 11.0 s; retry in 1 s.",
+        )
+    gated.open()
+    assert [answered_values(answer_to(request)) for request in requests[:4]] == [[0], [1], [2], [3]]
+
+
+def test_rows_sent_off_that_never_come_stop_counting(monkeypatch, gated):
+    child = merging(chunk_rows=1, max_wait_s=10)
+    child._row_s = 6.0
+    n_runs = 0
+
+    async def handle(request):
+        nonlocal n_runs
+        n_runs += 1
+        if n_runs == 2:  # on the event loop
+            raise RuntimeError("lost")
+        return {"y": await child.rows(rows_of(request))}
+
+    gated.open()
+    with serving(handle) as server:
+        lost = server.ask(asking(1))[0]
+        assert "lost" in error_of(lost)[1]
+        assert len(child._on_the_way) == 1
+        monkeypatch.setattr(batched, "FORGET_S", -1)
+        assert answered_values(server.ask(asking(2))[0]) == [2]
+        assert not child._on_the_way
+
+
+def test_a_refused_request_leaves_those_that_arrived_with_it_and_need_no_such_child_together(gated):
+    heavy, light = merging("heavy", chunk_rows=1, max_wait_s=10), merging("light", early_return=False)
+    heavy._row_s, heavy._on_the_way = 1.0, deque([time.monotonic() + 60] * 11)
+    light_calls = fake_triton.CHILDREN["light"] = Gated(is_open=True)
+
+    async def handle(request):
+        rows = rows_of(request)
+        needs = request.inputs["rows"][:, 0] > 10
+        asked = route(rows, needs, heavy.rows, fill=np.zeros(1, np.float32))
+        both = await together(asked, light.rows(rows))
+        return {"y": both[0] + both[1]}
+
+    with serving(handle) as server:
+        answers = server.ask(asking(1), asking(11), asking(2), asking(12))
+    assert [answer.has_error() for answer in answers] == [False, True, False, True]
+    assert [answered_values(answers[0]), answered_values(answers[2])] == [[1], [2]]
+    assert sorted(values(light_calls.next_call())) == [1, 2]
+    assert gated.n_calls == 0

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -16,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 from tritonclient.utils import InferenceServerException
 
+from dualpath.repository import releases
 from dualpath.serving import TritonServer, preflight
 from dualpath.serving.watch import processes
 from dualpath.serving.watch.canary import Canaries, Canary, inputs
@@ -211,6 +213,22 @@ def test_a_server_whose_start_failed_is_dead(tmp_path):
     plant = object.__new__(ServedPlant)
     plant._triton = TritonServer(tmp_path)
     assert plant.death() == "its last start failed"
+
+
+def test_a_replacement_that_waits_for_another_command_says_so(tmp_path, monkeypatch):
+    said, replaced = [], []
+    plant = object.__new__(ServedPlant)
+    plant._triton, plant._report = TritonServer(tmp_path), said.append
+    plant._triton.shm_prefix = "dualpath-none-"
+    monkeypatch.setattr(plant, "_replace", replaced.append)
+    waiting = threading.Thread(target=plant.replace, args=("cuml",))
+    with releases.locked(tmp_path):
+        waiting.start()
+        until(lambda: said)
+        assert replaced == []
+    waiting.join()
+    assert said == [f"{tmp_path}: waiting for another command that changes or loads its versions"]
+    assert replaced == ["cuml"]
 
 
 def test_the_endpoint_tells_live_from_ready_and_counts_for_prometheus():

@@ -58,7 +58,7 @@ def rows() -> Iterator[Row]:
     for name, at, send in (
         ("JSON over HTTP", "gateway", _json),
         ("binary tensors over HTTP", "gateway", _binary),
-        ("gRPC", "gRPC", _grpc),
+        ("gRPC", "gateway-gRPC", _grpc),
         ("raw sockets", "gateway", _raw),
     ):
         yield Row(f"{N_REQUESTS:,} hostile requests: {name}", bound, partial(_attack, at, send))

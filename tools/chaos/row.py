@@ -31,7 +31,7 @@ class Stage:
         if self._served is not None and self._served.process.poll() is not None:
             self.close()
         if self._served is None:
-            self._served = ServedProcess(REPOSITORY, "--gateway-port", "0").await_start()
+            self._served = ServedProcess(REPOSITORY, "--gateway-port", "0", "--gateway-grpc-port", "0").await_start()
         return self._served
 
     @property

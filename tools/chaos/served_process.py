@@ -41,7 +41,8 @@ class ServedProcess:
 
     Attributes:
         log: what it writes to stderr.
-        at: addresses by the name that `serve` prints: "gRPC", "HTTP", "metrics", "health", and "gateway" if asked for.
+        at: addresses by the name that `serve` prints: "gRPC", "HTTP", "metrics", "health", and "gateway"
+            and "gateway-gRPC" if asked for.
     """
 
     def __init__(

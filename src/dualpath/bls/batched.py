@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
@@ -14,8 +15,8 @@ import numpy as np
 
 from dualpath.bls import inline
 from dualpath.bls.calls import Carried, Outputs, chosen
-from dualpath.bls.child import Called, in_thread, leave, note_failure, with_retries
-from dualpath.bls.errors import ChildError, ChildUnavailable, ConfigError
+from dualpath.bls.child import NOT_IN_TIME, Called, in_thread, leave, note_failure, with_retries
+from dualpath.bls.errors import ChildError, ChildLate, ChildUnavailable, ConfigError
 from dualpath.bls.metrics import SIZES
 from dualpath.bls.pace import Cutter
 from dualpath.bls.request import Request
@@ -25,6 +26,9 @@ from dualpath.bls.waiting import Group, WaitingRow, WaitingRows, groups_of
 
 MAX_WAITING_ROWS = 16_384
 """Rows that wait at most while nothing tells how long that takes."""
+
+FORGET_S = 1.0
+"""How long rows count as on their way to the event loop, if they do not come."""
 
 SURE = 0.7
 """Share of a request's remaining time that its answer may be expected to take. What is expected is a mean, and beyond
@@ -72,6 +76,7 @@ class BatchedChild(Called):
         self._waiting = WaitingRows()
         self._callers: set[asyncio.Task[Any]] = set()
         self._under_way: list[_CallUnderWay] = []
+        self._on_the_way: deque[float] = deque()  # when each row was sent to the event loop that is to wait there
 
     async def rows(self, rows: Sequence[Any]) -> Any:
         """Have rows answered.
@@ -109,9 +114,13 @@ class BatchedChild(Called):
         """Send all rows in one call, if it takes a moment only."""
         if error := run.memo.unavailable.get(self):
             raise error
-        if len(rows) > self._max_rows:
-            raise leave()
-        expected_s = self._expected_s(len(rows))
+        try:
+            if len(rows) > self._max_rows:
+                raise leave()
+            expected_s = self._expected_s(len(rows))
+        except inline.Leave:
+            self._refuse_inline(run, len(rows))
+            raise
         started = time.perf_counter()
         carried = Carried.by([run.request], self.forward_parameters)
         try:
@@ -146,7 +155,10 @@ class BatchedChild(Called):
     async def _queued(self, run: Run, rows: Sequence[Any]) -> list[Any]:
         """Let rows wait for their turn, on the event loop, and return each one's answer."""
         request = run.request
-        self._refuse_what_would_wait_too_long(request, len(rows))
+        for _ in range(min(len(rows), len(self._on_the_way))):
+            self._on_the_way.popleft()
+        if refusal := self._refusal(request, len(rows), len(self._waiting)):
+            raise self._counted(refusal)
         kind = tuple(chosen(request.parameters, self.forward_parameters).items())
         group = Group(request, kind, len(rows), run.attempts.pop(self, 0))
         self._waiting.add(rows, group)
@@ -161,25 +173,42 @@ class BatchedChild(Called):
             if self.metrics:
                 self.metrics._observe_stage(self.name, time.perf_counter() - started)
 
-    def _refuse_what_would_wait_too_long(self, request: Request, n_rows: int) -> None:
-        wait_s = len(self._waiting) * (self._row_s or 0.0)
+    def _refuse_inline(self, run: Run, n_rows: int) -> None:
+        """Refuse what would be refused on the event loop, from which each answer costs a round trip to the server."""
+        now, sent = time.monotonic(), self._on_the_way
+        while sent and sent[0] < now - FORGET_S:
+            sent.popleft()
+        is_shared = len(run.n_rows) > 1
+        n_ahead = len(self._waiting) + len(sent) + (n_rows if is_shared else 0)
+        if refusal := self._refusal(run.request, n_rows, n_ahead):
+            raise leave(apart=True) if is_shared else self._counted(refusal)
+        sent.extend([now] * n_rows)
+
+    def _refusal(self, request: Request, n_rows: int, n_ahead: int) -> ChildError | None:
+        """Return the error of a request that would wait too long behind so many rows."""
+        wait_s = n_ahead * (self._row_s or 0.0)
         remaining_s = request.remaining_s()
         if remaining_s == 0:
-            raise self._late()
+            return ChildLate(self.name, NOT_IN_TIME)
         # Behind rows that wait: the rest of a call that is under way, and its own.
         answer_s = wait_s + 1.5 * self._call_s if wait_s else 0.0
         if remaining_s is not None and answer_s >= SURE * remaining_s:
-            raise self._late(
+            return ChildLate(
+                self.name,
                 f"overloaded: expected an answer within the request's timeout, got a queue of {wait_s:.1f} s; "
-                f"retry in {max(1, math.ceil(answer_s - SURE * remaining_s))} s."
+                f"retry in {max(1, math.ceil(answer_s - SURE * remaining_s))} s.",
             )
-        if wait_s > self.max_wait_s or len(self._waiting) + n_rows > MAX_WAITING_ROWS > n_rows:
-            self._calls.count("unavailable")
-            raise ChildUnavailable(
+        if wait_s > self.max_wait_s or n_ahead + n_rows > MAX_WAITING_ROWS > n_rows:
+            return ChildUnavailable(
                 self.name,
                 f"overloaded: expected a queue of at most {self.max_wait_s:g} s, got one of {wait_s:.1f} s; "
                 f"retry in {max(1, math.ceil(wait_s - self.max_wait_s))} s.",
             )
+        return None
+
+    def _counted(self, error: ChildError) -> ChildError:
+        self._calls.count(error.kind)
+        return error
 
     def _start_calls(self) -> None:
         """Start callers for the waiting rows. Each takes its first chunk a moment later, when all requests that arrived

@@ -17,6 +17,8 @@ from dualpath.bls.pace import SLOW_S, Pace
 from dualpath.bls.request import Request
 from dualpath.bls.run import Run, current_run, owners
 
+NOT_IN_TIME = "expected an answer within the request's timeout, got none."
+
 T = TypeVar("T")
 
 
@@ -46,9 +48,9 @@ class Called:
             raise leave()
         return expected_s
 
-    def _late(self, message: str = "expected an answer within the request's timeout, got none.") -> ChildLate:
+    def _late(self) -> ChildLate:
         self._calls.count("late")
-        return ChildLate(self.name, message)
+        return ChildLate(self.name, NOT_IN_TIME)
 
 
 class Child(Called):
@@ -161,10 +163,10 @@ async def in_thread(function: Callable[[], T]) -> T:
     return await asyncio.get_running_loop().run_in_executor(None, function)
 
 
-def leave() -> inline.Leave:
-    """Return what to raise so that the requests at work go on elsewhere."""
+def leave(apart: bool = False) -> inline.Leave:
+    """Return what to raise so that the requests at work go on elsewhere, or each by itself first."""
     whose = owners()
-    return inline.Leave(None if whose is None else whose.tolist())
+    return inline.Leave(None if whose is None else whose.tolist(), apart=apart)
 
 
 def note_failure(child: Any, run: Run, error: ChildError, retry: Retry | None) -> BaseException:

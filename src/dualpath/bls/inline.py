@@ -25,11 +25,12 @@ class Leave(BaseException):
     Attributes:
         owners: which of the run's requests do so; None if all of them.
         needs_loop: whether it needs an event loop, as it will each time.
+        apart: whether each of these requests is to be run by itself first, to see whether it has to go.
     """
 
-    def __init__(self, owners: Iterable[int] | None = None, needs_loop: bool = False) -> None:
+    def __init__(self, owners: Iterable[int] | None = None, needs_loop: bool = False, apart: bool = False) -> None:
         self.owners = None if owners is None else frozenset(owners)
-        self.needs_loop = needs_loop
+        self.needs_loop, self.apart = needs_loop, apart
 
 
 class _Call:

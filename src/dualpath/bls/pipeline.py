@@ -151,9 +151,13 @@ class Pipeline:
             self._needs_loop = self._needs_loop or leave.needs_loop
             memo.give_up(run)
             leaving = [reply for number, reply in enumerate(replies) if leave.owners is None or number in leave.owners]
-            self._send_off(leaving, memo)
+            if not leave.apart:
+                self._send_off(leaving, memo)
             if staying := [reply for reply in replies if reply not in leaving]:
                 self._run(staying, memo)
+            if leave.apart:
+                for reply in leaving:
+                    self._run([reply], memo)
             return
         except FAILURES as error:
             if len(replies) > 1:

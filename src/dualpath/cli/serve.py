@@ -58,6 +58,10 @@ def serve(
         int | None,
         typer.Option(help="Put HAProxy in front of HTTP, on this port: it bounds sizes and takes binary tensors only."),
     ] = None,
+    gateway_grpc_port: Annotated[
+        int | None,
+        typer.Option(help="Put it in front of gRPC too, on this port: it bounds sizes, shapes and calls of ensembles."),
+    ] = None,
     health_port: Annotated[
         int, typer.Option(help="Port for /live, /ready, /status and /metrics of the watchdog; 0 takes a free one.")
     ] = 8003,
@@ -69,10 +73,15 @@ def serve(
     """Serve the models on Triton until Ctrl-C."""
     from rich.console import Console
 
-    from dualpath.serving import access
+    from dualpath.serving import access, preflight
 
     if (grpc_tls_cert is None) != (grpc_tls_key is None):
         raise UserError("--grpc-tls-cert, --grpc-tls-key: expected both or neither, got one. Give the other too.")
+    if gateway_grpc_port is not None and gateway_port is None:
+        raise UserError("--gateway-grpc-port: expected --gateway-port with it, got none. Give both.")
+    tls = (grpc_tls_cert, grpc_tls_key) if grpc_tls_cert and grpc_tls_key else None
+    preflight.check_tls(tls)
+    behind_gateway = {"--http-port": gateway_port, "--grpc-port": gateway_grpc_port}
     options = {
         "host": host,
         "http_port": http_port,
@@ -81,12 +90,13 @@ def serve(
         "more_ports": {
             **({"--health-port": health_port} if watchdog else {}),
             **({"--gateway-port": gateway_port} if gateway_port is not None else {}),
+            **({"--gateway-grpc-port": gateway_grpc_port} if gateway_grpc_port is not None else {}),
         },
-        "http_on_loopback": gateway_port is not None,
+        "on_loopback": [option for option, port in behind_gateway.items() if port is not None],
         "config_name": config_name,
         "server": server,
         "key": access.read_key(key_file) if key_file else None,
-        "tls": (grpc_tls_cert, grpc_tls_key) if grpc_tls_cert else None,
+        "tls": None if gateway_grpc_port is not None else tls,
     }
     console = Console(stderr=True, highlight=False)
     with suppress(KeyboardInterrupt), start(model_repository, console, verbose=verbose, **options) as triton:
@@ -97,7 +107,7 @@ def serve(
         for line in _exposure(triton):
             print(line)
         with (
-            _gateway(triton, console) as keep_open,
+            _gateway(triton, console, tls) as keep_open,
             _watch(triton, console) if watchdog else nullcontext(partial(triton.wait, POLL_S)) as look,
         ):
             print("Ctrl-C stops it", flush=True)
@@ -107,12 +117,12 @@ def serve(
 
 
 @contextmanager
-def _gateway(triton: TritonServer, console: Console) -> Iterator[Callable[[], None]]:
-    """Put the proxy in front of HTTP, if a port for it was asked for; give what keeps it alive."""
+def _gateway(triton: TritonServer, console: Console, tls: tuple[Path, Path] | None) -> Iterator[Callable[[], None]]:
+    """Put the proxy in front of HTTP and gRPC, if ports for it were asked for; give what keeps it alive."""
     from dualpath.repository import configs, folders
-    from dualpath.serving.gateway import Gateway
+    from dualpath.serving.gateway import Gateway, GrpcSide
 
-    port = triton.more_ports.get("--gateway-port")
+    port, grpc_port = (triton.more_ports.get(option) for option in ("--gateway-port", "--gateway-grpc-port"))
     if port is None:
         yield lambda: None
         return
@@ -125,8 +135,11 @@ def _gateway(triton: TritonServer, console: Console) -> Iterator[Callable[[], No
         if line := gateway.revive():
             _report(console, line)
 
-    with Gateway(triton.address, port, triton.http_url, log, ensembles) as gateway:
+    grpc = None if grpc_port is None else GrpcSide(grpc_port, triton.grpc_url, tls)
+    with Gateway(triton.address, port, triton.http_url, log, ensembles, grpc) as gateway:
         print(f"gateway  {gateway.url}")
+        if grpc:
+            print(f"gateway-gRPC {gateway.grpc_url}")
         yield keep_open
 
 

@@ -7,7 +7,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +51,7 @@ class TritonServer:
         http_port: 0 means any free port; so with `grpc_port` and `metrics_port`.
         more_ports: by option, such as {"--health-port": 0}: checked and chosen with the server's own ports, for
             what stands beside it.
-        http_on_loopback: listen for HTTP there alone, whatever `host` is.
+        on_loopback: options of ports, such as {"--http-port"}, that listen there alone, whatever `host` is.
         config_name: serve `configs/<config_name>.pbtxt` of each model with instances.
         server: "auto", "embedded", or the path of a tritonserver binary.
         log_path: where Triton's output goes; by default a temporary file, which is kept only if something failed.
@@ -82,7 +82,7 @@ class TritonServer:
         grpc_port: int = 8001,
         metrics_port: int = 8002,
         more_ports: Mapping[str, int] | None = None,
-        http_on_loopback: bool = False,
+        on_loopback: Collection[str] = (),
         config_name: str | None = None,
         server: str = "auto",
         log_path: Path | None = None,
@@ -106,7 +106,7 @@ class TritonServer:
         self.log_path = log_path.absolute() if log_path else None
         self._ports = {"--http-port": http_port, "--grpc-port": grpc_port, "--metrics-port": metrics_port}
         self.more_ports = dict(more_ports or {})
-        self._http_on_loopback = http_on_loopback
+        self._on_loopback = on_loopback
         self._config_name = config_name
         self._server = server
         self._keep_log = log_path is not None
@@ -151,7 +151,7 @@ class TritonServer:
         return f"{'127.0.0.1' if address == '0.0.0.0' else address}:{self._ports[option]}"
 
     def _address_of(self, option: str) -> str:
-        return "127.0.0.1" if self._http_on_loopback and option == "--http-port" else self.address
+        return "127.0.0.1" if option in self._on_loopback else self.address
 
     def start(self) -> None:
         """Start the server and return when every model is ready.

@@ -2,6 +2,7 @@
 -- Triton reserves memory by the shape that JSON data declares, and checks binary data against its length.
 
 local MOST_BYTES = 8192
+local MOST_VALUES = 1e9
 
 local function refuse(txn, status, sentence)
   local reply = txn:reply({status = status, headers = {["content-type"] = {"application/json"}}})
@@ -24,9 +25,13 @@ core.register_action("binary_only", {"http-req"}, function(txn)
     refuse(txn, 415, "gateway: expected binary tensors, got data or an escape in the JSON header. Send them as binary.")
   end
   for shape in head:gmatch('"shape"%s*:%s*(%b[])') do
-    -- Triton 2.51 takes the number of rows by 32 bits: 4294967296 passes for a number that is not said.
-    if shape:find("%d%d%d%d%d%d%d%d%d%d") then
-      refuse(txn, 400, "gateway: expected a shape of numbers of at most nine digits, got a longer one. Correct it.")
+    -- Triton 2.51 takes the number of rows by 32 bits and bytes by 64: larger ones pass for others.
+    local n_values = 1
+    for number in shape:gmatch("%d+") do
+      n_values = n_values * math.max(1, tonumber(number))
+    end
+    if n_values >= MOST_VALUES then
+      refuse(txn, 400, "gateway: expected a shape of less than 1000000000 values, got one of more. Correct it.")
     end
   end
 end)

@@ -22,12 +22,12 @@ def watched(triton: TritonServer, report: Callable[[str], None]) -> Iterator[tup
 
     Args:
         triton: started with `HEALTH_PORT` among its `more_ports`.
-        report: gets one line for each fault and each mending.
+        report: gets one line for each fault, each mending and each wait for another command.
     """
     port = triton.more_ports[HEALTH_PORT]
     url = f"http://{'127.0.0.1' if triton.address == '0.0.0.0' else triton.address}:{port}"
     grpc_port = int(triton.grpc_url.rpartition(":")[2])
-    with closing(ServedPlant(triton)) as plant:
+    with closing(ServedPlant(triton, report)) as plant:
         scorers = tuple(model.name for model in SCORERS if model.name in plant.models)
         watchdog = Watchdog(plant, scorers, time.monotonic, report)
         with (

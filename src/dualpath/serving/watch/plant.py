@@ -10,7 +10,7 @@ them.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -41,13 +41,14 @@ class ServedPlant:
 
     Args:
         triton: the server, started.
+        report: gets a line if a replacement waits for another command.
 
     Attributes:
         models: those that it serves, by name.
     """
 
-    def __init__(self, triton: TritonServer) -> None:
-        self._triton = triton
+    def __init__(self, triton: TritonServer, report: Callable[[str], None]) -> None:
+        self._triton, self._report = triton, report
         self._connect()
 
     def _connect(self) -> None:
@@ -124,7 +125,7 @@ class ServedPlant:
         Raises:
             MendFailed: requests of the model do not end, or it cannot be loaded.
         """
-        with releases.locked(self._triton.model_repository):
+        with releases.locked(self._triton.model_repository, self._report):
             self._replace(model)
         self._triton.skip_log()
         self._triton.close_shared_memory()
