@@ -10,7 +10,7 @@ from typing import Any
 from dualpath.errors import UserError
 from dualpath.repository import folders
 from dualpath.repository.pbtxt import Config
-from dualpath.repository.pbtxt_fields import ConfigSyntaxError
+from dualpath.repository.pbtxt_fields import ConfigSyntaxError, place
 
 CONFIG_FILE = "config.pbtxt"
 PLACEHOLDER = re.compile(r"\$\{[^}\n]*\}")
@@ -135,9 +135,4 @@ def read_model(folder: Path, file: Path) -> RepositoryModel:
 def open_places(text: str) -> tuple[Placeholder, ...]:
     """Return the `${...}` outside comments."""
     code = _COMMENT.sub(lambda match: match[1] or " " * len(match[0]), text)
-    return tuple(
-        Placeholder(
-            match[0], code.count("\n", 0, match.start()) + 1, match.start() - code.rfind("\n", 0, match.start())
-        )
-        for match in PLACEHOLDER.finditer(code)
-    )
+    return tuple(Placeholder(match[0], *place(code, match.start())) for match in PLACEHOLDER.finditer(code))

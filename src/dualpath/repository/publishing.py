@@ -40,8 +40,10 @@ def publish(
         except OSError:
             # Only inside: there a load would find the model modified while its new version is being written.
             stack.enter_context(releases.locked(model_repository, report))
-            inside = model_repository / next(iter(versions))
-            scratch, is_locked = stack.enter_context(_inside(inside)), True
+            inside = tempfile.TemporaryDirectory(
+                dir=model_repository / next(iter(versions)), prefix=releases.UNFINISHED
+            )
+            scratch, is_locked = Path(stack.enter_context(inside)), True
         new = {model: scratch / model for model in versions}
         for model, folder in new.items():
             folder.mkdir()
@@ -78,12 +80,6 @@ def check_target(model_repository: Path, models: Iterable[str]) -> None:
             )
         if not os.access(folder, os.W_OK | os.X_OK):
             raise UserError(f"{folder}: expected a folder to write to, got one that cannot be written. Give it rights.")
-
-
-@contextmanager
-def _inside(model: Path) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir=model, prefix=releases.UNFINISHED) as name:
-        yield Path(name)
 
 
 @contextmanager
