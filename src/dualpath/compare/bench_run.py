@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache, partial
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from dualpath.compare import breakdown, inputs, parity, verdict
-from dualpath.compare.agreement import Agreement, Answer
+from dualpath.compare.agreement import Agreement
 from dualpath.compare.bench_models import default_work_dir
 from dualpath.compare.bench_servers import Place, served
 from dualpath.compare.inputs import Row
@@ -29,15 +28,15 @@ from dualpath.compare.setups import (
     BenchSetup,
     InClient,
     InTriton,
-    Score,
     batches,
+    both,
+    excerpt_of,
     headline,
     too_slow,
 )
 from dualpath.compare.tolerance import Tolerance
-from dualpath.compare.wire import Ask
 from dualpath.errors import UserError
-from dualpath.readability.contract import ENSEMBLE, EXCERPT, MAX_BATCH_SIZE, ORCHESTRATOR, SCORE, TOLERANCES
+from dualpath.readability.contract import ENSEMBLE, MAX_BATCH_SIZE, ORCHESTRATOR, SCORE, TOLERANCES
 from dualpath.serving.preflight import GPU, TEXT_ON_CPU
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -83,7 +82,7 @@ def bench(
     found = inputs.read(input_file)
     rows, timing = found.tensors(ENSEMBLE.inputs), Timing(duration_s, timeout_s=4 * LONGEST_REQUEST_S)
     for row in rows:
-        _excerpt(row)
+        excerpt_of(row)
     ordered = sorted(loads, key=lambda load: (load.concurrency or 0, load.batch))
     encoder = encoder_shape, precisions, work_dir or default_work_dir()
     with served(model_repository, model, *encoder, start, on_progress) as places:
@@ -105,7 +104,7 @@ class _Bench:
 
     def __post_init__(self) -> None:
         places = self.places
-        self._excerpts = [_excerpt(row) for row in self.rows]
+        self._excerpts = [excerpt_of(row) for row in self.rows]
         self._setups: dict[str, BenchSetup] = {}
         self._absent: dict[str, str] = {}
         self._families: list[list[str]] = []  # names of each place's set-ups
@@ -172,7 +171,7 @@ class _Bench:
             agreement = Agreement(names, [row.where for row in rows], {SCORE.name: tolerance})
             try:
                 there = parity.Asking(self.result, agreement, names, rows).run(
-                    partial(_both, self._setups[baseline], self._setups[other], rows, self.timing.timeout_s),
+                    partial(both, self._setups[baseline], self._setups[other], rows, self.timing.timeout_s),
                     gone=self._gone,
                     on_progress=on_progress,
                 )
@@ -291,24 +290,3 @@ class _Bench:
                 "The encoder's weights are random: the figures are of speed at its size, its scores mean nothing."
             )
         return notes
-
-
-@asynccontextmanager
-async def _both(a: BenchSetup, b: BenchSetup, rows: Sequence[Row], timeout_s: float) -> AsyncIterator[tuple[Ask, Ask]]:
-    def asking(score: Score) -> Ask:
-        async def ask(numbers: Sequence[int], more: bytes) -> Answer:
-            async with asyncio.timeout(timeout_s):
-                return {SCORE.name: await score([_excerpt(rows[number]) for number in numbers])}
-
-        return ask
-
-    async with a.connect() as score_a, b.connect() as score_b:
-        yield asking(score_a), asking(score_b)
-
-
-def _excerpt(row: Row) -> bytes:
-    texts = row.tensors[EXCERPT.name].ravel().tolist()
-    if len(texts) != 1:
-        raise UserError(f"{row.where}: expected one excerpt, got {len(texts)}. Make each a row of its own.")
-    excerpt: bytes = texts[0]
-    return excerpt

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
@@ -90,39 +90,29 @@ def compare(
         UserError: the models, the rows or the settings do not fit together, or nothing answers at `url`.
         ServerFailed: a server of its own did not start.
     """
-    for name in (a, b):
-        target.split(name)
+    names = {target.split(name)[0] for name in (a, b)}
     if n_random is not None and input_file:
         raise UserError("--random: expected no --input with it, got both. Leave one out.")
     rows: InputRows | RandomRows = RandomRows(n_random, seed, shapes) if n_random else inputs.read(input_file)
     atol, rtol = (it if isinstance(it, Mapping) else {"": it} for it in (atol, rtol))
     batches = BATCHES if batch is None else batch
-    loads = [Load(rows, n) for rows in batches for n in concurrency] + [
-        Load(rows, rate=n) for rows in batches for n in rate
-    ]
+    loads = [Load(n_rows, n) for n_rows in batches for n in concurrency]
+    loads += [Load(n_rows, rate=n) for n_rows in batches for n in rate]
     timing = Timing(duration_s, timeout_s, seed)
     filters = [Filter.parse(text) for text in expect_differences]
     comparison = _Comparison(a, b, rows, mix, loads, batch is not None, timing, atol, rtol, ignore, filters, conditions)
-    with _server(comparison, url, headers, model_repository, start) as server:
+    opened: AbstractContextManager[Server]
+    if url is None:
+        check_models(model_repository, names)
+        if names <= {model.name for model in SCORERS}:
+            rows.tensors(SCORERS[0].inputs)  # before a server is started for bad ones
+        opened = serving(model_repository, start)
+    else:
+        opened = closing(Server(url, headers=tuple((name.lower(), it) for name, it in headers.items())))
+    with opened as server:
         result = comparison.run(server, on_progress)
         on_result(result)
     return result
-
-
-@contextmanager
-def _server(
-    comparison: _Comparison, url: str | None, headers: Mapping[str, str], model_repository: Path, start: Start
-) -> Iterator[Server]:
-    if url is not None:
-        with closing(Server(url, headers=tuple((name.lower(), it) for name, it in headers.items()))) as server:
-            yield server
-        return
-    names = {target.split(name)[0] for name in (comparison.a, comparison.b)}
-    check_models(model_repository, names)
-    if names <= {model.name for model in SCORERS}:
-        comparison.rows.tensors(SCORERS[0].inputs)  # before a server is started for bad ones
-    with serving(model_repository, start) as server:
-        yield server
 
 
 @dataclass

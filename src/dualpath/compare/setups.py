@@ -15,10 +15,14 @@ import numpy.typing as npt
 import tritonclient.grpc as grpcclient
 from tritonclient.grpc import service_pb2
 
+from dualpath.compare.agreement import Answer
 from dualpath.compare.connection import Send, over_grpc, serialise
+from dualpath.compare.inputs import Row
 from dualpath.compare.load import Contender
 from dualpath.compare.result import Cell, Load, Result
 from dualpath.compare.tensors import infer_input
+from dualpath.compare.wire import Ask
+from dualpath.errors import UserError
 from dualpath.readability.combine import Scores, combine
 from dualpath.readability.contract import BERT, EXCERPT, FOREST, SCORE, WEIGHT, ModelContract, Tensor
 from dualpath.readability.features import FeatureCounter, WordLists
@@ -120,6 +124,34 @@ class InClient:
 
 
 BenchSetup = InTriton | InClient
+
+
+@asynccontextmanager
+async def both(a: BenchSetup, b: BenchSetup, rows: Sequence[Row], timeout_s: float) -> AsyncIterator[tuple[Ask, Ask]]:
+    """Connect to two set-ups for asking each, as `Wire.both` does."""
+
+    def asking(score: Score) -> Ask:
+        async def ask(numbers: Sequence[int], more: bytes) -> Answer:
+            async with asyncio.timeout(timeout_s):
+                return {SCORE.name: await score([excerpt_of(rows[number]) for number in numbers])}
+
+        return ask
+
+    async with a.connect() as score_a, b.connect() as score_b:
+        yield asking(score_a), asking(score_b)
+
+
+def excerpt_of(row: Row) -> bytes:
+    """Return the row's excerpt.
+
+    Raises:
+        UserError: it has several.
+    """
+    texts = row.tensors[EXCERPT.name].ravel().tolist()
+    if len(texts) != 1:
+        raise UserError(f"{row.where}: expected one excerpt, got {len(texts)}. Make each a row of its own.")
+    excerpt: bytes = texts[0]
+    return excerpt
 
 
 def batches(excerpts: Sequence[bytes], n_rows: int) -> list[list[bytes]]:
