@@ -171,6 +171,27 @@ def test_calls_that_scoring_does_not_need_are_refused(ask, triton, method):
     assert triton.seen == []
 
 
+def test_a_refusal_says_that_it_is_grpc_as_clients_in_go_expect(at):
+    if not shutil.which("curl"):
+        pytest.skip("needs curl")
+    for path in (f"{SERVICE}RepositoryIndex", INFER):  # by HAProxy's own rule, and by the filter
+        command = [
+            "curl",
+            "-sS",
+            "--http2-prior-knowledge",
+            "-D",
+            "-",
+            "-o",
+            "/dev/null",
+            "-d",
+            "abc",
+            f"http://{at}{path}",
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+        assert "content-type: application/grpc\n" in done.stdout
+        assert "grpc-status: 12\n" in done.stdout
+
+
 @pytest.mark.parametrize("method", ["ServerReady", "ModelReady", "ServerMetadata", "ModelConfig", "ModelStatistics"])
 def test_calls_that_scoring_needs_pass(ask, method):
     assert ask(b"", SERVICE + method) == b""

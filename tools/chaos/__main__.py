@@ -43,6 +43,7 @@ def main(pattern: str = "") -> int:
     with staged() as stage:
         try:
             for row in chosen:
+                since = time.monotonic()
                 try:
                     found = row.measure(stage)
                 except Exception as error:  # a row that cannot be measured has missed its bound
@@ -51,7 +52,8 @@ def main(pattern: str = "") -> int:
                 n_missed += not found.good
                 verdict = "held" if found.good else "MISSED"
                 table.add_row(row.name, row.bound, found.seen, verdict)
-                console.print(f"{verdict:6} {row.name}: {found.seen}", markup=False, soft_wrap=True)
+                line = f"{verdict:6} {time.monotonic() - since:3.0f} s  {row.name}: {found.seen}"
+                console.print(line, markup=False, soft_wrap=True)
         finally:
             console.print(table)
     elapsed_s = time.monotonic() - began

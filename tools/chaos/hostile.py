@@ -106,7 +106,7 @@ def _attack(at: str, send: Send, stage: Stage) -> Found:
 
 def _growth(served: ServedProcess, before: dict[str, int]) -> tuple[float, str]:
     """Return the most by which a process has grown, and which one."""
-    with suppress(OSError, StopIteration):
+    with suppress(OSError, StopIteration, ValueError):  # while it is away it has no processes
         return max((float(now - before.get(name, 0)), name) for name, now in served.memory().items())
     return 0.0, ""
 

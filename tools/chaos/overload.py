@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -26,6 +28,8 @@ LATE = 3.0
 """An admitted request's p99 at most, in p99s at 80 % load; also the deadline that the clients state."""
 REFUSED_MS = 50.0
 LIGHT_MS = 100.0
+PREFERRED = -10
+"""The niceness of this process while it measures."""
 
 
 def rows() -> Iterator[Row]:
@@ -82,7 +86,28 @@ def _heavy(deadline_s: float | None = None, refusals: Refusals | None = None) ->
     return Contender("heavy", requests, ["heavy"] * len(requests), connect=refusals.connect if refusals else over_grpc)
 
 
+@contextmanager
+def _preferred() -> Iterator[None]:
+    """Let this process go before others: what its clients wait for a core is no answer's time. Needs root."""
+    autogroup = Path("/proc/self/autogroup")  # by which Linux shares the cores between sessions, whatever is nice
+    try:
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, 0, PREFERRED)
+            autogroup.write_text(str(PREFERRED))
+        yield
+    finally:
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, 0, 0)
+            autogroup.write_text("0")
+
+
 def _overload(stage: Stage) -> Found:
+    stage.served  # noqa: B018  started without this process's preference
+    with _preferred():
+        return _measured(stage)
+
+
+def _measured(stage: Stage) -> Found:
     url = stage.served.at["gRPC"]
     before = stage.served.restarts()
     capacity = asyncio.run(run_turn(url, _heavy(), N_CLIENTS, 10.0)).rows_per_s

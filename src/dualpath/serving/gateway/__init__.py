@@ -169,7 +169,7 @@ class Gateway:
         return text + self._side(
             "grpc.cfg",
             "grpc",
-            '200 content-type application/grpc hdr grpc-status 14 hdr grpc-message "{}"',
+            '200 hdr grpc-status 14 hdr grpc-message "{}"',
             "var(txn.model) -m str {}",
             f"{self._grpc.url} proto h2",
             port=self._grpc.port,

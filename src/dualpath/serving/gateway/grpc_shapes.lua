@@ -81,7 +81,6 @@ end
 
 local function refuse(txn, status, sentence)
   local reply = txn:reply({status = 200})
-  reply:add_header("content-type", "application/grpc")
   reply:add_header("grpc-status", status)
   reply:add_header("grpc-message", "gateway: " .. sentence)
   txn:done(reply)
