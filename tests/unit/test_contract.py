@@ -44,15 +44,17 @@ def test_config_says_what_the_contract_says(model):
 
 
 @pytest.mark.parametrize("model", SERVED, ids=name)
-def test_model_batches_dynamically_without_delay_on_the_cpu(model):
+def test_model_but_bert_batches_dynamically_without_delay_on_the_cpu(model):
     config = config_of(model)
-    assert config.HasField("dynamic_batching")
+    assert config.HasField("dynamic_batching") == (model is not BERT)
     assert config.dynamic_batching.max_queue_delay_microseconds == 0
     assert [group.kind for group in config.instance_group] == [proto.ModelInstanceGroup.KIND_CPU]
 
 
 GPU_DIFFERENCES = {ORCHESTRATOR.name: [('"bert_chunk_rows" value { string_value: "2" }', "2", "64")]}
 """Beside the instance group: if a line differs, the CPU's value and the GPU's. docs/gpu.md names them."""
+GPU_LINES = {BERT.name: ["dynamic_batching { }"]}
+"""Lines that the GPU's config has after the instance group, and the CPU's has not."""
 
 
 @pytest.mark.parametrize("model", SERVED, ids=name)
@@ -67,8 +69,12 @@ def test_gpu_config_differs_in_its_instance_kind_and_what_the_docs_name(model):
         parameter = line.split('"')[1] if '"' in line else "kind"
         [row] = re.findall(rf"^\| `{model.name}` \| `{parameter}` .*", documented, re.MULTILINE)
         assert row.split(" | ")[2:4] == [f"`{on_cpu}`", f"`{on_gpu}`"]
+    lines = GPU_LINES.get(model.name, ())
+    for line in lines:
+        expected = re.sub(r"^instance_group .*\n", rf"\g<0>{line}\n", expected, flags=re.MULTILINE)
+        assert f"| `{model.name}` | `{line.split()[0]}` | none | `{line.split(maxsplit=1)[1]}` |" in documented
     assert gpu == expected
-    assert len(re.findall(rf"^\| `{model.name}` \|", documented, re.MULTILINE)) == len(changes)
+    assert len(re.findall(rf"^\| `{model.name}` \|", documented, re.MULTILINE)) == len(changes) + len(lines)
 
 
 @pytest.mark.parametrize("model", SERVED, ids=name)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -209,6 +210,15 @@ time.sleep(1)
     assert "socket.connect" in (tmp_path / "connections").read_text()
 
 
+def test_a_model_that_is_loaded_in_two_ways_has_its_weights_in_memory_once(model_repository):
+    path = newest(model_repository / "bert-large") / "model.pt"
+    ways = [inference.load(path, BERT_INPUTS, "openvino", streams=streams) for streams in (2, 1)]
+    assert all(way.engine.startswith("OpenVINO") for way in ways), ways[0].reason
+    converted = conversion.convert(path, BERT_INPUTS).model.with_suffix(".bin")
+    mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(f"{converted}")]
+    assert len(mapped) == 1
+
+
 class Noted:
     """A model that waits for a gate and notes how many rows each call had."""
 
@@ -250,6 +260,25 @@ def test_a_call_beside_another_takes_a_stream_at_once_and_a_third_waits_its_turn
     wide.gate.set()
     for call in calls:
         call.join(10)
+
+
+def test_after_calls_beside_one_another_a_lone_call_gets_all_threads_from_the_second_on():
+    narrow, wide = Noted(is_open=False), Noted(is_open=False)
+    ways = TwoWays(narrow, wide, streams=2, chunk_rows=4)
+    row = [np.array([[1]])]
+    calls = [threading.Thread(target=ways.run, args=(row,)) for _ in range(2)]
+    for call in calls:
+        call.start()
+        time.sleep(0.1)
+    narrow.gate.set()
+    wide.gate.set()
+    for call in calls:
+        call.join(10)
+    assert (len(wide.rows), len(narrow.rows)) == (1, 1)
+    ways.run(row)
+    assert (len(wide.rows), len(narrow.rows)) == (1, 2)
+    ways.run(row)
+    assert (len(wide.rows), len(narrow.rows)) == (2, 2)
 
 
 def test_torchs_chunks_do_not_depend_on_the_number_of_streams():

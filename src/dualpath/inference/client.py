@@ -17,7 +17,11 @@ from typing import Any
 from dualpath.inference.conversion import private_folder, python
 from dualpath.inference.model import Array, EngineError, Input, choose
 
-_GIVE_MEMORY_BACK = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 17)}
+_GIVE_MEMORY_BACK = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 18),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 17),
+}
 """For glibc: batches of many shapes need large blocks of many sizes, of which it otherwise keeps every one (200 MB)."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
 import sys
@@ -49,6 +50,13 @@ def version() -> str:
     return importlib.metadata.version("openvino")
 
 
+@functools.lru_cache(maxsize=1)
+def _read(path: Path) -> tuple[Any, Any]:
+    """Read a converted model, once for all the ways in which it is compiled: they share its weights' pages."""
+    core = openvino().Core()
+    return core, core.read_model(str(path))
+
+
 class OpenVinoModel:
     """See `LoadedModel`."""
 
@@ -56,10 +64,10 @@ class OpenVinoModel:
     is_exact = True
 
     def __init__(self, path: Path, precision: str, threads: int = 1, streams: int = 1) -> None:
-        ov = openvino()
         self.engine = f"OpenVINO {version()} in {precision}"
-        compiled = ov.Core().compile_model(
-            str(path),
+        core, model = _read(path)
+        compiled = core.compile_model(
+            model,
             "CPU",
             {
                 # By default a processor that has bfloat16 computes float32 models in it.

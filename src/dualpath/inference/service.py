@@ -55,7 +55,10 @@ class Turns:
 
 
 class TwoWays:
-    """Runs each call on as many streams as it fills, or on all cores if nothing else is in flight.
+    """Runs each call on as many streams as it fills, or on all cores if calls come one at a time.
+
+    A call counts as alone if none is in flight when it comes, nor was any beside the call before it. Busy callers leave
+    gaps between an answer and the next call: a wide call that begins in one has more threads beside it than cores.
 
     Args:
         narrow: has `streams` streams.
@@ -69,18 +72,30 @@ class TwoWays:
         self._turns = Turns(streams)
         self._lock = threading.Lock()
         self._n_open = 0
+        self._is_busy = False  # a call in flight, or the last one, has had another beside it
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         """Run one call; other threads may run theirs."""
-        chunks = self._chunks(inputs)
+        with self._lock:
+            self._n_open += 1
+            is_alone = self._n_open == 1
+            wide = None if self._is_busy or not is_alone else self._wide
+            self._is_busy = not is_alone
+        try:
+            return self._answer(self._chunks(inputs), wide)
+        finally:
+            with self._lock:
+                self._n_open -= 1
+
+    def _answer(self, chunks: list[list[Array]], wide: LoadedModel | None) -> list[Array]:
         if len(chunks) == 1:
-            return self._run(chunks[0], self._wide)
+            return self._run(chunks[0], wide or self._narrow)
         answers: list[list[Array]] = [[]] * len(chunks)
         todo = iter(range(len(chunks)))
 
         def work() -> None:
             for number in todo:
-                answers[number] = self._run(chunks[number], None)
+                answers[number] = self._run(chunks[number], self._narrow)
 
         # A call never has more chunks waiting than there are streams, so that it does not keep others from them.
         helpers = [self._pool.submit(work) for _ in range(min(len(chunks), self._streams) - 1)]
@@ -96,16 +111,9 @@ class TwoWays:
         starts = range(0, max(n_rows, 1), max(chunk_rows, 1))
         return [[array[start : start + chunk_rows] for array in inputs] for start in starts]
 
-    def _run(self, chunk: list[Array], if_alone: LoadedModel | None) -> list[Array]:
-        with self._lock:
-            self._n_open += 1
-        try:
-            with self._turns:
-                model = if_alone if if_alone and self._n_open == 1 else self._narrow
-                return model.run(chunk)
-        finally:
-            with self._lock:
-                self._n_open -= 1
+    def _run(self, chunk: list[Array], model: LoadedModel) -> list[Array]:
+        with self._turns:
+            return model.run(chunk)
 
 
 def load_two_ways(order: dict[str, Any]) -> tuple[TwoWays, LoadedModel]:
