@@ -26,15 +26,16 @@ import numpy as np
 import typer
 from tritonclient.grpc import service_pb2
 
-from dualpath.compare import compare, parity, requests, stats, target
-from dualpath.compare import load as loading
+from dualpath.compare import compare, requests, stats, target
 from dualpath.compare.agreement import Agreement
-from dualpath.compare.load import Contender, Turn
+from dualpath.compare.interruptible import run
+from dualpath.compare.load import Contender, Turn, run_turn
+from dualpath.compare.load_check import LoadCheck
 from dualpath.compare.made_up import RandomRows
-from dualpath.compare.parity import LoadCheck
 from dualpath.compare.result import Load
 from dualpath.compare.tolerance import tolerances
 from dualpath.compare.verdict import judge
+from dualpath.compare.wire import Wire
 from dualpath.serving.client import connect
 from dualpath.serving.server import TritonServer
 
@@ -166,7 +167,7 @@ def checking(
         pair = target.pair(model, model)
         rows = RandomRows(200).tensors(pair.inputs)
         agreement = Agreement(("model", "model (again)"), [row.where for row in rows], tolerances(pair.outputs, {}, {}))
-        check = LoadCheck(agreement, lambda name, answer: parity.decoder(model, pair, url)(answer))
+        check = LoadCheck(agreement, lambda name, answer: Wire(url, pair).decode(model, answer))
         bare = requests.contender("model", model, pair, rows, 1)
         for number in map(int, clients.split(",")):
             load = Load(1, number)
@@ -216,7 +217,7 @@ def _alternate(
     turns: dict[str, list[Turn]] = {name: [] for name in contenders}
     for _ in range(n_rounds):
         for name in random.sample(list(contenders), len(contenders)):
-            turn = loading.run(loading.run_turn(url, contenders[name], load.concurrency or 1, 1.0, warm_up=True))
+            turn = run(run_turn(url, contenders[name], load.concurrency or 1, 1.0, warm_up=True))
             turns[name].append(turn)
             if check:
                 check.settle(contenders[name], "under load")

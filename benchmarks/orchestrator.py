@@ -23,7 +23,7 @@ from rich.console import Console
 
 from dualpath.cli import compare_view
 from dualpath.compare import inputs, requests, stats, target
-from dualpath.compare.limit import Limit, Plan, plans
+from dualpath.compare.limit import Limit, plans
 from dualpath.compare.load import Contender, Turn
 from dualpath.compare.machine import machine_facts
 from dualpath.compare.requests import Mix
@@ -108,15 +108,11 @@ class Bench:
         with serving(repository) as server, ExitStack() as stack:
             limits: dict[str, Limit] = {}
             if any(it.has_limit for it in workloads):
-                limits = {
-                    f"limit: {plan}": stack.enter_context(Limit(model_repository, plan)) for plan in self._plans()
-                }
+                # Those that may be the best; docs/benchmarks.md has them all.
+                chosen = [plan for plan in plans() if plan.chunk_rows in (1, 4, 8)]
+                limits = {f"limit: {plan}": stack.enter_context(Limit(model_repository, plan)) for plan in chosen}
             for workload in workloads:
                 self._measure(workload, server, limits)
-
-    def _plans(self) -> list[Plan]:
-        """Return the ways to use the cores that may be the best: docs/benchmarks.md has them all."""
-        return [plan for plan in plans() if plan.chunk_rows in (1, 4, 8)]
 
     def _measure(self, workload: Workload, server: Server, limits: Mapping[str, Limit]) -> None:
         names = [*MODELS, *(STEPS if self.ablation and workload.has_steps else ())]

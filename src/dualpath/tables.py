@@ -134,16 +134,18 @@ def read_tables(
     format = magic or format or ENDINGS.get(Path(name).suffix.lower()) or otherwise or _guess(first)
     if format in MAGIC.values():
         whole = io.BytesIO(first + file.read())
-        return _parquet(whole, name) if format is Format.parquet else _sheets(whole, name)
+        if format is Format.xlsx:
+            return _sheets(whole, name)
+        opened = open_parquet(whole, name)
+        rows = chain.from_iterable(batch.to_pylist() for batch in opened.iter_batches())
+        return [parquet_table(opened.schema_arrow.names, rows, name)]
     if not_text := next((found for start, found in NOT_TEXT.items() if first.startswith(start)), None):
         raise UserError(f"{name}: expected text in UTF-8, got {not_text}. Save it as text in UTF-8.")
     # Of a pipe the first line has to do: to look ahead would wait for whoever writes it.
     head = first + (file.peek() if isinstance(file, io.BufferedReader) and file.seekable() else b"")
     if 0 in head and len(head) - len(head.translate(None, CONTROL)) > len(head) / 10:
         raise UserError(f"{name}: expected text in UTF-8, got bytes that are no text. Save it as text in UTF-8.")
-    text = io.TextIOWrapper(
-        io.BufferedReader(_Again(first, file)), encoding="utf-8-sig", errors="surrogateescape", newline=""
-    )
+    text = _decoded(chain([first], file))
     if format is Format.csv:
         return [_csv(text, name)]
     if format is Format.jsonl:
@@ -178,22 +180,12 @@ def shown(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:40]}…"
 
 
-class _Again(io.RawIOBase):
-    """A file whose beginning has been read already; a pipe cannot be rewound."""
-
-    def __init__(self, first: bytes, rest: BinaryIO) -> None:
-        self._first, self._rest = first, rest
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        if not self._first:
-            # `read` would wait for a full buffer, and whoever types or follows a log would see nothing.
-            self._first = self._rest.readline(len(buffer))
-        chunk, self._first = self._first[: len(buffer)], self._first[len(buffer) :]
-        buffer[: len(chunk)] = chunk
-        return len(chunk)
+def _decoded(lines: Iterable[bytes]) -> Iterator[str]:
+    """Give a text's lines with their ends, a lone carriage return being one too, each as soon as it is there."""
+    encoding = "utf-8-sig"
+    for line in lines:
+        yield from io.StringIO(line.decode(encoding, "surrogateescape"), newline="")
+        encoding = "utf-8"
 
 
 def _guess(first: bytes) -> Format:
@@ -281,19 +273,28 @@ def _json_lines(lines: Iterable[str], name: str) -> Iterator[TableRow]:
         yield record(name, number, cells, fault)
 
 
-def _parquet(file: BinaryIO, name: str) -> list[Table]:
+def open_parquet(file: BinaryIO, name: str) -> Any:
+    """Return the ParquetFile.
+
+    Raises:
+        UserError: it is none, or two of its columns have the same name.
+    """
     with needs("parquet"):
         from pyarrow import ArrowException, parquet
     try:
-        table = parquet.ParquetFile(file)
-        columns = tuple(table.schema_arrow.names)
+        opened = parquet.ParquetFile(file)
+        columns = opened.schema_arrow.names
     except (ArrowException, OSError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise UserError(f"{name}: expected a Parquet file, got: {reason}. Write it again.") from None
     check_columns(columns, name)
-    rows = chain.from_iterable(batch.to_pylist() for batch in table.iter_batches())
-    records = (record(name, number, cells) for number, cells in enumerate(rows, start=1))
-    return [Table(name, Format.parquet, "row", 0, columns, records)]
+    return opened
+
+
+def parquet_table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], name: str, first: int = 0) -> Table:
+    """Return the table of Parquet's rows, of which so many come before the first."""
+    records = (record(name, number, cells) for number, cells in enumerate(rows, first + 1))
+    return Table(name, Format.parquet, "row", 0, tuple(columns), records)
 
 
 def _sheets(file: BinaryIO, name: str) -> list[Table]:

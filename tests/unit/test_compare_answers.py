@@ -5,7 +5,7 @@ import pytest
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import serialize_byte_tensor
 
-from dualpath.compare.connection import decode
+from dualpath.compare.connection import decode, decode_all
 
 
 def response(*outputs):
@@ -48,3 +48,29 @@ def test_brain_floats_become_floats():
 def test_fewer_values_than_the_shape_says_are_named():
     with pytest.raises(ValueError, match=r"output X: expected the values of shape \[4, 1\], got 1"):
         decode(response(("X", "FP32", [4, 1], b"\0\0\0\0")))
+
+
+def streamed(*responses, dtype=np.float32):
+    """The output X of a request's responses, a row with these values in each."""
+    arrays = [np.array([values], dtype) for values in responses]
+    raws = [serialize_byte_tensor(it).item() if dtype is np.object_ else it.tobytes() for it in arrays]
+    datatype = {np.object_: "BYTES", np.float32: "FP32", np.int64: "INT64"}[dtype]
+    made = [response(("X", datatype, it.shape, raw)) for it, raw in zip(arrays, raws, strict=True)]
+    return decode_all(made, 1)["X"]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "one", "other"), [(np.float32, 1.5, 2.5), (np.int64, 0, 7), (np.object_, b"", b"ab")]
+)
+def test_responses_of_different_shapes_are_told_by_their_values_and_where_each_ends(dtype, one, other):
+    found = streamed([one, other], [one], dtype=dtype)
+    assert (found.dtype, found.shape) == (dtype, (1, 2, 2, 2))
+    assert found[0, 0].tolist() == [[one, other], [1, 1]]
+    assert found[0, 1].tolist() == [[one, 0], [1, 0]]
+    assert found.tolist() == streamed([one, other], [one], dtype=dtype).tolist()
+    for unlike in ([[one, other], [other]], [[one], [other, one]], [[one, other], [one, type(one)()]]):
+        assert found.tolist() != streamed(*unlike, dtype=dtype).tolist()
+
+
+def test_responses_of_one_shape_are_stacked_as_they_are():
+    assert streamed([1.0, 2.0], [3.0, 4.0]).tolist() == [[[1.0, 2.0], [3.0, 4.0]]]

@@ -1,8 +1,6 @@
 """`dualpath compare` on models that this process serves: what it refuses, what it prints, and how it ends."""
 
-import asyncio
 import json
-import signal
 import sys
 import time
 
@@ -12,7 +10,6 @@ import tritonclient.grpc as grpcclient
 from served_models import PAIR, Model, Refusal, lengths, served
 
 from dualpath import cli
-from dualpath.compare import compare
 from dualpath.readability.contract import EXCERPT, Tensor
 
 UNKNOWN_PRECISION = "The precision of the server is unknown; the tolerance is float32's: give --atol for another."
@@ -321,51 +318,6 @@ def test_what_takes_too_long_is_counted_as_timed_out(dualpath, url):
         "slow failed on 5 of 8 inputs, first on built-in excerpt 'Nursery rhyme': no answer in time" in result["notes"]
     )
     assert result["cells"][0]["not_measured"] == {"slow": "no answer within the timeout of 0.2 s"}
-
-
-def test_compare_is_a_function_that_neither_prints_nor_exits(url, capfd):
-    said, at_the_end = [], []
-    result = compare(
-        *PAIR,
-        url=url,
-        concurrency=[2],
-        batch=[1],
-        duration_s=0.3,
-        on_progress=lambda *it: said.append(it),
-        on_result=at_the_end.append,
-    )
-    assert at_the_end == [result]
-    assert capfd.readouterr() == ("", "")
-    assert not result.failed
-    assert said[0] == ("Comparing answers: 1 of 8", 0)
-    assert said[-1][1] == 1
-    baseline, other = result.table()
-    assert (baseline["load"], baseline["contender"]) == ("2 clients, 1 row", "ensemble_all")
-    assert other["throughput_x_low"] <= other["throughput_x"] <= other["throughput_x_high"]
-    assert result.to_dict()["contenders"] == [*PAIR]
-    assert f"<td>{other['rows_per_s']:.4g}</td>" in result._repr_html_()
-
-
-def test_compare_runs_within_a_notebook_s_loop_and_ctrl_c_leaves_what_was_found(url):
-    async def cell(**options):
-        return compare(*PAIR, url=url, concurrency=[1], batch=[1], duration_s=0.3, **options)
-
-    assert asyncio.run(cell()).cells[0].measured.keys() == PAIR.keys()
-
-    def ctrl_c(text, fraction):
-        if "1 client" in text:
-            signal.raise_signal(signal.SIGINT)
-
-    def interrupt(*_):  # a notebook's: asyncio would take the default one for its own
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
-        result = asyncio.run(cell(on_progress=ctrl_c))
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert result.interrupted
-    assert result.parity[0].n_rows == 8
 
 
 def test_headers_go_with_every_request(dualpath):

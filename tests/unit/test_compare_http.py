@@ -11,6 +11,7 @@ import pytest
 import tritonclient.grpc as grpcclient
 from tritonclient.utils import InferenceServerException
 
+from dualpath.compare import over_http as http_module
 from dualpath.compare import target
 from dualpath.compare.connection import serialise
 from dualpath.compare.over_http import HEADER_LENGTH, HTTPRefusal, decode, over_http
@@ -63,6 +64,16 @@ def answering(answers, tls=None):
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def test_requests_are_made_once_until_they_are_too_many_bytes(monkeypatch):
+    monkeypatch.setattr(http_module, "MAX_KEPT", 3000)
+    kept, made = http_module._Kept(), []
+    monkeypatch.setattr(http_module, "_as_http", lambda request: made.append(request[:1]) or ("/", {}, request))
+    for first in (b"a", b"b", b"a", b"c", b"a", b"c"):
+        assert kept[first * 1200][2] == first * 1200
+        assert sum(map(len, kept)) == kept.n_bytes <= 3000
+    assert made == [b"a", b"b", b"c", b"a"]
 
 
 def send(url, request, headers=()):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import virtual_time
 
-from dualpath.compare import load
+from dualpath.compare import interruptible, load
 from dualpath.compare.load import Contender, arrivals, run_open_turn, run_turn
 
 
@@ -266,7 +266,7 @@ def test_the_client_tells_how_busy_and_how_late_it_was(run):
 
 
 def test_an_unreachable_server_is_counted():
-    turn = load.run(run_turn("127.0.0.1:1", Contender("model", [b""], ["all"]), 2, 0.05, timeout_s=5))
+    turn = interruptible.run(run_turn("127.0.0.1:1", Contender("model", [b""], ["all"]), 2, 0.05, timeout_s=5))
     assert turn.n_rows == 0
     assert turn.n_errors > 0
     assert "Connection refused" in turn.first_error
@@ -289,7 +289,7 @@ def test_ctrl_c_ends_a_turn_at_once_and_closes_its_connections():
     try:
         threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
         with pytest.raises(KeyboardInterrupt):
-            load.run(run_turn("here", Contender("model", [0], ["all"], connect=connect), 2, 60))
+            interruptible.run(run_turn("here", Contender("model", [0], ["all"], connect=connect), 2, 60))
         assert signal.getsignal(signal.SIGINT) is taken
     finally:
         signal.signal(signal.SIGINT, before)

@@ -1,18 +1,22 @@
 """Whether two models agree: made-up answers first, then models on a gRPC server."""
 
+import asyncio
 from contextlib import asynccontextmanager, closing
 
 import numpy as np
 import pytest
 from served_models import PAIR, Model, Refusal, lengths, routed, served
+from tritonclient.grpc import service_pb2
 
 from dualpath.compare import target
 from dualpath.compare.agreement import Agreement
 from dualpath.compare.inputs import Row
 from dualpath.compare.load import Contender
-from dualpath.compare.parity import N_LATE, Asking, Companies, LoadCheck, both
+from dualpath.compare.load_check import LoadCheck
+from dualpath.compare.parity import N_LATE, Asking, Companies
 from dualpath.compare.result import Result
 from dualpath.compare.tolerance import Tolerance, tolerances
+from dualpath.compare.wire import Wire
 from dualpath.errors import UserError
 from dualpath.readability.contract import ROUTE, SCORE
 from dualpath.serving.client import connect
@@ -76,6 +80,29 @@ def test_a_difference_of_a_thousandth_in_one_row_of_512_is_caught_and_named():
     [worst] = found.worst
     assert worst.where == "in.csv:300"
     assert worst.other - worst.baseline == pytest.approx(1e-3, rel=0.01)
+
+
+def test_a_sequence_that_outlasts_its_time_is_ended_by_its_next_step_which_is_not_judged():
+    ends = []
+
+    @asynccontextmanager
+    async def connect():
+        async def ask(numbers, more):
+            parameters = service_pb2.ModelInferRequest.FromString(more).parameters
+            ends.append((parameters["sequence_id"].int64_param, parameters["sequence_end"].bool_param))
+            await asyncio.sleep(0.01)
+            early = parameters["sequence_end"].bool_param and numbers != [99]
+            return {"SCORE": np.array([[numbers[0] + early]], np.float32)}
+
+        yield ask, ask
+
+    asked = rows(100)
+    result = Result("a pair", ["A", "B"], "", "")
+    agreement = Agreement(("A", "B"), [row.where for row in asked], {"SCORE": Tolerance(0)})
+    Asking(result, agreement, ("A", "B"), asked, Companies((1,), 2, 0.05), [range(100)]).run(connect)
+    cut = {name for name, is_end in ends if is_end and [it for it, _ in ends].count(name) < 100}
+    assert len(cut) == 4
+    assert [it.ok for it in agreement.parities()] == [True]
 
 
 def test_equal_answers_are_equal_to_the_bit():
@@ -158,7 +185,7 @@ def served_pair(models, n_rows=8):
         agreement = Agreement((a.name, b.name), [row.where for row in asked], allowed, batches)
         try:
             asking = Asking(result, agreement, (a.name, b.name), asked)
-            asking.run(lambda: both(url, a, b, pair, asked, 5))
+            asking.run(lambda: Wire(url, pair).both(a, b, asked, 5))
         finally:
             result.parity = agreement.parities()
             result.failed |= not all(it.ok for it in result.parity)

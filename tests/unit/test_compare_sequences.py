@@ -83,6 +83,12 @@ def test_streams_of_a_json_file_are_sequences(tmp_path):
     assert inputs.read(path).sequences == []
 
 
+def test_a_step_that_ends_a_sequence_early_keeps_its_place_and_id():
+    first, second, _ = sequences.run([4, 5, 6])
+    assert flags_of(sequences.ended(first).more) == (flags_of(first.more)[0], True, True)
+    assert sequences.ended(second) == Asked(5, sequences.ended(second).more, False)
+
+
 def test_each_client_is_in_one_sequence_at_a_time_and_ends_it_when_the_turn_is_over():
     made = [range(0, 3), range(3, 5), range(5, 9)]
     seen = []
@@ -105,11 +111,35 @@ def test_each_client_is_in_one_sequence_at_a_time_and_ends_it_when_the_turn_is_o
         by_id.setdefault(name, []).append((int(step), *flags))
     starts = {steps[0][0] for steps in by_id.values()}
     assert starts == {0, 3, 5}
+    n_cut = 0
     for steps in by_id.values():
         whole = next(it for it in made if it[0] == steps[0][0])
-        assert [step for step, *_ in steps] == list(whole)
-        assert [flags for _, *flags in steps] == [[number == whole[0], number == whole[-1]] for number in whole]
+        asked = whole[: len(steps)]
+        n_cut += asked != whole
+        assert [step for step, *_ in steps] == list(asked)
+        assert [flags for _, *flags in steps] == [[number == asked[0], number == asked[-1]] for number in asked]
+    assert n_cut <= 4
     assert 0 < turn.n_rows <= len(seen)
+
+
+def test_a_sequence_longer_than_the_turn_is_ended_by_its_next_step_whose_answer_counts_nowhere():
+    seen, kept = [], []
+
+    @asynccontextmanager
+    async def connect(url):
+        async def send(request):
+            seen.append(flags_of(request)[1:])
+            await asyncio.sleep(0.01)
+            return b""
+
+        yield send
+
+    contender = Contender("A", [b""] * 1000, ["all"] * 1000, connect=connect, kept=kept.append, sequences=[range(1000)])
+    turn = asyncio.run(run_turn("", contender, 1, 0.05))
+    assert seen[0] == (True, False)
+    assert seen[-1] == (False, True)
+    assert set(seen[1:-1]) == {(False, False)}
+    assert turn.n_rows == len(kept) == len(seen) - 1 < 20
 
 
 def test_clients_share_the_count_of_sequences():

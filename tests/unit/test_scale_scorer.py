@@ -19,6 +19,7 @@ from dualpath import cli
 from dualpath.errors import UserError
 from dualpath.scale import dataset, servers
 from dualpath.scale.job import _scorers
+from dualpath.scale.output import Output
 from dualpath.scale.scorer import PartitionScorer, Work
 
 COLUMNS = {
@@ -211,19 +212,54 @@ def test_options_that_do_not_go_together_are_refused(monkeypatch, capsys, tmp_pa
     assert words in capsys.readouterr().err.replace("\n", " ")
 
 
-def test_a_finished_job_is_done_without_a_cluster(tmp_path):
-    (tmp_path / "in.csv").write_text("excerpt\none cat\n")
-    data = dataset.plan(str(tmp_path / "in.csv"), 1024)
-    from dualpath.scale.output import Output
+@pytest.fixture
+def resumed(tmp_path):
+    """resumed(rejected, text) -> how `--resume` ends on a finished job with these rejected rows and this job.json."""
 
-    job = {"source": f"file://{tmp_path}/in.csv", "model": "orchestrator", "bert_weight": 0.7, "partition_rows": 1024}
-    job["sizes"] = data.sizes
-    output = Output(str(tmp_path / "out"))
-    output.begin(job, data.partitions, False)
-    output.write(data.partitions[0], pyarrow.table({"score": [1.0]}), pyarrow.table({"reason": []}))
-    command = ["score", "--runner", "ray", "--file", tmp_path / "in.csv", "--output", tmp_path / "out", "--json"]
-    done = subprocess.run(
-        [sys.executable, "-m", "dualpath", *map(str, command), "--resume"], capture_output=True, text=True, check=False
-    )
+    def resumed(rejected=(), text=None):
+        (tmp_path / "in.csv").write_text("excerpt\none cat\n")
+        data = dataset.plan(str(tmp_path / "in.csv"), 1024)
+        job = {"source": f"file://{tmp_path}/in.csv", "model": "orchestrator", "bert_weight": 0.7}
+        output = Output(str(tmp_path / "out"))
+        output.begin(job | {"partition_rows": 1024, "sizes": data.sizes}, data.partitions, False)
+        output.write(data.partitions[0], pyarrow.table({"score": [1.0]}), pyarrow.table({"reason": list(rejected)}))
+        if text is not None:
+            (tmp_path / "out" / "job.json").write_text(text)
+        command = ["score", "--runner", "ray", "--file", tmp_path / "in.csv", "--output", tmp_path / "out", "--resume"]
+        return subprocess.run(
+            [sys.executable, "-m", "dualpath", *map(str, command), "--json"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return resumed
+
+
+def test_a_finished_job_is_done_without_a_cluster(resumed):
+    done = resumed()
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout) == {"n_partitions": 1, "n_done": 1, "n_scored": 0, "n_rejected": 0}
+
+
+def test_a_finished_job_with_rows_without_a_score_ends_as_it_first_did(resumed, tmp_path):
+    done = resumed(["no word", "no word either"])
+    assert (done.returncode, json.loads(done.stdout)["n_rejected"]) == (1, 2)
+    assert done.stderr == f"dualpath: 2 rows have no score; {tmp_path}/out/rejected says why.\n"
+
+
+@pytest.mark.parametrize("text", ["{", "7", "[1, 2]"])
+def test_a_job_that_is_no_json_is_refused_in_a_sentence(resumed, text):
+    done = resumed(text=text)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "out: expected a job in job.json, got no such JSON: " in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_second_job_on_an_output_is_refused_while_the_first_runs(resumed, tmp_path):
+    with Output(str(tmp_path / "out")).alone():
+        done = resumed()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "out: expected a folder of its own, got one that another job writes to. Wait until it" in done.stderr
+    with Output(str(tmp_path / "out")).alone():
+        pass

@@ -37,20 +37,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-app.command()(init.init)
-app.command()(build.build)
-app.command()(serve.serve)
-app.command()(score.score)
-app.command()(models.models)
-app.command()(doctor.doctor)
-app.command()(graph.graph)
-app.command()(check.check)
-app.command()(scaffold.scaffold)
-app.command()(reload.reload)
-app.command()(prune.prune)
-app.command()(demo.demo)
-app.command()(compare.compare)
-app.command()(bench.bench)
+for command in (
+    *(init.init, build.build, serve.serve, score.score, models.models, doctor.doctor, graph.graph, check.check),
+    *(scaffold.scaffold, reload.reload, prune.prune, demo.demo, compare.compare, bench.bench),
+):
+    app.command()(command)
 app.add_typer(train.app, name="train")
 app.add_typer(env.app, name="env")
 

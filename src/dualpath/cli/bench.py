@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-import typer
+from typer import Option
 
 from dualpath.cli.compare import MOST, numbers
 from dualpath.cli.options import DEFAULT_REPOSITORY, Json, ModelRepository
@@ -16,34 +16,32 @@ BATCH = "1,2,4,8,16,32,64,128,256,512"
 
 
 def bench(
-    input_: Annotated[
+    input_file: Annotated[
         Path | None,
-        typer.Option(
-            "--input", metavar="F.csv|F.json", help="Excerpts to score, as for `compare`; else built-in ones."
-        ),
+        Option("--input", metavar="F.csv|F.json", help="Excerpts to score, as for `compare`; else built-in ones."),
     ] = None,
-    batch: Annotated[str, typer.Option(help="Rows per request.")] = BATCH,
-    duration: Annotated[float, typer.Option(help="Seconds for each set-up at each batch size.")] = 10.0,
-    concurrency: Annotated[str, typer.Option(help="Numbers of clients that wait for their answers.")] = "1",
-    model: Annotated[Style, typer.Option(help="The model that is asked if everything is in Triton.")] = "orchestrator",
+    batch: Annotated[str, Option(help="Rows per request.")] = BATCH,
+    duration: Annotated[float, Option(help="Seconds for each set-up at each batch size.")] = 10.0,
+    concurrency: Annotated[str, Option(help="Numbers of clients that wait for their answers.")] = "1",
+    model: Annotated[Style, Option(help="The model that is asked if everything is in Triton.")] = "orchestrator",
     encoder_shape: Annotated[
         Literal["minilm", "bert-large"],
-        typer.Option(help="bert-large: BERT's 340 M-parameter architecture, its weights random."),
+        Option(help="bert-large: BERT's 340 M-parameter architecture, its weights random."),
     ] = "minilm",
     precision: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="What BERT computes in: float32, bfloat16, float16 or several.  "
             "[default: minilm as it is served, bert-large in float32,bfloat16]"
         ),
     ] = None,
     as_json: Json = False,
     report: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write an HTML report and its figures into this folder.")
+        Path | None, Option(metavar="DIR", help="Write an HTML report and its figures into this folder.")
     ] = None,
     work_dir: Annotated[
         Path | None,
-        typer.Option(help="Where encoders are built and kept, gigabytes of them.  [default: ~/.cache/dualpath]"),
+        Option(help="Where encoders are built and kept, gigabytes of them.  [default: ~/.cache/dualpath]"),
     ] = None,
     model_repository: ModelRepository = DEFAULT_REPOSITORY,
 ) -> None:
@@ -58,10 +56,9 @@ def bench(
     from dualpath.cli.ending import Ending
     from dualpath.compare import bench as bench_set_ups
 
-    ending = Ending(show, as_json, report)
-    bench_set_ups(
-        model_repository=model_repository,
-        input_file=input_,
+    Ending(show, as_json, report).after(
+        bench_set_ups,
+        input_file=input_file,
         batch=numbers("--batch", batch, int),
         concurrency=numbers("--concurrency", concurrency, int, MOST),
         duration_s=duration,
@@ -69,11 +66,8 @@ def bench(
         encoder_shape=encoder_shape,
         precisions=_precisions(precision, encoder_shape),
         work_dir=work_dir,
-        start=ending.start,
-        on_progress=ending.show_progress,
-        on_result=ending.finish,
+        model_repository=model_repository,
     )
-    raise typer.Exit(ending.exit_code)
 
 
 def _precisions(text: str | None, shape: str) -> list[str]:

@@ -7,19 +7,18 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Exit, Option
 
 from dualpath.cli.options import Json
 
-Repository = Annotated[
-    Path, typer.Argument(metavar="MODEL_REPOSITORY", help="Folder of the models.", show_default=False)
-]
-Cores = Annotated[
-    int | None, typer.Option("--cores", min=1, help="Cores of the machine that serves it [default: this machine's].")
-]
 
-
-def check(repository: Repository, cores: Cores = None, as_json: Json = False) -> None:
+def check(
+    repository: Annotated[Path, Argument(metavar="MODEL_REPOSITORY", help="Folder of the models.", show_default=False)],
+    cores: Annotated[
+        int | None, Option(min=1, help="Cores of the machine that serves it [default: this machine's].")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Name what is wrong in a model repository before Triton does: file, line, and what to write instead.
 
     The exit code is 1 if anything is wrong.
@@ -35,4 +34,4 @@ def check(repository: Repository, cores: Cores = None, as_json: Json = False) ->
         n_models = sum(folder.is_dir() and not folder.name.startswith(".") for folder in repository.iterdir())
         print(f"{len(findings) or 'No'} finding{'s' * (len(findings) != 1)} in {n_models} models.")
     if findings:
-        raise typer.Exit(1)
+        raise Exit(1)

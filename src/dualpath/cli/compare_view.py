@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from math import isfinite
 
 from rich.console import Console
@@ -36,8 +36,10 @@ def show_parity(result: Result, console: Console) -> None:
     """Print whose answers were compared with whose, how far they agree, and the rows that differ most."""
     if result.parity:
         console.print(_parity(result))
-        for line in _worst(result):
-            console.print(f"  {line}", markup=False, highlight=False)
+    for parity in result.parity:
+        of = f"{parity.output} of {parity.other}" if len(result.contenders) > 2 else parity.output
+        for row in parity.worst:
+            console.print(f"  {of}: {row}", markup=False, highlight=False)
 
 
 def _parity(result: Result) -> Table:
@@ -61,14 +63,6 @@ def _parity(result: Result) -> Table:
             style="" if parity.ok else "red",
         )
     return table
-
-
-def _worst(result: Result) -> Iterator[str]:
-    """Yield a line for each of the rows on which they disagree most, the worst of each output first."""
-    for parity in result.parity:
-        of = f"{parity.output} of {parity.other}" if len(result.contenders) > 2 else parity.output
-        for row in parity.worst:
-            yield f"{of}: {row}"
 
 
 def _cell(cell: Cell, result: Result, wide: bool) -> Table:

@@ -37,20 +37,11 @@ def demo(as_json: Json = False, model_repository: ModelRepository = DEFAULT_REPO
             for sample in SAMPLES:
                 status.update(f"scoring: {sample.title}")
                 excerpt = sample.text.encode()
-                measured = _measure(
-                    {"e": (ensemble, WEIGHT), "o": (orchestrator, WEIGHT), "o0": (orchestrator, 0.0)}, excerpt
-                )
-                rows.append(
-                    {
-                        "excerpt": sample.title,
-                        "ensemble_all": measured["e"][0],
-                        "orchestrator": measured["o"][0],
-                        "equal": measured["e"][0] == measured["o"][0],
-                        "ensemble_all_ms": measured["e"][1],
-                        "orchestrator_ms": measured["o"][1],
-                        "orchestrator_weight_0_ms": measured["o0"][1],
-                    }
-                )
+                asked = [(ensemble, WEIGHT), (orchestrator, WEIGHT), (orchestrator, 0.0)]
+                (a, a_ms), (b, b_ms), (_, light_ms) = _measure(asked, excerpt)
+                row = {"excerpt": sample.title, "ensemble_all": a, "orchestrator": b, "equal": a == b}
+                times = {"ensemble_all_ms": a_ms, "orchestrator_ms": b_ms, "orchestrator_weight_0_ms": light_ms}
+                rows.append(row | times)
         client.close()
     print(json.dumps(rows, indent=2)) if as_json else _show(rows)
     if any(abs(row["ensemble_all"] - row["orchestrator"]) > max(TOLERANCES.values()) for row in rows):
@@ -58,18 +49,17 @@ def demo(as_json: Json = False, model_repository: ModelRepository = DEFAULT_REPO
         raise typer.Exit(1)
 
 
-def _measure(contenders: dict[str, tuple[Any, float]], excerpt: bytes) -> dict[str, tuple[float, float]]:
-    """Return each contender's score and its median latency in ms; the first turn warms up."""
+def _measure(asked: list[tuple[Any, float]], excerpt: bytes) -> list[tuple[float, float]]:
+    """Return the score that each scorer gives at its weight, and its median latency in ms; the first turn warms up."""
     import numpy as np
 
-    scores: dict[str, float] = {}
-    latencies: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(1 + N_TURNS):
-        for name, (scorer, weight) in contenders.items():
+    scores, latencies = [0.0] * len(asked), np.empty((1 + N_TURNS, len(asked)))
+    for turn in latencies:
+        for place, (scorer, weight) in enumerate(asked):
             started = time.perf_counter()
-            scores[name] = float(scorer.score([excerpt], np.array([weight], np.float32))[0])
-            latencies[name].append((time.perf_counter() - started) * 1e3)
-    return {name: (scores[name], float(np.median(latencies[name][1:]))) for name in contenders}
+            scores[place] = float(scorer.score([excerpt], np.array([weight], np.float32))[0])
+            turn[place] = (time.perf_counter() - started) * 1e3
+    return list(zip(scores, np.median(latencies[1:], axis=0).tolist(), strict=True))
 
 
 def _show(rows: list[dict[str, Any]]) -> None:

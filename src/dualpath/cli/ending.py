@@ -10,11 +10,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from typer import Exit
 
 from dualpath.cli import serve
 from dualpath.compare import report as reports
@@ -61,6 +62,11 @@ class Ending:
             disable=not self._console.is_terminal,
         )
         self._task = self._progress.add_task("", total=1.0)
+
+    def after(self, measure: Callable[..., Result], **options: Any) -> NoReturn:
+        """Call `compare` or `bench`, show what it finds, and end with the exit code that says it."""
+        measure(**options, start=self.start, on_progress=self.show_progress, on_result=self.finish)
+        raise Exit(self.exit_code)
 
     def start(self, model_repository: Path, **options: Any) -> AbstractContextManager[TritonServer]:
         """Start a server under a spinner."""

@@ -58,7 +58,8 @@ def models(
     for name in sorted(model.name for model in MODELS if model.artifact):
         for folder in folders.filled(model_repository / name):
             if not folder.is_symlink() and (name, folder.name) not in loaded:
-                rows.append(_on_disk(folder))
+                artifact = _artifact(name, folder.name, {}, model_repository)
+                rows.append(_empty(name, folder.name, "on disk") | {"artifact": artifact})
     there = releases.releases(model_repository) if model_repository.is_dir() else []
     members = {model.name for model in releases.members(model_repository)} if there else set()
     served = [each for each in there if all((member, str(each)) in loaded for member in members)]
@@ -108,12 +109,6 @@ def _row(client: Any, entry: dict[str, str], model_repository: Path) -> dict[str
         )
         row["artifact"] = _artifact(name, version, config, model_repository)
     return row
-
-
-def _on_disk(folder: Path) -> dict[str, str]:
-    """Return the row of a version that is there to be served."""
-    name, version = folder.parent.name, folder.name
-    return _empty(name, version, "on disk") | {"artifact": _artifact(name, version, {}, folder.parent.parent)}
 
 
 def _empty(name: str, version: str, state: str) -> dict[str, str]:

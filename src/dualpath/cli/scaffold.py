@@ -5,28 +5,25 @@ from __future__ import annotations
 import json
 from typing import Annotated
 
-import typer
+from typer import Exit, Option
 
 from dualpath.cli.graph import ConfigFile, Ensemble
 from dualpath.cli.options import Json
 
-Out = Annotated[
-    str | None, typer.Option("--out", help="Name of the new model [default: the ensemble's and _bls].", metavar="NAME")
-]
-Force = Annotated[bool, typer.Option("--force", help="Replace a model of that name.")]
-Inline = Annotated[bool, typer.Option("--inline", help="Open nested ensembles, instead of calling each as one model.")]
-Vendor = Annotated[
-    bool,
-    typer.Option("--vendor", help="Put a copy of dualpath.bls beside the model, for servers that may not install it."),
-]
-
 
 def scaffold(
     ensemble: Ensemble,
-    out: Out = None,
-    force: Force = False,
-    inline: Inline = False,
-    vendor: Vendor = False,
+    out: Annotated[
+        str | None, Option(metavar="NAME", help="Name of the new model [default: the ensemble's and _bls].")
+    ] = None,
+    force: Annotated[bool, Option("--force", help="Replace a model of that name.")] = False,
+    inline: Annotated[
+        bool, Option("--inline", help="Open nested ensembles, instead of calling each as one model.")
+    ] = False,
+    vendor: Annotated[
+        bool,
+        Option("--vendor", help="Put a copy of dualpath.bls beside the model, for servers that may not install it."),
+    ] = False,
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
@@ -46,7 +43,7 @@ def scaffold(
             for finding in refused.findings:
                 print(finding)
             print("Nothing is written.")
-        raise typer.Exit(1) from None
+        raise Exit(1) from None
     if as_json:
         data = {"folder": str(written.folder), "files": written.files, "notes": written.notes}
         print(json.dumps(data, indent=2))

@@ -5,99 +5,81 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from functools import partial
 from inspect import Signature, signature
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import typer
+from typer import Exit, Option, Typer
 
 from dualpath.cli.build import Precision
 from dualpath.cli.options import DEFAULT_REPOSITORY, Json, ModelRepository
 
-app = typer.Typer(
+app = Typer(
     name="train",
     help="Fit the models on excerpts with ratings, and publish them as a version of the model repository.",
     no_args_is_help=True,
 )
 
 
-DATA_HELP = (
-    "Rated excerpts, .csv or .xlsx: the layout of the CommonLit Readability Prize's train.csv, or the CLEAR corpus."
-)
-Data = Annotated[Path, typer.Option("--data", metavar="FILE", help=DATA_HELP)]
-Folds = Annotated[int, typer.Option(metavar="N", help="Of the cross-validation; excerpts of one source stay together.")]
-Seed = Annotated[int, typer.Option(metavar="N", help="Of the folds and of all that is random.")]
-Encoder = Annotated[
-    str, typer.Option(metavar="NAME|PATH", help="minilm, a folder, or a model of the Hugging Face hub.")
-]
-ServedIn = Annotated[
-    Precision,
-    typer.Option(
-        metavar="TYPE", help="What BERT will compute in when it is served: float32, bfloat16, float16 or int8."
+Data = Annotated[
+    Path,
+    Option(
+        metavar="FILE",
+        help="Rated excerpts, .csv or .xlsx: the layout of the CommonLit Readability Prize's train.csv, or the CLEAR "
+        "corpus.",
     ),
 ]
-HiddenStates = Annotated[
-    Literal["last", "all"], typer.Option(help="What the linear layer reads: the last hidden layer, or all.")
-]
-Soup = Annotated[int, typer.Option(min=1, metavar="N", help="Fits in different orders, whose weights are averaged.")]
-Epochs = Annotated[int, typer.Option(min=1, metavar="N", help="Of each fit, at most; early stopping may end before.")]
-BatchRows = Annotated[int, typer.Option(min=1, metavar="N", help="Excerpts of a step.")]
-Accumulate = Annotated[int, typer.Option(min=1, metavar="N", help="Parts that a step is computed in, to save memory.")]
-LearningRate = Annotated[float, typer.Option(min=0, metavar="RATE", help="Of the encoder, at its highest.")]
-HeadRate = Annotated[float, typer.Option(min=0, metavar="RATE", help="Of the linear layer on top.")]
-Decay = Annotated[float, typer.Option(min=0, metavar="RATE", help="Of weights; biases and norms have none.")]
-WarmUp = Annotated[float, typer.Option(min=0, max=1, metavar="SHARE", help="Of the steps, in which the rates rise.")]
-Patience = Annotated[int, typer.Option(min=1, metavar="N", help="Evaluations without a lower RMSE until it stops.")]
-Evaluations = Annotated[int, typer.Option(min=1, metavar="N", help="Per epoch.")]
-Freeze = Annotated[int, typer.Option(min=0, metavar="N", help="Lowest layers that stay as they are, as embeddings do.")]
-FullPrecision = Annotated[
-    bool, typer.Option("--no-mixed-precision", help="Fit in float32 even if half precision is faster.")
-]
-Checkpointing = Annotated[
-    bool, typer.Option("--gradient-checkpointing", help="Compute activations twice: slower, much less memory.")
-]
-KeepOption = Annotated[
-    Literal["better", "fine-tuned", "frozen"],
-    typer.Option(metavar="NAME", help="BERT to publish: fine-tuned, frozen, or of these the better out of fold."),
-]
-EngineOption = Annotated[
-    Literal["auto", "cuml", "sklearn"],
-    typer.Option(metavar="NAME", help="auto, cuml or sklearn; auto is cuML on a GPU, scikit-learn elsewhere."),
-]
-RunDir = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="PATH",
-        help="Where unfinished work is kept, so that the same command goes on; by default a folder in runs.",
-    ),
-]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Forget unfinished work and start again.")]
+Folds = Annotated[int, Option(metavar="N", help="Of the cross-validation; excerpts of one source stay together.")]
+Seed = Annotated[int, Option(metavar="N", help="Of the folds and of all that is random.")]
+Count = partial(Option, metavar="N", min=1)
+Rate = partial(Option, metavar="RATE", min=0)
 
 
 @app.command()
 def bert(
     data: Data,
-    encoder: Encoder = "minilm",
+    encoder: Annotated[
+        str, Option(metavar="NAME|PATH", help="minilm, a folder, or a model of the Hugging Face hub.")
+    ] = "minilm",
     folds: Folds = 5,
-    hidden_states: HiddenStates = "all",
-    soup: Soup = 3,
-    epochs: Epochs = 1,
-    batch_rows: BatchRows = 16,
-    accumulate: Accumulate = 1,
-    learning_rate: LearningRate = 1e-4,
-    head_learning_rate: HeadRate = 1e-4,
-    weight_decay: Decay = 0.01,
-    warm_up: WarmUp = 0.1,
-    patience: Patience = 3,
-    evaluations: Evaluations = 2,
-    freeze_layers: Freeze = 0,
-    no_mixed_precision: FullPrecision = False,
-    gradient_checkpointing: Checkpointing = False,
-    keep: KeepOption = "better",
-    precision: ServedIn = "float32",
+    hidden_states: Annotated[
+        Literal["last", "all"], Option(help="What the linear layer reads: the last hidden layer, or all.")
+    ] = "all",
+    soup: Annotated[int, Count(help="Fits in different orders, whose weights are averaged.")] = 3,
+    epochs: Annotated[int, Count(help="Of each fit, at most; early stopping may end before.")] = 1,
+    batch_rows: Annotated[int, Count(help="Excerpts of a step.")] = 16,
+    accumulate: Annotated[int, Count(help="Parts that a step is computed in, to save memory.")] = 1,
+    learning_rate: Annotated[float, Rate(help="Of the encoder, at its highest.")] = 1e-4,
+    head_learning_rate: Annotated[float, Rate(help="Of the linear layer on top.")] = 1e-4,
+    weight_decay: Annotated[float, Rate(help="Of weights; biases and norms have none.")] = 0.01,
+    warm_up: Annotated[float, Rate(metavar="SHARE", max=1, help="Of the steps, in which the rates rise.")] = 0.1,
+    patience: Annotated[int, Count(help="Evaluations without a lower RMSE until it stops.")] = 3,
+    evaluations: Annotated[int, Count(help="Per epoch.")] = 2,
+    freeze_layers: Annotated[int, Count(min=0, help="Lowest layers that stay as they are, as embeddings do.")] = 0,
+    no_mixed_precision: Annotated[
+        bool, Option("--no-mixed-precision", help="Fit in float32 even if half precision is faster.")
+    ] = False,
+    gradient_checkpointing: Annotated[
+        bool, Option("--gradient-checkpointing", help="Compute activations twice: slower, much less memory.")
+    ] = False,
+    keep: Annotated[
+        Literal["better", "fine-tuned", "frozen"],
+        Option(metavar="NAME", help="BERT to publish: fine-tuned, frozen, or of these the better out of fold."),
+    ] = "better",
+    precision: Annotated[
+        Precision,
+        Option(metavar="TYPE", help="What BERT will compute in when it is served: float32, bfloat16, float16 or int8."),
+    ] = "float32",
     seed: Seed = 0,
-    run_dir: RunDir = None,
-    fresh: Fresh = False,
+    run_dir: Annotated[
+        Path | None,
+        Option(
+            metavar="PATH",
+            help="Where unfinished work is kept, so that the same command goes on; by default a folder in runs.",
+        ),
+    ] = None,
+    fresh: Annotated[bool, Option("--fresh", help="Forget unfinished work and start again.")] = False,
     model_repository: ModelRepository = DEFAULT_REPOSITORY,
     as_json: Json = False,
 ) -> None:
@@ -111,7 +93,10 @@ def bert(
 @app.command()
 def forest(
     data: Data,
-    engine: EngineOption = "auto",
+    engine: Annotated[
+        Literal["auto", "cuml", "sklearn"],
+        Option(metavar="NAME", help="auto, cuml or sklearn; auto is cuML on a GPU, scikit-learn elsewhere."),
+    ] = "auto",
     folds: Folds = 5,
     seed: Seed = 0,
     model_repository: ModelRepository = DEFAULT_REPOSITORY,
@@ -127,9 +112,9 @@ def both(**options: Any) -> None:
 
 
 # Its options are those of both commands: typer reads them here.
-_parameters = [signature(command, eval_str=True).parameters for command in (forest, bert)]
-both.__signature__ = Signature([*{**_parameters[1], **_parameters[0]}.values()])  # type: ignore[attr-defined]
-both.__annotations__ = {name: each.annotation for name, each in (_parameters[0] | _parameters[1]).items()}
+_parameters = {**signature(bert, eval_str=True).parameters, **signature(forest, eval_str=True).parameters}
+both.__signature__ = Signature([*_parameters.values()])  # type: ignore[attr-defined]
+both.__annotations__ = {name: each.annotation for name, each in _parameters.items()}
 app.command("all")(both)
 
 
@@ -162,7 +147,7 @@ def _train(models: list[str], data: Path, folds: int, model_repository: Path, as
         raise
     except RuntimeError as error:
         print(f"dualpath: {error}", file=sys.stderr)
-        raise typer.Exit(1) from None
+        raise Exit(1) from None
     if as_json:
         said = {"version": trained.version, "files": trained.files, "run_dir": trained.run_dir, "notes": trained.notes}
         print(json.dumps(said | {"card": trained.card.as_json()}, indent=2, default=str))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache, partial
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from dualpath.compare import breakdown, inputs, parity, verdict
-from dualpath.compare.agreement import Agreement, Answer
+from dualpath.compare.agreement import Agreement
 from dualpath.compare.bench_models import default_work_dir
 from dualpath.compare.bench_servers import Place, served
 from dualpath.compare.inputs import Row
@@ -29,14 +28,15 @@ from dualpath.compare.setups import (
     BenchSetup,
     InClient,
     InTriton,
-    Score,
     batches,
+    both,
+    excerpt_of,
     headline,
     too_slow,
 )
 from dualpath.compare.tolerance import Tolerance
 from dualpath.errors import UserError
-from dualpath.readability.contract import ENSEMBLE, EXCERPT, MAX_BATCH_SIZE, ORCHESTRATOR, SCORE, TOLERANCES
+from dualpath.readability.contract import ENSEMBLE, MAX_BATCH_SIZE, ORCHESTRATOR, SCORE, TOLERANCES
 from dualpath.serving.preflight import GPU, TEXT_ON_CPU
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -82,7 +82,7 @@ def bench(
     found = inputs.read(input_file)
     rows, timing = found.tensors(ENSEMBLE.inputs), Timing(duration_s, timeout_s=4 * LONGEST_REQUEST_S)
     for row in rows:
-        _excerpt(row)
+        excerpt_of(row)
     ordered = sorted(loads, key=lambda load: (load.concurrency or 0, load.batch))
     encoder = encoder_shape, precisions, work_dir or default_work_dir()
     with served(model_repository, model, *encoder, start, on_progress) as places:
@@ -91,21 +91,20 @@ def bench(
     return result
 
 
+@dataclass
 class _Bench:
     """The set-ups on their servers, ready to run into `result`."""
 
-    def __init__(
-        self,
-        rows: Sequence[Row],
-        source: str,
-        loads: Sequence[Load],
-        timing: Timing,
-        model: str,
-        places: Sequence[Place],
-    ) -> None:
-        self._rows, self._source, self._loads, self._timing, self._model = rows, source, loads, timing, model
-        self._places = places
-        self._excerpts = [_excerpt(row) for row in rows]
+    rows: Sequence[Row]
+    source: str
+    loads: Sequence[Load]
+    timing: Timing
+    model: str
+    places: Sequence[Place]
+
+    def __post_init__(self) -> None:
+        places = self.places
+        self._excerpts = [excerpt_of(row) for row in self.rows]
         self._setups: dict[str, BenchSetup] = {}
         self._absent: dict[str, str] = {}
         self._families: list[list[str]] = []  # names of each place's set-ups
@@ -128,7 +127,7 @@ class _Bench:
             for recorder in self._recorders.values():
                 stack.enter_context(closing(recorder))
             try:
-                families = zip(self._places, self._families, strict=True)
+                families = zip(self.places, self._families, strict=True)
                 if all(self._compare_answers(place, family, on_progress) for place, family in families):
                     self._measure(on_progress)
             except KeyboardInterrupt:
@@ -151,12 +150,12 @@ class _Bench:
                 "all in Triton, GPU",
             )
         )
-        self._setups[all_cpu] = InTriton(all_cpu, place.cpu.url, self._model)
+        self._setups[all_cpu] = InTriton(all_cpu, place.cpu.url, self.model)
         self._setups[client] = InClient.of(client, inner.url, place.repository)
         family = [all_cpu, client]
         for name, server, config in ((text_on_cpu, place.text_on_cpu, TEXT_ON_CPU), (all_gpu, place.gpu, GPU)):
             if server:
-                self._setups[name] = InTriton(name, server.url, self._model)
+                self._setups[name] = InTriton(name, server.url, self.model)
                 family.append(name)
             else:
                 self._absent[name] = place.why_not[config]
@@ -165,14 +164,14 @@ class _Bench:
     def _compare_answers(self, place: Place, family: Sequence[str], on_progress: OnProgress) -> bool:
         """Compare the answers of one encoder's set-ups with its first; say whether the servers are still there."""
         tolerance = Tolerance(TOLERANCES.get(place.precision, max(TOLERANCES.values())))
-        rows = self._rows[:N_COMPARED]
+        rows = self.rows[:N_COMPARED]
         baseline, *others = family
         for other in others:
             names = (baseline, other)
             agreement = Agreement(names, [row.where for row in rows], {SCORE.name: tolerance})
             try:
                 there = parity.Asking(self.result, agreement, names, rows).run(
-                    partial(_both, self._setups[baseline], self._setups[other], rows, self._timing.timeout_s),
+                    partial(both, self._setups[baseline], self._setups[other], rows, self.timing.timeout_s),
                     gone=self._gone,
                     on_progress=on_progress,
                 )
@@ -185,9 +184,9 @@ class _Bench:
         return True
 
     def _measure(self, on_progress: OnProgress) -> None:
-        rng = np.random.default_rng(self._timing.seed)
+        rng = np.random.default_rng(self.timing.seed)
         shuffled = [self._excerpts[index] for index in rng.permutation(len(self._excerpts))]
-        measure_turn = on_server("", self._timing.timeout_s)  # set-ups know their own server
+        measure_turn = on_server("", self.timing.timeout_s)  # set-ups know their own server
 
         @cache
         def contender(name: str, batch: int) -> Contender:
@@ -205,10 +204,10 @@ class _Bench:
 
         measure(
             self.result,
-            self._loads,
+            self.loads,
             make,
             counted,
-            self._timing,
+            self.timing,
             around=self._around,
             gone=self._gone,
             on_progress=on_progress,
@@ -248,9 +247,9 @@ class _Bench:
         if len(self._servers) == 1:
             return ""
         device = ""
-        if server in [place.gpu for place in self._places]:
+        if server in [place.gpu for place in self.places]:
             device = " on the GPU"
-        elif server in [place.text_on_cpu for place in self._places]:
+        elif server in [place.text_on_cpu for place in self.places]:
             device = " with models on the GPU"
         return f" ({server.precision}{device})"
 
@@ -266,51 +265,28 @@ class _Bench:
         return next(filter(None, (server.gone() for server in self._servers)), None)
 
     def _environment(self) -> dict[str, str]:
-        place = self._places[0]
+        place = self.places[0]
         return {
             **machine_facts(),
             "server": place.cpu.describe(),
             "encoder": place.encoder,
-            "precision": ", ".join(place.precision for place in self._places),
+            "precision": ", ".join(place.precision for place in self.places),
             **{f"{of}{self._label(server)}": it for server in self._servers for of, it in server.engines().items()},
-            "model": self._model,
-            "inputs": f"{len(self._rows)} rows: {self._source}",
-            "duration": f"{self._timing.duration_s:g} s for each set-up under each load",
+            "model": self.model,
+            "inputs": f"{len(self.rows)} rows: {self.source}",
+            "duration": f"{self.timing.duration_s:g} s for each set-up under each load",
         }
 
     def _notes(self) -> list[str]:
         notes = [
-            f"All in Triton: the client sends excerpts, the model {self._model} does the rest.",
+            f"All in Triton: the client sends excerpts, the model {self.model} does the rest.",
             "Client + models: the client's process makes tokens and features and combines the scores; the models "
             "bert-large and cuml are called in parallel, a request's rows in one call to each. All clients share one "
             "process.",
             f"BERT_WEIGHT is {BERT_WEIGHT}: every row needs both models.",
         ]
-        if "random" in self._places[0].encoder:
+        if "random" in self.places[0].encoder:
             notes.append(
                 "The encoder's weights are random: the figures are of speed at its size, its scores mean nothing."
             )
         return notes
-
-
-@asynccontextmanager
-async def _both(
-    a: BenchSetup, b: BenchSetup, rows: Sequence[Row], timeout_s: float
-) -> AsyncIterator[tuple[parity.Ask, parity.Ask]]:
-    def asking(score: Score) -> parity.Ask:
-        async def ask(numbers: Sequence[int], more: bytes) -> Answer:
-            async with asyncio.timeout(timeout_s):
-                return {SCORE.name: await score([_excerpt(rows[number]) for number in numbers])}
-
-        return ask
-
-    async with a.connect() as score_a, b.connect() as score_b:
-        yield asking(score_a), asking(score_b)
-
-
-def _excerpt(row: Row) -> bytes:
-    texts = row.tensors[EXCERPT.name].ravel().tolist()
-    if len(texts) != 1:
-        raise UserError(f"{row.where}: expected one excerpt, got {len(texts)}. Make each a row of its own.")
-    excerpt: bytes = texts[0]
-    return excerpt

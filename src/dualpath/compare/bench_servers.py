@@ -67,8 +67,9 @@ def served(
             chosen = model_repository
             if precision:
                 scratch = Path(stack.enter_context(TemporaryDirectory(prefix="dualpath-bench-")))
-                report = partial(_report, on_progress, f"{shape}, {precision}")
-                built = build_encoder(work_dir, shape, precision, report)
+                built = build_encoder(
+                    work_dir, shape, precision, partial(_report, on_progress, f"{shape}, {precision}")
+                )
                 chosen = with_artifacts(model_repository, built, scratch)
             places.append(_serve(chosen, stack, start))
         yield places

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
@@ -17,39 +17,21 @@ from dualpath.compare.excuses import Filter, check_filters, excuse
 from dualpath.compare.gate import Condition
 from dualpath.compare.inputs import DEFAULT_WEIGHT, InputRows
 from dualpath.compare.load import Contender, Turn
+from dualpath.compare.load_check import LoadCheck
 from dualpath.compare.machine import machine_facts
 from dualpath.compare.made_up import RandomRows
-from dualpath.compare.over_http import is_http
-from dualpath.compare.parity import LoadCheck, decoder
 from dualpath.compare.requests import Mix
 from dualpath.compare.result import Load, Result
 from dualpath.compare.run import OnProgress, Timing, TurnSpec, measure, on_server
 from dualpath.compare.sequences import Sequences
 from dualpath.compare.server import Server, Start, check_models, serving, start_quietly
 from dualpath.compare.tolerance import tolerances
+from dualpath.compare.wire import Wire
 from dualpath.errors import UserError
 from dualpath.readability.contract import EXCERPT, SCORERS, TOLERANCES, WEIGHT
 
 CONCURRENCY = (1, 4, 16)
 BATCHES = (1, 8, 64)
-
-
-@dataclass(frozen=True)
-class _Question:
-    """What is compared, as far as it can be checked without a server."""
-
-    a: str
-    b: str
-    rows: InputRows | RandomRows
-    mix: Mix | None
-    loads: Sequence[Load]
-    batches_given: bool
-    timing: Timing
-    atol: Mapping[str, float]
-    rtol: Mapping[str, float]
-    ignore: Sequence[str]
-    filters: Sequence[Filter]
-    conditions: Sequence[Condition]
 
 
 def compare(
@@ -108,74 +90,92 @@ def compare(
         UserError: the models, the rows or the settings do not fit together, or nothing answers at `url`.
         ServerFailed: a server of its own did not start.
     """
-    for name in (a, b):
-        target.split(name)
+    names = {target.split(name)[0] for name in (a, b)}
     if n_random is not None and input_file:
         raise UserError("--random: expected no --input with it, got both. Leave one out.")
     rows: InputRows | RandomRows = RandomRows(n_random, seed, shapes) if n_random else inputs.read(input_file)
-    by_output = [it if isinstance(it, Mapping) else {"": it} for it in (atol, rtol)]
+    atol, rtol = (it if isinstance(it, Mapping) else {"": it} for it in (atol, rtol))
     batches = BATCHES if batch is None else batch
-    loads = [Load(rows, n) for rows in batches for n in concurrency] + [
-        Load(rows, rate=n) for rows in batches for n in rate
-    ]
+    loads = [Load(n_rows, n) for n_rows in batches for n in concurrency]
+    loads += [Load(n_rows, rate=n) for n_rows in batches for n in rate]
     timing = Timing(duration_s, timeout_s, seed)
     filters = [Filter.parse(text) for text in expect_differences]
-    question = _Question(
-        a, b, rows, mix, loads, batch is not None, timing, by_output[0], by_output[1], ignore, filters, conditions
-    )
-    with _server(question, url, headers, model_repository, start) as server:
-        result = _Comparison(question, server).run(on_progress)
+    comparison = _Comparison(a, b, rows, mix, loads, batch is not None, timing, atol, rtol, ignore, filters, conditions)
+    opened: AbstractContextManager[Server]
+    if url is None:
+        check_models(model_repository, names)
+        if names <= {model.name for model in SCORERS}:
+            rows.tensors(SCORERS[0].inputs)  # before a server is started for bad ones
+        opened = serving(model_repository, start)
+    else:
+        opened = closing(Server(url, headers=tuple((name.lower(), it) for name, it in headers.items())))
+    with opened as server:
+        result = comparison.run(server, on_progress)
         on_result(result)
     return result
 
 
-@contextmanager
-def _server(
-    question: _Question, url: str | None, headers: Mapping[str, str], model_repository: Path, start: Start
-) -> Iterator[Server]:
-    if url is not None:
-        with closing(Server(url, headers=tuple((name.lower(), it) for name, it in headers.items()))) as server:
-            yield server
-        return
-    names = {target.split(name)[0] for name in (question.a, question.b)}
-    check_models(model_repository, names)
-    if names <= {model.name for model in SCORERS}:
-        question.rows.tensors(SCORERS[0].inputs)  # before a server is started for bad ones
-    with serving(model_repository, start) as server:
-        yield server
-
-
+@dataclass
 class _Comparison:
-    """Two models of a server and the rows they are asked, ready to run into `result`.
+    """Two models, and what they are asked; `run` puts it to a server, once."""
 
-    Raises:
-        UserError: the models are not there, or cannot be compared, or do not take what is asked of them.
-    """
+    a: str
+    b: str
+    rows: InputRows | RandomRows
+    mix: Mix | None
+    loads: Sequence[Load]
+    batches_given: bool
+    timing: Timing
+    atol: Mapping[str, float]
+    rtol: Mapping[str, float]
+    ignore: Sequence[str]
+    filters: Sequence[Filter]
+    conditions: Sequence[Condition]
 
-    def __init__(self, question: _Question, server: Server) -> None:
-        self._question, self._server = question, server
-        a, b = (target.read(server.client, name) for name in (question.a, question.b))
-        check_filters(question.filters, [*a.inputs, *b.inputs, *a.outputs, *b.outputs])
-        pair = target.pair(a, b).given(question.rows.has).without(question.ignore)
-        self._pair = replace(pair, watched=tuple(it.name for it in question.filters))
+    def run(self, server: Server, on_progress: OnProgress) -> Result:
+        """Check parity, measure under each load, and see where the time goes.
+
+        Raises:
+            UserError: the models are not there, or cannot be compared, or do not take what is asked of them.
+        """
+        self._prepare(server)
+        with closing(self._recorder):
+            try:
+                if self._compare_answers(on_progress):
+                    self._measure(on_progress)
+            except KeyboardInterrupt:
+                self._result.interrupted = True
+            self._conclude()
+            self._break_down()
+        if not self._result.interrupted and not self._pair.streams and not server.gone():
+            self._trace()
+        return self._result
+
+    def _prepare(self, server: Server) -> None:
+        self._server = server
+        a, b = (target.read(server.client, name) for name in (self.a, self.b))
+        check_filters(self.filters, [*a.inputs, *b.inputs, *a.outputs, *b.outputs])
+        pair = target.pair(a, b).given(self.rows.has).without(self.ignore)
+        self._pair = replace(pair, watched=tuple(it.name for it in self.filters))
+        self._wire = Wire(server.url, self._pair, server.headers)
         self._check_inputs()
-        self._rows = question.rows.tensors(self._pair.inputs, self._pair.optional)
-        self._loads = question.loads
+        self._rows = self.rows.tensors(self._pair.inputs, self._pair.optional)
+        self._loads = self.loads
         self._sequences: Sequences = ()
         if self._pair.keeps_state:
             self._check_sequences()
-            self._sequences = question.rows.sequences or sequences.made_up(len(self._rows), question.timing.seed)
-        if not question.batches_given:
+            self._sequences = self.rows.sequences or sequences.made_up(len(self._rows), self.timing.seed)
+        if not self.batches_given:
             most = self._pair.max_batch_size
-            self._loads = list(dict.fromkeys(replace(load, batch=min(load.batch, most)) for load in question.loads))
+            self._loads = list(dict.fromkeys(replace(load, batch=min(load.batch, most)) for load in self.loads))
         for batch in {load.batch for load in self._loads}:
             requests.check_batch(self._pair, batch)
         self._targets = {a.name: a, b.name if b.name != a.name else f"{b.name} (again)": b}
-        self._expected = expected.read(question.rows, self._pair, self._targets.values(), question.mix is not None)
+        self._expected = expected.read(self.rows, self._pair, self._targets.values(), self.mix is not None)
         self._is_ours = {a.model, b.model} <= {model.name for model in SCORERS}
         known = TOLERANCES[server.precision or "float32"] if self._is_ours else None
-        self._tolerances = tolerances(self._pair.outputs, question.atol, question.rtol, known)
-        self.result = Result(
+        self._tolerances = tolerances(self._pair.outputs, self.atol, self.rtol, known)
+        self._result = Result(
             title=" and ".join(self._targets),
             contenders=list(self._targets),
             started=datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -183,16 +183,16 @@ class _Comparison:
             notes=self._notes(),
         )
         names = list(self._targets)
-        self._asked = requests.weighted(self._rows, question.mix)
+        self._asked = requests.weighted(self._rows, self.mix)
         self._agreement = Agreement(
             (names[0], names[1]),
             [row.where for row in self._asked],
             self._tolerances,
             (a.max_batch_size > 0, b.max_batch_size > 0),
-            excuse(question.filters, self._asked),
+            excuse(self.filters, self._asked),
         )
         self._load_check = LoadCheck(
-            self._agreement, lambda name, answer: decoder(self._targets[name], self._pair, server.url)(answer)
+            self._agreement, lambda name, answer: self._wire.decode(self._targets[name], answer)
         )
         self._recorder = Recorder(
             server.url,
@@ -201,28 +201,9 @@ class _Comparison:
             server.own.pid if server.own else None,
             dict(server.headers),
         )
-        if self._pair.streams and is_http(server.url):
-            raise UserError(
-                f"--url: expected the gRPC address of a server of decoupled models, got {server.url}. "
-                "Give HOST:PORT of gRPC."
-            )
-
-    def run(self, on_progress: OnProgress) -> Result:
-        """Check parity, measure under each load, and see where the time goes; once."""
-        with closing(self._recorder):
-            try:
-                if self._compare_answers(on_progress):
-                    self._measure(on_progress)
-            except KeyboardInterrupt:
-                self.result.interrupted = True
-            self._conclude()
-            self._break_down()
-        if not self.result.interrupted and not self._pair.streams and not self._server.gone():
-            self._trace()
-        return self.result
 
     def _conclude(self) -> None:
-        result = self.result
+        result = self._result
         against_file = expected.compare(self._expected, self._targets, self._tolerances, self._asking.answers)
         compared = [*self._agreement.parities(), *against_file]
         result.parity = [expected.parity_of(result.contenders, it) for it in self._pair.at_odds] + compared
@@ -243,41 +224,35 @@ class _Comparison:
         ]
         if self._load_check.n_answers:
             result.environment["answers under load"] = str(self._load_check)
-        gate.check(result, self._question.conditions)
+        gate.check(result, self.conditions)
         result.verdict = verdict.sentence(result)
 
     def _compare_answers(self, on_progress: OnProgress) -> bool:
-        question = self._question
         a, b = self._targets.values()
         name_a, name_b = self._targets
         in_company = parity.Companies(
             sorted({load.batch for load in self._loads}),
             max([8 if load.rate is not None else load.concurrency or 1 for load in self._loads]),
-            question.timing.duration_s,
-            question.timing.seed,
+            self.timing.duration_s,
+            self.timing.seed,
         )
         self._asking = parity.Asking(
-            self.result, self._agreement, (name_a, name_b), self._asked, in_company, self._sequences
+            self._result, self._agreement, (name_a, name_b), self._asked, in_company, self._sequences
         )
         return self._asking.run(
-            lambda: parity.both(
-                self._server.url, a, b, self._pair, self._asked, question.timing.timeout_s, self._server.headers
-            ),
+            lambda: self._wire.both(a, b, self._asked, self.timing.timeout_s),
             gone=self._server.gone,
             on_progress=on_progress,
         )
 
     def _measure(self, on_progress: OnProgress) -> None:
-        question = self._question
-
         @cache
         def contender(name: str, batch: int) -> Contender:
-            model, seed = self._targets[name], question.timing.seed
-            made = requests.contender(name, model, self._pair, self._rows, batch, question.mix, seed, self._sequences)
-            return replace(made, kept=self._load_check.keep, connect=connect)
+            model, seed = self._targets[name], self.timing.seed
+            made = requests.contender(name, model, self._pair, self._rows, batch, self.mix, seed, self._sequences)
+            return replace(made, kept=self._load_check.keep, connect=self._wire.connect)
 
-        connect = parity.connecting(self._server.url, self._pair, self._server.headers)
-        on_triton = on_server(self._server.url, question.timing.timeout_s)
+        on_triton = on_server(self._server.url, self.timing.timeout_s)
 
         def checked(spec: TurnSpec) -> Turn:
             turn = on_triton(spec)
@@ -285,46 +260,46 @@ class _Comparison:
             return turn
 
         measure(
-            self.result,
+            self._result,
             self._loads,
             lambda name, load: contender(name, load.batch),
             checked,
-            question.timing,
+            self.timing,
             around=self._recorder.turn,
             gone=self._server.gone,
             on_progress=on_progress,
         )
 
     def _break_down(self) -> None:
-        result, recorder = self.result, self._recorder
+        result, recorder = self._result, self._recorder
         result.steps, result.stages, result.processes = recorder.steps(), recorder.stages(), recorder.processes()
         result.notes += recorder.notes
 
     def _trace(self) -> None:
         lone = sequences.flags(sequences.new_id(), True, True) if self._sequences else b""
         first = {name: requests.request(it, self._pair, self._rows[:1]) + lone for name, it in self._targets.items()}
-        self.result.timelines, notes = timelines(self._server.url, first, dict(self._server.headers))
-        self.result.notes += notes
+        self._result.timelines, notes = timelines(self._server.url, first, dict(self._server.headers))
+        self._result.notes += notes
 
     def _check_inputs(self) -> None:
         names = [tensor.name for tensor in self._pair.inputs]
-        if self._question.mix and WEIGHT.name not in names:
+        if self.mix and WEIGHT.name not in names:
             raise UserError(
                 f"--mix: expected models with an input {WEIGHT.name}, got {', '.join(names)}. Leave it out."
             )
-        if self._question.rows.is_built_in and not {*names} <= {EXCERPT.name, WEIGHT.name}:
+        if self.rows.is_built_in and not {*names} <= {EXCERPT.name, WEIGHT.name}:
             raise UserError(
                 f"--input: expected a file with {', '.join(names)}, got the built-in excerpts, which have "
                 f"{EXCERPT.name} only. Give one, or --random 100 for rows that are made up."
             )
 
     def _check_sequences(self) -> None:
-        if self._question.mix or any(load.rate is not None for load in self._question.loads):
-            option = "--mix" if self._question.mix else "--rate"
+        if self.mix or any(load.rate is not None for load in self.loads):
+            option = "--mix" if self.mix else "--rate"
             raise UserError(f"{option}: expected models without state, got some with sequence batching. Leave it out.")
 
     def _environment(self) -> dict[str, str]:
-        question, server = self._question, self._server
+        server = self._server
         return {
             **machine_facts(),
             **({} if is_loopback(server.url) else {"machine": "all of the above is the client's, not the server's"}),
@@ -332,21 +307,21 @@ class _Comparison:
             "precision": server.precision or "unknown",
             **server.engines(),
             "tolerance": ", ".join(f"{name} {tolerance}" for name, tolerance in self._tolerances.items()),
-            "inputs": f"{len(self._rows)} rows: {question.rows.name}",
-            "duration": f"{question.timing.duration_s:g} s for each model under each load",
-            "timeout": f"{question.timing.timeout_s:g} s",
-            "seed": str(question.timing.seed),
+            "inputs": f"{len(self._rows)} rows: {self.rows.name}",
+            "duration": f"{self.timing.duration_s:g} s for each model under each load",
+            "timeout": f"{self.timing.timeout_s:g} s",
+            "seed": str(self.timing.seed),
         }
 
     def _notes(self) -> list[str]:
         notes = list(self._pair.notes)
-        if self._question.atol.get("") is None and self._is_ours and self._server.precision is None:
+        if self.atol.get("") is None and self._is_ours and self._server.precision is None:
             notes.append("The precision of the server is unknown; the tolerance is float32's: give --atol for another.")
         if self._sequences:
-            whence = "of the input" if self._question.rows.sequences else "made up of its rows, in their order"
+            whence = "of the input" if self.rows.sequences else "made up of its rows, in their order"
             notes.append(f"Asked in sequences, as one of them keeps state: {len(self._sequences)} {whence}.")
-        n_without = self._question.rows.n_without_weight()
-        if not self._question.mix and n_without and any(tensor.name == WEIGHT.name for tensor in self._pair.inputs):
+        n_without = self.rows.n_without_weight()
+        if not self.mix and n_without and any(tensor.name == WEIGHT.name for tensor in self._pair.inputs):
             notes.append(
                 f"{WEIGHT.name} is {DEFAULT_WEIGHT} in the rows that have none, {n_without} of {len(self._rows)}."
             )

@@ -102,12 +102,24 @@ def serialise(
 def decode_all(responses: Sequence[bytes], axis: int) -> dict[str, npt.NDArray[Any]]:
     """Return the outputs of a request's responses, in their order along a new axis.
 
+    If shapes differ, each array is filled up to the largest, and beside it stands a 1 for each value and 0 for filler.
+
     Raises:
-        ValueError: as `decode`, or responses have an output of different shapes.
+        ValueError: as `decode`, or responses have an output of different numbers of dimensions.
     """
     answers = [decode(response) for response in responses]
-    names = dict.fromkeys(name for answer in answers for name in answer)
-    return {name: np.stack([answer[name] for answer in answers if name in answer], axis) for name in names}
+    found = {}
+    for name in dict.fromkeys(name for answer in answers for name in answer):
+        arrays = [answer[name] for answer in answers if name in answer]
+        if len({array.shape for array in arrays}) > 1:
+            largest = np.max([array.shape for array in arrays], axis=0)
+            fill = [[(0, size) for size in largest - array.shape] for array in arrays]
+            both = [
+                (np.pad(it, width), np.pad(np.ones_like(it), width)) for it, width in zip(arrays, fill, strict=True)
+            ]
+            arrays = [np.stack(it, axis) for it in both]
+        found[name] = np.stack(arrays, axis)
+    return found
 
 
 def decode(response: bytes) -> dict[str, npt.NDArray[Any]]:

@@ -4,18 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 from dualpath.compare.result import Cell, GateCheck, Result
 from dualpath.compare.stats import Ratio
-
-
-class Outcome(StrEnum):
-    """What the interval of a ratio allows to say about a limit."""
-
-    passed = "passed"
-    failed = "failed"
-    undecided = "undecided"
 
 
 @dataclass(frozen=True)
@@ -28,11 +19,11 @@ class Condition:
     def __str__(self) -> str:
         return f"{self.measure} ratio at {'least' if self.measure == 'throughput' else 'most'} {self.limit:g}"
 
-    def judge(self, ratio: Ratio) -> Outcome:
-        """Pass or fail if the whole interval does."""
+    def judge(self, ratio: Ratio) -> str:
+        """Return "passed" or "failed" if the whole interval does, else "undecided"."""
         low, high = (ratio.low, ratio.high) if self.measure != "throughput" else (-ratio.high, -ratio.low)
         limit = self.limit if self.measure != "throughput" else -self.limit
-        return Outcome.passed if high <= limit else Outcome.failed if low > limit else Outcome.undecided
+        return "passed" if high <= limit else "failed" if low > limit else "undecided"
 
 
 def check(result: Result, conditions: Sequence[Condition]) -> None:
@@ -42,9 +33,7 @@ def check(result: Result, conditions: Sequence[Condition]) -> None:
         _check(cell, name, baseline, condition) for cell in result.cells for name in others for condition in conditions
     ]
     if conditions and not result.gate:
-        result.gate = [
-            GateCheck("no load", str(it), Outcome.undecided, None, "nothing was measured") for it in conditions
-        ]
+        result.gate = [GateCheck("no load", str(it), "undecided", None, "nothing was measured") for it in conditions]
 
 
 def fails_under_load(result: Result) -> bool:
@@ -67,9 +56,9 @@ def _check(cell: Cell, name: str, baseline: str, condition: Condition) -> GateCh
     for it in (name, baseline):
         why = why or cell.not_measured.get(it, "") or cell.no_verdict.get(it, "")
     if compared is None:
-        return GateCheck(load, str(condition), Outcome.undecided, None, why or "too few answers")
+        return GateCheck(load, str(condition), "undecided", None, why or "too few answers")
     ratio: Ratio = getattr(compared, condition.measure)
     outcome = condition.judge(ratio)
-    if outcome is Outcome.passed and {name, baseline} & {*cell.client_bound}:
+    if outcome == "passed" and {name, baseline} & {*cell.client_bound}:
         why = why or "the client was the bottleneck"
-    return GateCheck(load, str(condition), Outcome.undecided if why else outcome, ratio, why)
+    return GateCheck(load, str(condition), "undecided" if why else outcome, ratio, why)

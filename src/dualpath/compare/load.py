@@ -5,24 +5,18 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
-import signal
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 import grpc.aio
 import numpy as np
 
 from dualpath.compare.connection import Connect, Send, over_grpc, reason
-from dualpath.compare.sequences import Asked, Sequences, steps
-
-T = TypeVar("T")
+from dualpath.compare.sequences import Asked, Sequences, ended, steps
 
 PAUSE_S = 0.01
 """After a failure a client of a closed loop waits, so as not to hammer a server that is down."""
@@ -151,8 +145,8 @@ async def run_turn(
             else:
                 await asyncio.sleep(PAUSE_S)
             if (sent := time.perf_counter()) >= begin + duration_s:
-                while request.goes_on:  # uncounted; left open, the sequence would hold its slot of the server
-                    await meter.send(send, request := next(asked))
+                if request.goes_on:
+                    await meter.end_sequence(send, next(asked))
                 return sent
 
     async with _connections(url, contender, concurrency) as sends, meter:
@@ -223,43 +217,6 @@ def arrivals(rate: float, duration_s: float, seed: int) -> Iterator[float]:
     yield from itertools.takewhile(lambda time_s: time_s < duration_s, times)
 
 
-def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end. Ctrl-C cancels it, its requests in flight with it, and raises KeyboardInterrupt."""
-    if threading.current_thread() is not threading.main_thread():
-        return asyncio.run(coroutine)
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        pass
-    else:  # a notebook's loop, within which no other can run
-        return _run_beside(coroutine)
-    # asyncio cancels a coroutine cleanly on Ctrl-C only if nobody else has taken the signal.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        return asyncio.run(coroutine)
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _run_beside(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine in a thread of its own, to its end also on Ctrl-C, which cancels it."""
-    started: SimpleQueue[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = SimpleQueue()
-
-    async def told() -> T:
-        started.put((asyncio.get_running_loop(), asyncio.current_task()))
-        return await coroutine
-
-    with ThreadPoolExecutor(1) as thread:
-        running = thread.submit(asyncio.run, told())
-        loop, task = started.get()
-        try:
-            return running.result()
-        except KeyboardInterrupt:
-            if task and not running.done():
-                loop.call_soon_threadsafe(task.cancel)
-            raise
-
-
 @asynccontextmanager
 async def _connections(url: str, contender: Contender, number: int) -> AsyncIterator[list[Send]]:
     async with AsyncExitStack() as stack:
@@ -316,6 +273,12 @@ class _Meter:
             turn.waits_s.append((since - self.started, wait_s))
             turn.n_rows += contender.n_rows * answered
         return answered
+
+    async def end_sequence(self, send: Send, asked: Asked) -> None:
+        """End a sequence by its next step, uncounted. Left open, it would hold its slot of the server."""
+        with suppress(Exception):
+            async with asyncio.timeout(self._timeout_s):
+                await send(self._contender.requests[asked.number] + ended(asked).more)
 
     async def _tick(self) -> None:
         while True:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import lru_cache
 from typing import Any
 
 import aiohttp
@@ -16,8 +15,8 @@ from dualpath.compare.connection import Headers, Send, array_of
 
 SCHEMES = ("http://", "https://")
 HEADER_LENGTH = "Inference-Header-Content-Length"
-N_KEPT = 1 << 15
-"""Requests that are kept as HTTP wants them, so that a client makes them once."""
+MAX_KEPT = 128 * 2**20
+"""Bytes of requests that are kept as HTTP wants them, so that a client makes them once."""
 
 
 class HTTPRefusal(RuntimeError):
@@ -52,7 +51,7 @@ async def over_http(url: str, headers: Headers = ()) -> AsyncIterator[Send]:
     async with aiohttp.ClientSession(headers=headers, connector=connector, timeout=no_limit) as session:
 
         async def send(request: bytes) -> bytes:
-            path, of_request, body = _as_http(request)
+            path, of_request, body = _kept[request]
             async with session.post(url.rstrip("/") + path, data=body, headers=of_request) as response:
                 answer = await response.read()
                 if response.status != 200:
@@ -77,7 +76,23 @@ def decode(answer: bytes) -> dict[str, npt.NDArray[Any]]:
     return outputs
 
 
-@lru_cache(N_KEPT)
+class _Kept(dict[bytes, tuple[str, dict[str, str], bytes]]):
+    """Requests as HTTP wants them, by what gRPC takes; when they are too many bytes, all are made anew."""
+
+    n_bytes = 0
+
+    def __missing__(self, request: bytes) -> tuple[str, dict[str, str], bytes]:
+        if self.n_bytes + len(request) > MAX_KEPT:
+            self.clear()
+            self.n_bytes = 0
+        self.n_bytes += len(request)
+        made = self[request] = _as_http(request)
+        return made
+
+
+_kept = _Kept()
+
+
 def _as_http(request: bytes) -> tuple[str, dict[str, str], bytes]:
     """Return the path, the headers and the body of a serialised ModelInferRequest."""
     asked = service_pb2.ModelInferRequest.FromString(request)

@@ -1,14 +1,12 @@
-"""Ask two models and check every answer: each row alone, in shuffled batches, among other requests, and under load."""
+"""Ask two models and check every answer: each row alone, in shuffled batches, and among other requests."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import grpc
@@ -16,33 +14,22 @@ import grpc.aio
 import numpy as np
 
 from dualpath.compare.agreement import Agreement, Answer
-from dualpath.compare.connection import Connect, Headers, decode, decode_all, over_grpc, over_stream, reason
+from dualpath.compare.connection import reason
 from dualpath.compare.inputs import Row
-from dualpath.compare.load import Contender, run
-from dualpath.compare.over_http import HTTPRefusal, is_http, over_http
-from dualpath.compare.over_http import decode as decode_http
-from dualpath.compare.requests import companies, request
+from dualpath.compare.interruptible import run
+from dualpath.compare.over_http import HTTPRefusal
+from dualpath.compare.requests import companies
 from dualpath.compare.result import Result, n_rows
 from dualpath.compare.run import OnProgress
-from dualpath.compare.sequences import Sequences
+from dualpath.compare.sequences import Asked, Sequences, ended
 from dualpath.compare.sequences import run as steps_of
-from dualpath.compare.target import Pair, Target
+from dualpath.compare.wire import Ask
 from dualpath.errors import UserError
 
 N_LATE = 5
 """After so many time-outs of a contender in a row, no further row is sent."""
 N_COMPANIES = 3
 """Of each row, for each size of batch."""
-MAX_KEPT = 256 * 2**20
-"""Bytes of answers that a turn keeps."""
-MAX_CHECKED_S = 0.5
-"""How long the answers of a turn are checked."""
-
-Ask = Callable[[Sequence[int], bytes], Awaitable[Answer]]
-"""Sends one request of these rows to a model, and what makes it a step of a sequence."""
-
-Decode = Callable[[str, Any], Answer]
-"""Makes outputs of a contender's answer."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +92,7 @@ class Asking:
         On Ctrl-C what was answered until then is judged, and KeyboardInterrupt goes on.
 
         Args:
-            connect: `both(...)`, an asynchronous context of two Asks, the baseline's first.
+            connect: `Wire.both(...)`, an asynchronous context of two Asks, the baseline's first.
             gone: says why the server is gone, or None; asked after a failure.
             on_progress: called before each request.
         Returns:
@@ -202,11 +189,15 @@ class Asking:
 
             async def client(name: str = name, ask: Ask = ask, end: float = end, waiting: Any = waiting) -> None:
                 for requests in waiting:
-                    if time.perf_counter() > end:
-                        return
-                    more = [it.more for it in steps_of(range(len(requests)))] if self._sequences else [b""]
-                    for numbers, part in zip(requests, more, strict=True):
-                        [answer] = await asyncio.gather(ask(numbers, part), return_exceptions=True)
+                    steps = steps_of(range(len(requests))) if self._sequences else [Asked(0)]
+                    for step, numbers in zip(steps, requests, strict=True):
+                        if is_late := time.perf_counter() > end:
+                            if step.number == 0:
+                                return
+                            step = ended(step)  # its answer may be another than that of the step in its place
+                        [answer] = await asyncio.gather(ask(numbers, step.more), return_exceptions=True)
+                        if is_late:
+                            return
                         self._take(name, numbers, answer, company)
                         self._asked[company] += 1
 
@@ -262,86 +253,6 @@ class Asking:
 
     def _note(self, note: str) -> None:
         self._result.notes.append(note)
-
-
-class LoadCheck:
-    """Keeps the answers of a contender's turn, and judges them after it, so that the turn itself costs no time.
-
-    An answer that is the same to the byte as an earlier one to the same request is not judged again.
-
-    Attributes:
-        unreadable: for each contender why the first answer that could not be decoded could not be.
-    """
-
-    def __init__(self, agreement: Agreement, decode: Decode) -> None:
-        self._agreement, self._decode = agreement, decode
-        self._fresh: list[tuple[int, Any]] = []
-        self._size = 0
-        self._known: dict[tuple[str, int], set[tuple[int, Any]]] = {}
-        self.n_answers = self.n_checked = 0
-        self.unreadable: dict[str, str] = {}
-
-    def keep(self, answered: tuple[int, Any]) -> None:
-        """Take an answer with the number of its request."""
-        self.n_answers += 1
-        if self._size < MAX_KEPT:
-            self._size += len(answered[1]) if isinstance(answered[1], bytes) else sum(map(len, answered[1]))
-            self._fresh.append(answered)
-
-    def settle(self, contender: Contender, company: str) -> None:
-        """Judge what the turn kept, as far as there is time."""
-        known = self._known.setdefault((contender.name, contender.n_rows), set())
-        end = time.perf_counter() + MAX_CHECKED_S
-        for answered in self._fresh:
-            if answered not in known:
-                if time.perf_counter() > end:
-                    continue
-                known.add(answered)
-                try:
-                    answer = self._decode(contender.name, answered[1])
-                except (ValueError, KeyError) as error:
-                    self.unreadable.setdefault(contender.name, reason(error))
-                else:
-                    self._agreement.judge(contender.name, contender.rows[answered[0]], answer, company)
-            self.n_checked += 1
-        self._fresh, self._size = [], 0
-
-    def __str__(self) -> str:
-        if self.n_checked == self.n_answers:
-            return f"all {self.n_answers:,} checked"
-        return f"{self.n_checked:,} of {self.n_answers:,} checked ({self.n_checked / self.n_answers:.0%})"
-
-
-def connecting(url: str, pair: Pair, headers: Headers) -> Connect:
-    """Return what opens a connection for asking two models of a server."""
-    how = over_stream if pair.streams else over_http if is_http(url) else over_grpc
-    return partial(how, headers=headers)
-
-
-def decoder(target: Target, pair: Pair, url: str) -> Callable[[Any], Answer]:
-    """Return what makes outputs of a model's answer."""
-    if pair.streams:
-        return partial(decode_all, axis=int(target.max_batch_size > 0))
-    return decode_http if is_http(url) else decode
-
-
-@asynccontextmanager
-async def both(
-    url: str, a: Target, b: Target, pair: Pair, rows: Sequence[Row], timeout_s: float, headers: Headers = ()
-) -> AsyncIterator[tuple[Ask, Ask]]:
-    """Connect to a server for asking two of its models."""
-    connect = connecting(url, pair, headers)
-    async with connect(url) as send_a, connect(url) as send_b:
-
-        def asking(send: Callable[[Any], Awaitable[Any]], target: Target) -> Ask:
-            async def ask(numbers: Sequence[int], more: bytes) -> Answer:
-                async with asyncio.timeout(timeout_s):
-                    answer = await send(request(target, pair, [rows[number] for number in numbers]) + more)
-                    return decoder(target, pair, url)(answer)
-
-            return ask
-
-        yield asking(send_a, a), asking(send_b, b)
 
 
 def _refuse_invalid(row: Row, errors: Mapping[str, BaseException]) -> None:

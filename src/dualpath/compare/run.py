@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from dualpath.compare import load as loading
 from dualpath.compare import stats, verdict
+from dualpath.compare.interruptible import run
 from dualpath.compare.load import PAUSE_S, Contender, Turn, run_open_turn, run_turn
 from dualpath.compare.result import PERCENTILES, Cell, Compared, Load, Measured, Result
 from dualpath.errors import UserError
@@ -77,9 +77,9 @@ def on_server(url: str, timeout_s: float) -> Callable[[TurnSpec], Turn]:
         contender, load = order.contender, order.load
         how: Any = {"timeout_s": timeout_s, "warm_up": order.warm_up}
         if load.rate is not None:
-            return loading.run(run_open_turn(url, contender, load.rate, order.duration_s, order.start, **how))
+            return run(run_open_turn(url, contender, load.rate, order.duration_s, order.start, **how))
         assert load.concurrency is not None
-        return loading.run(run_turn(url, contender, load.concurrency, order.duration_s, order.start, **how))
+        return run(run_turn(url, contender, load.concurrency, order.duration_s, order.start, **how))
 
     return measure_turn
 
@@ -110,16 +110,16 @@ def measure(
         on_progress: called before each turn and after the last.
         on_turns: called with a load's complete rounds, by contender.
     """
-    run = _Run(result, make, measure_turn, timing, around, gone, on_progress, on_turns, len(loads))
+    measuring = _Run(result, make, measure_turn, timing, around, gone, on_progress, on_turns, len(loads))
     ordered = sorted(loads, key=lambda load: (load.rate is not None, _demand(load)))
     try:
         for number, load in enumerate(ordered):
-            run.cell(load, number)
+            measuring.cell(load, number)
     except _ServerGoneError as error:
         result.failed = True
-        result.notes.append(f"The server went away ({error}) after {run.n_measured} of {len(loads)} loads.")
+        result.notes.append(f"The server went away ({error}) after {measuring.n_measured} of {len(loads)} loads.")
     except KeyboardInterrupt:
-        result.notes.append(f"Interrupted after {run.n_measured} of {len(loads)} loads.")
+        result.notes.append(f"Interrupted after {measuring.n_measured} of {len(loads)} loads.")
         raise
     finally:
         result.verdict = verdict.sentence(result)
@@ -157,7 +157,14 @@ class _Run:
             n_turns, turn_s = turns_of(self.timing.duration_s, latency_s, load)
             turns = {name: [] for name in contenders}
             for round_ in range(n_turns if contenders else 0):
-                self._round(cell, contenders, turns, turn_s, latency_s, (number + round_ / n_turns) / self.n_cells)
+                start = self._start()
+                for index in self._rng.permutation(len(contenders)):
+                    name = list(contenders)[index]
+                    self._tell(cell, (number + round_ / n_turns) / self.n_cells)
+                    spec = TurnSpec(contenders[name], load, turn_s, start, latency_s < SLOW_REQUEST_S)
+                    turns[name].append(turn := self._turn(spec))
+                    cell.measured[name] = summary(turns[name])
+                    self._check(turn)
                 n_complete += 1
             self.n_measured += 1
         finally:
@@ -210,25 +217,6 @@ class _Run:
                 cell.not_measured[name] = f"no answer within the timeout of {self.timing.timeout_s:g} s"
                 del contenders[name]
         return latency_s
-
-    def _round(
-        self,
-        cell: Cell,
-        contenders: Mapping[str, Contender],
-        turns: dict[str, list[Turn]],
-        turn_s: float,
-        latency_s: float,
-        fraction: float,
-    ) -> None:
-        start = self._start()
-        for index in self._rng.permutation(len(contenders)):
-            name = list(contenders)[index]
-            self._tell(cell, fraction)
-            order = TurnSpec(contenders[name], cell.load, turn_s, start, latency_s < SLOW_REQUEST_S)
-            turn = self._turn(order)
-            turns[name].append(turn)
-            cell.measured[name] = summary(turns[name])
-            self._check(turn)
 
     def _turn(self, order: TurnSpec) -> Turn:
         with self.around(order.contender.name):

@@ -6,24 +6,12 @@ import json
 from collections.abc import Sequence
 from math import exp, inf, log, sqrt
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from dualpath.compare import gate, verdict
 from dualpath.compare.gate import Condition
-from dualpath.compare.result import (
-    Cell,
-    Compared,
-    GateCheck,
-    Load,
-    Measured,
-    Parity,
-    Process,
-    Result,
-    Span,
-    Stage,
-    Step,
-    WorstRow,
-)
+from dualpath.compare.result import Result
 from dualpath.compare.stats import Ratio
 from dualpath.errors import UserError
 
@@ -57,47 +45,33 @@ def read(path: Path) -> Result:
             f"--from: expected a result that --json printed, got {str(path)!r}: {error}. Name one."
         ) from None
     try:
-        return _result(plain)
+        result: Result = _typed(Result, plain)
+        return result
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"{path}: expected a result that --json printed, got something else ({error}). Name another."
         ) from None
 
 
-def _result(plain: dict[str, Any]) -> Result:
-    kinds: dict[str, Any] = {"steps": Step, "stages": Stage, "processes": Process, "timelines": Span}
-    lists = {name: [kind(**it) for it in plain[name]] for name, kind in kinds.items()}
-    lists["gate"] = [GateCheck(**{**it, "ratio": it["ratio"] and _ratio(it["ratio"])}) for it in plain["gate"]]
-    lists["parity"] = [_parity(it) for it in plain["parity"]]
-    lists["cells"] = [_cell(it) for it in plain["cells"]]
-    return Result(**{**plain, **lists})
+def _typed(kind: Any, plain: Any) -> Any:
+    """Make of JSON what a type hint says: dataclasses, and lists and dictionaries of them; a float of None is NaN."""
+    of, origin = get_args(kind), get_origin(kind)
+    if plain is None and NoneType in of:
+        return None
+    if Ratio in (kind, *of[:1]):
+        return _ratio(plain)
+    if hasattr(kind, "__dataclass_fields__"):
+        hints = get_type_hints(kind)
+        return kind(**{name: _typed(hints[name], it) for name, it in plain.items()})
+    if origin in (list, tuple):
+        return origin(_typed(of[0], it) for it in plain)
+    if origin is dict:
+        return {_percentile(key) if of[0] is float else key: _typed(of[1], it) for key, it in plain.items()}
+    return float("nan" if plain is None else plain) if kind is float else plain
 
 
-def _cell(plain: dict[str, Any]) -> Cell:
-    measured = {
-        name: Measured(
-            **{
-                **it,
-                "latencies_ms": _percentiles(it["latencies_ms"]),
-                "groups_ms": {group: _percentiles(ms) for group, ms in it["groups_ms"].items()},
-            }
-        )
-        for name, it in plain["measured"].items()
-    }
-    compared = {
-        name: Compared(**{of: _ratio(ratio) for of, ratio in it.items()}) for name, it in plain["compared"].items()
-    }
-    return Cell(**{**plain, "load": Load(**plain["load"]), "measured": measured, "compared": compared})
-
-
-def _parity(plain: dict[str, Any]) -> Parity:
-    worst = tuple(WorstRow(**{**it, "difference": float(it["difference"])}) for it in plain["worst"])
-    finite = {name: float("nan") if plain[name] is None else plain[name] for name in ("largest", "mean")}
-    return Parity(**{**plain, **finite, "worst": worst})
-
-
-def _percentiles(plain: dict[str, float]) -> dict[float, float]:
-    return {float(percentile) if "." in percentile else int(percentile): ms for percentile, ms in plain.items()}
+def _percentile(text: str) -> float:
+    return float(text) if "." in text else int(text)
 
 
 def _ratio(plain: dict[str, float | None]) -> Ratio:

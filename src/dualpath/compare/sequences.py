@@ -52,6 +52,13 @@ def flags(sequence: int, is_start: bool, is_end: bool) -> bytes:
     return bytes(request.SerializeToString())
 
 
+def ended(step: Asked) -> Asked:
+    """Return a step as the last one of its sequence, wherever it stands in it."""
+    end = service_pb2.ModelInferRequest()
+    end.parameters[END].bool_param = True  # of two values the last one counts
+    return Asked(step.number, step.more + end.SerializeToString())
+
+
 def made_up(n_rows: int, seed: int) -> Sequences:
     """Cut rows that nobody has marked into sequences of 1 to LONGEST steps."""
     lengths = np.random.default_rng(seed).integers(1, LONGEST + 1, n_rows)

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tritonclient.grpc as grpcclient
 from tritonclient.grpc import service_pb2
 
+from dualpath.compare.agreement import Answer
 from dualpath.compare.connection import Send, over_grpc, serialise
+from dualpath.compare.inputs import Row
 from dualpath.compare.load import Contender
 from dualpath.compare.result import Cell, Load, Result
 from dualpath.compare.tensors import infer_input
+from dualpath.compare.wire import Ask
+from dualpath.errors import UserError
 from dualpath.readability.combine import Scores, combine
 from dualpath.readability.contract import BERT, EXCERPT, FOREST, SCORE, WEIGHT, ModelContract, Tensor
 from dualpath.readability.features import FeatureCounter, WordLists
@@ -43,31 +47,12 @@ Score = Callable[[Sequence[bytes]], Awaitable[Scores]]
 """Scores excerpts in one request: float32 [rows]."""
 
 
-class BenchSetup(Protocol):
-    """A way to score excerpts with a server's models."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def url(self) -> str:
-        """The server's gRPC address."""
-        ...
-
-    def connect(self) -> AbstractAsyncContextManager[Score]:
-        """Open a connection."""
-        ...
-
-    def contender(self, batches: Sequence[Sequence[bytes]]) -> Contender:
-        """Return what puts load on it: these excerpts, one batch a request."""
-        ...
-
-
 @dataclass(frozen=True)
 class InTriton:
     """The server takes excerpts and gives scores; under load the client sends requests serialised beforehand.
 
     Attributes:
+        url: the server's gRPC address.
         model: "orchestrator" or "ensemble_all".
     """
 
@@ -77,6 +62,8 @@ class InTriton:
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Score]:
+        """Open a connection."""
+
         async def score(excerpts: Sequence[bytes]) -> Scores:
             scores: Scores = (await _answer(send, self._request(excerpts), SCORE))[:, 0]
             return scores
@@ -85,6 +72,7 @@ class InTriton:
             yield score
 
     def contender(self, batches: Sequence[Sequence[bytes]]) -> Contender:
+        """Return what puts load on it: these excerpts, one batch a request."""
         requests = [self._request(excerpts) for excerpts in batches]
         connect = partial(over_grpc, self.url)
         return Contender(self.name, requests, [GROUP] * len(batches), len(batches[0]), lambda _: connect())
@@ -133,6 +121,37 @@ class InClient:
         features = self.features.features(excerpts)
         bert, forest = await asyncio.gather(infer(BERT, input_ids, attention_mask), infer(FOREST, features))
         return combine(np.full(len(excerpts), BERT_WEIGHT, np.float32), bert[:, 0], forest[:, 0])
+
+
+BenchSetup = InTriton | InClient
+
+
+@asynccontextmanager
+async def both(a: BenchSetup, b: BenchSetup, rows: Sequence[Row], timeout_s: float) -> AsyncIterator[tuple[Ask, Ask]]:
+    """Connect to two set-ups for asking each, as `Wire.both` does."""
+
+    def asking(score: Score) -> Ask:
+        async def ask(numbers: Sequence[int], more: bytes) -> Answer:
+            async with asyncio.timeout(timeout_s):
+                return {SCORE.name: await score([excerpt_of(rows[number]) for number in numbers])}
+
+        return ask
+
+    async with a.connect() as score_a, b.connect() as score_b:
+        yield asking(score_a), asking(score_b)
+
+
+def excerpt_of(row: Row) -> bytes:
+    """Return the row's excerpt.
+
+    Raises:
+        UserError: it has several.
+    """
+    texts = row.tensors[EXCERPT.name].ravel().tolist()
+    if len(texts) != 1:
+        raise UserError(f"{row.where}: expected one excerpt, got {len(texts)}. Make each a row of its own.")
+    excerpt: bytes = texts[0]
+    return excerpt
 
 
 def batches(excerpts: Sequence[bytes], n_rows: int) -> list[list[bytes]]:

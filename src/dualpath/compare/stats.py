@@ -60,10 +60,9 @@ def throughput(turns: Sequence[Turn]) -> list[float]:
     return [max(turn.n_rows, 0.5) / turn.elapsed_s for turn in turns]
 
 
-def latency(turns: Sequence[Turn], percentile: float, group: str | None = None) -> list[float]:
-    """A percentile of each turn's latencies in ms, of one group or of all."""
-    pick: Callable[[Turn], list[float]] = lambda t: t.all_ms() if group is None else t.latencies_ms[group]  # noqa: E731
-    return [float(np.percentile(pick(turn), percentile)) for turn in turns]
+def latency(turns: Sequence[Turn], percentile: float) -> list[float]:
+    """A percentile of each turn's latencies in ms."""
+    return [float(np.percentile(turn.all_ms(), percentile)) for turn in turns]
 
 
 def distribution(values: Sequence[float], percentiles: Sequence[float]) -> dict[float, float]:

@@ -11,10 +11,11 @@ from dualpath.convert.findings import RepositoryFault, at
 from dualpath.convert.models import CONFIG_FILE, Models, RepositoryModel, TemplateConfig
 from dualpath.convert.wiring import check_wiring
 from dualpath.errors import UserError
+from dualpath.repository.configs import BACKENDS
 from dualpath.repository.pbtxt import Config
 from dualpath.repository.pbtxt_fields import BYTE_ORDER_MARK, ConfigSyntaxError
 
-MODEL_FILES = {"python": "model.py", "pytorch": "model.pt", "onnxruntime": "model.onnx", "tensorrt": "model.plan"}
+MODEL_FILES = {backend: file for file, backend in BACKENDS.items()}
 """The file that a version needs, by backend, unless `default_model_filename` names another."""
 THREADS = {
     "pytorch": "INTRA_OP_THREAD_COUNT",

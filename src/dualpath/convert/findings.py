@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +31,7 @@ class RepositoryFault:
 
     def as_data(self) -> dict[str, Any]:
         """Return it for JSON."""
-        return {
-            "file": str(self.file),
-            "line": self.line,
-            "model": self.model,
-            "message": self.message,
-            "fails": self.fails,
-        }
+        return asdict(self) | {"file": str(self.file)}
 
 
 def at(model: RepositoryModel, *path: str | int, message: str, fails: bool = True) -> RepositoryFault:

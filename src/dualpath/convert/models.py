@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from dualpath.errors import UserError
+from dualpath.repository import folders
 from dualpath.repository.pbtxt import Config
-from dualpath.repository.pbtxt_fields import ConfigSyntaxError
+from dualpath.repository.pbtxt_fields import ConfigSyntaxError, place
 
 CONFIG_FILE = "config.pbtxt"
 PLACEHOLDER = re.compile(r"\$\{[^}\n]*\}")
@@ -70,7 +71,7 @@ class RepositoryModel:
     @property
     def versions(self) -> list[int]:
         """The version folders that are there; an ensemble's may be empty."""
-        return sorted(int(path.name) for path in self.folder.glob("[0-9]*") if path.name.isdecimal() and path.is_dir())
+        return [int(path.name) for path in reversed(folders.versions(self.folder))]
 
     @property
     def is_ensemble(self) -> bool:
@@ -134,9 +135,4 @@ def read_model(folder: Path, file: Path) -> RepositoryModel:
 def open_places(text: str) -> tuple[Placeholder, ...]:
     """Return the `${...}` outside comments."""
     code = _COMMENT.sub(lambda match: match[1] or " " * len(match[0]), text)
-    return tuple(
-        Placeholder(
-            match[0], code.count("\n", 0, match.start()) + 1, match.start() - code.rfind("\n", 0, match.start())
-        )
-        for match in PLACEHOLDER.finditer(code)
-    )
+    return tuple(Placeholder(match[0], *place(code, match.start())) for match in PLACEHOLDER.finditer(code))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from dualpath.errors import UserError
@@ -36,6 +39,19 @@ def versions(model: Path) -> list[Path]:
 def filled(model: Path) -> list[Path]:
     """Return those of the model's version folders that hold something, newest first."""
     return [path for path in versions(model) if any(not file.name.startswith(".") for file in path.iterdir())]
+
+
+@contextmanager
+def alone_in(path: Path) -> Iterator[None]:
+    """Raise BlockingIOError if a living process is inside such a block with the same folder or file."""
+    import fcntl  # Windows has none, nor a server that needs it
+
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def newest(model: Path) -> Path:

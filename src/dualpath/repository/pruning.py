@@ -37,7 +37,8 @@ def prune(
         members = releases.members(model_repository)
         there = {int(path.name) for model in members for path in folders.filled(model)}
         loaded = served()
-        needed = set().union(*(loaded.get(model.name, ()) for model in members), _named_by_ensembles(model_repository))
+        steps = [step for model in folders.models(model_repository) for step in releases.steps(model)]
+        needed = {step.model_version for step in steps}.union(*(loaded.get(model.name, ()) for model in members))
         newest = max(there, default=0)
         for release in only:
             if release not in there:
@@ -76,11 +77,6 @@ def _removable(model: Path, goes: Set[int]) -> list[Path]:
 
 def _size(version: Path) -> int | None:
     return None if version.is_symlink() else sum(file.stat().st_size for file in version.rglob("*") if file.is_file())
-
-
-def _named_by_ensembles(model_repository: Path) -> set[int]:
-    steps = (step for model in folders.models(model_repository) for step in releases.steps(model))
-    return {step.model_version for step in steps}
 
 
 def _said(numbers: Set[int]) -> str:

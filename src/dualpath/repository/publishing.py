@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 import tempfile
@@ -41,8 +40,10 @@ def publish(
         except OSError:
             # Only inside: there a load would find the model modified while its new version is being written.
             stack.enter_context(releases.locked(model_repository, report))
-            inside = model_repository / next(iter(versions))
-            scratch, is_locked = stack.enter_context(_inside(inside)), True
+            inside = tempfile.TemporaryDirectory(
+                dir=model_repository / next(iter(versions)), prefix=releases.UNFINISHED
+            )
+            scratch, is_locked = Path(stack.enter_context(inside)), True
         new = {model: scratch / model for model in versions}
         for model, folder in new.items():
             folder.mkdir()
@@ -82,12 +83,6 @@ def check_target(model_repository: Path, models: Iterable[str]) -> None:
 
 
 @contextmanager
-def _inside(model: Path) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir=model, prefix=releases.UNFINISHED) as name:
-        yield Path(name)
-
-
-@contextmanager
 def _beside(model_repository: Path) -> Iterator[Path]:
     """Give a temporary folder beside the model repository; remove those that killed processes have left there.
 
@@ -98,18 +93,7 @@ def _beside(model_repository: Path) -> Iterator[Path]:
     if parent.stat().st_dev != model_repository.stat().st_dev:
         raise OSError(errno.EXDEV, "another file system", str(parent))
     for left_over in parent.glob(f"{prefix}*"):
-        with suppress(OSError), _alone_in(left_over):
+        with suppress(OSError), folders.alone_in(left_over):
             shutil.rmtree(left_over)
-    with tempfile.TemporaryDirectory(dir=parent, prefix=prefix) as name, _alone_in(Path(name)):
+    with tempfile.TemporaryDirectory(dir=parent, prefix=prefix) as name, folders.alone_in(Path(name)):
         yield Path(name)
-
-
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Raise OSError if a living process is inside such a block with the same folder."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)

@@ -12,12 +12,11 @@ from typing import Any, BinaryIO
 from dualpath.errors import UserError
 from dualpath.extras import needs
 from dualpath.readability.excerpt_tables import Excerpts, find_excerpts, printable
-from dualpath.tables import Format, Table, TableRow, as_text, check_columns, read_tables, record
+from dualpath.tables import TableRow, as_text, open_parquet, parquet_table, read_tables
 
 with needs("scale"):
     import fsspec
     import pyarrow
-    from pyarrow import parquet
 
 PARQUET = ".parquet"
 ENDINGS = (PARQUET, ".csv", ".jsonl", ".ndjson")
@@ -107,7 +106,7 @@ def read(partition: Partition, schema: pyarrow.Schema) -> Rows:
     first, n_rows, name = partition.first, partition.n_rows, _name(partition.address)
     with _open(partition.address) as file:
         if _is_parquet(name):
-            table = _parquet_rows(_parquet(file, name), first, n_rows)
+            table = _parquet_rows(open_parquet(file, name), first, n_rows)
             excerpts = _typed_excerpts(table, name, first)
             records = list(excerpts.records)
             table = table.select([field for field in schema.names if field in table.column_names])
@@ -170,7 +169,7 @@ def _count(address: str) -> tuple[int, pyarrow.Schema]:
     name = _name(address)
     with _open(address) as file:
         if _is_parquet(name):
-            whole = _parquet(file, name)
+            whole = open_parquet(file, name)
             if whole.metadata.num_rows:  # engines write empty files beside full ones
                 _typed_excerpts(_parquet_rows(whole, 0, 1), name, 0)
             return whole.metadata.num_rows, whole.schema_arrow
@@ -194,16 +193,6 @@ def _open(address: str) -> Iterator[BinaryIO]:
         yield file if _is_parquet(path) else io.BufferedReader(file)
 
 
-def _parquet(file: BinaryIO, name: str) -> Any:
-    try:
-        whole = parquet.ParquetFile(file)
-    except (pyarrow.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise UserError(f"{name}: expected a Parquet file, got: {reason}. Write it again.") from None
-    check_columns(whole.schema_arrow.names, name)
-    return whole
-
-
 def _parquet_rows(file: Any, first: int, n_rows: int) -> pyarrow.Table:
     """Read some rows, and only the row groups that hold them."""
     groups: list[int] = []
@@ -218,8 +207,7 @@ def _parquet_rows(file: Any, first: int, n_rows: int) -> pyarrow.Table:
 
 
 def _typed_excerpts(table: pyarrow.Table, name: str, first: int) -> Excerpts:
-    rows = (record(name, number, cells) for number, cells in enumerate(table.to_pylist(), first + 1))
-    return find_excerpts([Table(name, Format.parquet, "row", 0, tuple(table.column_names), rows)])
+    return find_excerpts([parquet_table(table.column_names, table.to_pylist(), name, first)])
 
 
 def _name(address: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from math import ceil
 from pathlib import Path
@@ -24,7 +24,7 @@ class JobFailed(Exception):
 
 @dataclass
 class JobProgress:
-    """How far a job is; partitions that were done before count, their rows do not."""
+    """How far a job is. Partitions that were done before count, and their rows without a score; their scores do not."""
 
     n_partitions: int
     n_done: int
@@ -77,12 +77,16 @@ def run(
         "bert_weight": weight,
         "partition_rows": partition_rows,
     }
-    todo = Output(output).begin(job, data.partitions, resume)
-    progress = JobProgress(len(data.partitions), len(data.partitions) - len(todo))
-    on_progress(progress)
-    if not todo:
-        return progress
-    with _cluster(ray, address):
+    folder = Output(output)
+    with ExitStack() as stack:
+        stack.enter_context(folder.alone())
+        todo = folder.begin(job, data.partitions, resume)
+        done = {*data.partitions} - {*todo}
+        progress = JobProgress(len(data.partitions), len(done), n_rejected=folder.n_rejected(done))
+        on_progress(progress)
+        if not todo:
+            return progress
+        stack.enter_context(_cluster(ray, address))
         n_cpus, n_scorers = _scorers(ray.nodes(), len(urls), len(todo))
         in_flight = ceil(IN_FLIGHT * max(1, len(urls)) / (n_scorers if urls else 1))
         work = Work(

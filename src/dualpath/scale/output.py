@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from dualpath.errors import UserError
 from dualpath.extras import needs
+from dualpath.repository.folders import alone_in
 from dualpath.scale.dataset import Partition, file_system
 
 with needs("scale"):
@@ -34,6 +37,27 @@ class Output:
         self.address = address.removeprefix("file://")
         self._system, self._root = file_system(address)
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other jobs out while the block runs: on a local disk alone, since object stores have no locks.
+
+        Raises:
+            UserError: another job is in such a block with this folder, or it cannot be made.
+        """
+        with ExitStack() as stack:
+            try:
+                if "file" in self._system.protocol:
+                    self._system.makedirs(self._root, exist_ok=True)
+                    stack.enter_context(alone_in(Path(self._root)))
+            except BlockingIOError:
+                raise UserError(
+                    f"--output {self.address}: expected a folder of its own, got one that another job writes to. "
+                    "Wait until it has ended, or name another."
+                ) from None
+            except OSError as error:
+                raise self._unwritable(error) from None
+            yield
+
     def begin(self, job: Mapping[str, Any], partitions: Sequence[Partition], resume: bool) -> list[Partition]:
         """Write down what the job is, and return the partitions that are not done yet.
 
@@ -44,7 +68,7 @@ class Output:
         path = f"{self._root}/{JOB}"
         try:
             if self._system.exists(path):
-                self._check_same(json.loads(self._system.cat_file(path)), described, resume)
+                self._check_same(self._system.cat_file(path), described, resume)
             elif self._system.exists(self._root) and self._system.ls(self._root):
                 raise UserError(
                     f"--output {self.address}: expected an empty folder or one of an earlier job, got other files. "
@@ -55,9 +79,7 @@ class Output:
             folder = f"{self._root}/{SCORES}"
             names = self._system.ls(folder, detail=False) if self._system.exists(folder) else []
         except OSError as error:
-            raise UserError(
-                f"--output {self.address}: expected a folder to write to, got: {error}. Name another."
-            ) from None
+            raise self._unwritable(error) from None
         done = {name.rsplit("/", 1)[-1] for name in names}
         return [partition for partition in partitions if _name(partition.number) not in done]
 
@@ -70,12 +92,30 @@ class Output:
             self._system.rm_file(path)
         self._put(f"{self._root}/{SCORES}/{_name(partition.number)}", _parquet(scored))
 
-    def _check_same(self, found: Mapping[str, Any], described: Mapping[str, Any], resume: bool) -> None:
+    def n_rejected(self, partitions: Iterable[Partition]) -> int:
+        """Return how many rows of these partitions, which are done, have no score."""
+        paths = [f"{self._root}/{REJECTED}/{_name(partition.number)}" for partition in partitions]
+        n_rows = 0
+        for path in filter(self._system.exists, paths):
+            with self._system.open(path, "rb") as file:
+                n_rows += parquet.ParquetFile(file).metadata.num_rows
+        return n_rows
+
+    def _unwritable(self, error: OSError) -> UserError:
+        return UserError(f"--output {self.address}: expected a folder to write to, got: {error}. Name another.")
+
+    def _check_same(self, written: bytes, described: Mapping[str, Any], resume: bool) -> None:
         if not resume:
             raise UserError(
                 f"--output {self.address}: expected a new folder, got one of an earlier job. "
                 "Name another, or add --resume."
             )
+        try:
+            found = dict(json.loads(written))
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f"--resume {self.address}: expected a job in {JOB}, got no such JSON: {error}. Name another output."
+            ) from None
         different = [key for key in described if found.get(key) != described[key]]
         if different:
             raise UserError(

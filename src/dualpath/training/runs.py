@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import fcntl
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dualpath.errors import UserError
+from dualpath.repository.folders import alone_in
 from dualpath.training.artifacts import written_whole
 from dualpath.training.bert.progress import Evaluation
 
@@ -79,19 +79,18 @@ def opened(folder: Path, settings: Mapping[str, Any], fresh: bool = False) -> It
     Raises:
         UserError: the folder cannot be written, holds another run, or another process works in it.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
-    except OSError as error:
-        raise UserError(
-            f"--run-dir {folder}: expected a folder to write to, got: {error.strerror}. Name another."
-        ) from None
-    with lock:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            folder.mkdir(parents=True, exist_ok=True)
+            (lock := folder / ".lock").touch()
+            stack.enter_context(alone_in(lock))
+        except BlockingIOError:
             raise UserError(
                 f"--run-dir {folder}: expected a folder of its own, got another run's. Name another folder."
+            ) from None
+        except OSError as error:
+            raise UserError(
+                f"--run-dir {folder}: expected a folder to write to, got: {error.strerror}. Name another."
             ) from None
         if fresh:
             for path in (path for pattern in ("*.npz", "*.pt", LOG, SETTINGS) for path in folder.glob(pattern)):

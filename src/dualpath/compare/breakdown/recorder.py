@@ -132,8 +132,9 @@ class Recorder:
             self._metrics_last = now
 
     def _share(self, model: str, version: str) -> Share:
-        ensemble = self._try(lambda: statistics.is_ensemble(self._client, model, version))
-        return Share(model, version, bool(ensemble))
+        timeout_s = statistics.TIMEOUT_S
+        answer = self._try(lambda: self._client.get_model_config(model, version, client_timeout=timeout_s))
+        return Share(model, version, answer is not None and answer.config.platform == "ensemble")
 
     def _read_metrics(self) -> metrics.Reading | None:
         """Read the metrics, with all that happened before the call."""

@@ -128,16 +128,6 @@ class Share:
         return ENSEMBLE_NOTE if self.is_ensemble else CALLER_NOTE
 
 
-def is_ensemble(client: grpcclient.InferenceServerClient, model: str, version: str) -> bool:
-    """Say whether a model is an ensemble.
-
-    Raises:
-        InferenceServerException: the server does not answer, or does not have it.
-    """
-    config = client.get_model_config(model, version, client_timeout=TIMEOUT_S).config
-    return bool(config.platform == "ensemble")
-
-
 def _counts(model: Any) -> Counts:
     # By batch, if there are any: these count an execution once, however many requests were merged in it.
     durations = list(model.batch_stats) or [model.inference_stats]

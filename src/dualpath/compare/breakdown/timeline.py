@@ -39,6 +39,10 @@ _SETTINGS = {
 }
 
 
+Traced = tuple[dict[int, TracedRequest], TracedRequest]
+"""All requests of a trace by id, and the one that the others are steps of."""
+
+
 class _NotTraced(Exception):
     """There is no timeline; the message says why."""
 
@@ -128,9 +132,9 @@ def _send(infer: Any, request: service_pb2.ModelInferRequest, headers: Mapping[s
     return ids
 
 
-def _collect(file: Path, ids: set[str]) -> list[tuple[dict[int, TracedRequest], TracedRequest]]:
+def _collect(file: Path, ids: set[str]) -> list[Traced]:
     """Read the requests' traces and remove their files. What is missing after a while is left out."""
-    found: dict[Path, tuple[dict[int, TracedRequest], TracedRequest]] = {}
+    found: dict[Path, Traced] = {}
     deadline = time.monotonic() + WRITTEN_S
     while len(found) < len(ids) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -149,10 +153,5 @@ def _collect(file: Path, ids: set[str]) -> list[tuple[dict[int, TracedRequest], 
     return list(found.values())
 
 
-def _median(
-    found: list[tuple[dict[int, TracedRequest], TracedRequest]],
-) -> tuple[dict[int, TracedRequest], TracedRequest]:
-    def duration(request: tuple[dict[int, TracedRequest], TracedRequest]) -> float:
-        return traces.spans("", *request)[0].end_ms
-
-    return sorted(found, key=duration)[len(found) // 2]
+def _median(found: list[Traced]) -> Traced:
+    return sorted(found, key=lambda traced: traces.spans("", *traced)[0].end_ms)[len(found) // 2]

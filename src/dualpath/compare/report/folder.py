@@ -31,7 +31,8 @@ def check(directory: Path) -> None:
                 f"{directory}: expected an empty folder or an earlier report, got other files. "
                 "Name another with --report."
             )
-        nearest = next(path for path in _upwards(directory) if os.path.lexists(path))
+        absolute = directory.absolute()
+        nearest = next(path for path in (absolute, *absolute.parents) if os.path.lexists(path))
         with TemporaryDirectory(prefix=BUILDING, dir=nearest):
             pass
     except OSError as error:
@@ -83,11 +84,6 @@ def _is_report(directory: Path) -> bool:
         return False
     with (directory / PAGE).open(encoding="utf-8", errors="replace") as page:
         return f'content="{GENERATOR}"' in page.read(2000)
-
-
-def _upwards(directory: Path) -> list[Path]:
-    absolute = directory.absolute()
-    return [absolute, *absolute.parents]
 
 
 def _unwritable(directory: Path, error: OSError) -> UserError:

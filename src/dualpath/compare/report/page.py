@@ -24,16 +24,14 @@ def build(result: Result, page: Path, generator: str) -> None:
     """Write the page, which names its generator, and the figures into an existing folder."""
     with drawing():
         speed, traced = plots.speed(result), timeline(result)
-        marks = [sample(key, f"mark-{key.place}") for key in plots.contenders(result)]
-        figures = [_drawn(plot) for plot in speed]
-        context = {
-            "speed": figures,
+        drawn = {
+            "speed": [_drawn(plot) for plot in speed],
             "timeline": _drawn(traced) if traced else None,
-            "marks": marks,
+            "marks": [sample(key, f"mark-{key.place}") for key in plots.contenders(result)],
         }
-        for plot in [*speed, *([traced] if traced else [])]:
+        for plot in filter(None, (*speed, traced)):
             png(plot, page.with_name(f"{plot.name}.png"))
-    page.write_text(_render(result, {**context, "generator": generator}), encoding="utf-8")
+    page.write_text(_render(result, drawn | {"generator": generator}), encoding="utf-8")
 
 
 def _drawn(plot: Plot) -> dict[str, Any]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import Any
 
 from dualpath.compare.report.wording import NOTHING, clean, difference, digits, factor, fixed, joined, known
-from dualpath.compare.result import Cell, Parity, Result, Step
+from dualpath.compare.result import Cell, Parity, Result
 from dualpath.compare.stats import Ratio
 from dualpath.compare.verdict import doubt
 
@@ -216,7 +214,7 @@ def steps(result: Result) -> list[dict[str, Any]]:
     places = digits([ms for step in result.steps for ms in (step.queue_ms, step.compute_ms)])
     return [
         {
-            "place": result.contenders.index(name),
+            "place": place,
             "name": clean(name),
             "steps": [
                 {
@@ -231,17 +229,13 @@ def steps(result: Result) -> list[dict[str, Any]]:
                     "note": clean(step.note),
                     "bar": [100 * step.queue_ms / longest, 100 * step.compute_ms / longest],
                 }
-                for step in steps
+                for step in result.steps
+                if step.contender == name
             ],
         }
-        for name, steps in _by_contender(result)
+        for place, name in enumerate(result.contenders)
+        if any(step.contender == name for step in result.steps)
     ]
-
-
-def _by_contender(result: Result) -> Iterator[tuple[str, list[Step]]]:
-    ordered = sorted(result.steps, key=lambda step: result.contenders.index(step.contender))
-    for name, steps in groupby(ordered, key=lambda step: step.contender):
-        yield name, list(steps)
 
 
 def stages(result: Result) -> tuple[list[list[str]], list[list[str]]]:

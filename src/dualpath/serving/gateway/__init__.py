@@ -171,7 +171,9 @@ class Gateway:
             "grpc",
             '200 hdr grpc-status 14 hdr grpc-message "{}"',
             "var(txn.model) -m str {}",
-            f"{self._grpc.url} proto h2",
+            # A connection for each call: a message that Triton cannot parse ends the other calls of its connection too,
+            # and one of an ensemble that is cut off ends Triton 24.10.
+            f"{self._grpc.url} proto h2 max-reuse 0",
             port=self._grpc.port,
             protocol=protocol,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -54,12 +54,7 @@ def apply(
     order = np.argsort([len(row) for row in rows], kind="stable")
     parts: list[Floats] = []
     with torch.inference_mode():
-        for batch in _stretches(order, SCORED_ROWS):
+        for batch in np.split(order, range(SCORED_ROWS, len(order), SCORED_ROWS)):
             parts.append(function(*tensors([rows[row] for row in batch], device)).float().cpu().numpy())
             report(len(batch))
     return np.concatenate(parts)[np.argsort(order)]
-
-
-def _stretches(order: Ids, length: int) -> Iterator[Ids]:
-    for start in range(0, len(order), length):
-        yield order[start : start + length]

@@ -91,7 +91,7 @@ def pooled_size(encoder: BertModel) -> int:
     return int((encoder.config.num_hidden_layers + 1) * encoder.config.hidden_size)
 
 
-def load_encoder(folder: Path, dtype: torch.dtype = torch.float32) -> BertModel:
+def load_encoder(folder: Path) -> BertModel:
     """Load a BERT encoder from a Hugging Face folder, without network access.
 
     Raises:
@@ -104,7 +104,7 @@ def load_encoder(folder: Path, dtype: torch.dtype = torch.float32) -> BertModel:
                 local_files_only=True,
                 attn_implementation="sdpa",
                 add_pooling_layer=False,
-                dtype=dtype,
+                dtype=torch.float32,
                 output_loading_info=True,
             )
     except (OSError, ValueError) as error:
