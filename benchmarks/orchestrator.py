@@ -108,9 +108,7 @@ class Bench:
         with serving(repository) as server, ExitStack() as stack:
             limits: dict[str, Limit] = {}
             if any(it.has_limit for it in workloads):
-                # Those that may be the best; docs/benchmarks.md has them all.
-                chosen = [plan for plan in plans() if plan.chunk_rows in (1, 4, 8)]
-                limits = {f"limit: {plan}": stack.enter_context(Limit(model_repository, plan)) for plan in chosen}
+                limits = {f"limit: {plan}": stack.enter_context(Limit(model_repository, plan)) for plan in plans()}
             for workload in workloads:
                 self._measure(workload, server, limits)
 

@@ -77,6 +77,26 @@ def test_a_call_that_began_before_the_run_was_given_up_is_not_made_again(gated, 
     assert (fast.n_calls, gated.n_calls) == (1, 1)
 
 
+def test_what_a_branch_would_ask_next_is_asked_once_the_run_has_started_again(gated, fast):
+    quick, slow = Child("fast", "y", early_return=False), merging()
+
+    async def branch(inputs):
+        first = await quick.call(inputs)
+        [second] = await together(quick.call(inputs))
+        return first + second
+
+    async def graph(request):
+        answers = await together(branch({"x": request.inputs["rows"]}), slow.rows(rows_of(request)))
+        return {"y": answers[0] + answers[1]}
+
+    request = asking(5, 6)
+    with serving(graph) as server:
+        server.execute(request).result(PATIENCE_S)
+        gated.next_call().let_through()
+        assert answered_values(answer_to(request)) == [15, 18]
+    assert (fast.n_calls, gated.n_calls) == (2, 1)
+
+
 def test_a_child_works_while_the_others_of_a_run_prepare_their_calls(gated, fast):
     first, second = (merging(name, early_return=False) for name in ("child", "fast"))
 

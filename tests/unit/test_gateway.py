@@ -108,6 +108,7 @@ def test_tritons_own_client_passes(at):
         (binary(JSON_DATA), 415),
         (binary(BINARY.replace("name", "n\\u0061me")), 415),
         (binary(BINARY.replace("[2]", "[ 4294967296, 1]")), 400),
+        (binary(BINARY.replace("[2]", "[4294967296,4294967296]")), 400),  # 0 by 64 bits
         (("POST", INFER, BINARY, {"Inference-Header-Content-Length": "100000"}), 415),
         (("POST", INFER, BINARY, {"Inference-Header-Content-Length": "0x10"}), 415),
         (("POST", INFER, BINARY, {"Inference-Header-Content-Length": "-5"}), 415),

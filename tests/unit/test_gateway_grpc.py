@@ -175,19 +175,8 @@ def test_a_refusal_says_that_it_is_grpc_as_clients_in_go_expect(at):
     if not shutil.which("curl"):
         pytest.skip("needs curl")
     for path in (f"{SERVICE}RepositoryIndex", INFER):  # by HAProxy's own rule, and by the filter
-        command = [
-            "curl",
-            "-sS",
-            "--http2-prior-knowledge",
-            "-D",
-            "-",
-            "-o",
-            "/dev/null",
-            "-d",
-            "abc",
-            f"http://{at}{path}",
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+        command = f"curl -sS --http2-prior-knowledge -D - -o /dev/null -X POST http://{at}{path}"
+        done = subprocess.run(command.split(), capture_output=True, text=True, check=True, timeout=20)
         assert "content-type: application/grpc\n" in done.stdout
         assert "grpc-status: 12\n" in done.stdout
 
@@ -208,6 +197,7 @@ def test_an_ensemble_beyond_its_bound_is_refused_and_others_are_not(ask, triton)
         sentence = "gateway: expected at most 64 requests of slow at a time, got more. Retry."
         assert ask(slow) == ("UNAVAILABLE", sentence)
         assert ask(b"\x0a\x05other" + slow) == ("UNAVAILABLE", sentence)  # of two names the last one counts
+        assert ask(slow + b"\x08\x05") == ("UNAVAILABLE", sentence)  # a number is no name
         assert ask(request([1, 1])) == request([1, 1])
         triton.go_on.set()
         assert [it.result() for it in waiting] == [slow] * gateways.MOST_AT_ONCE

@@ -90,6 +90,7 @@ def _heavy(deadline_s: float | None = None, refusals: Refusals | None = None) ->
 def _preferred() -> Iterator[None]:
     """Let this process go before others: what its clients wait for a core is no answer's time. Needs root."""
     autogroup = Path("/proc/self/autogroup")  # by which Linux shares the cores between sessions, whatever is nice
+    niceness = os.getpriority(os.PRIO_PROCESS, 0)
     try:
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, 0, PREFERRED)
@@ -97,8 +98,8 @@ def _preferred() -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, 0, 0)
-            autogroup.write_text("0")
+            os.setpriority(os.PRIO_PROCESS, 0, niceness)
+            autogroup.write_text(str(niceness))
 
 
 def _overload(stage: Stage) -> Found:

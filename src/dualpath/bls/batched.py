@@ -7,6 +7,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Any
@@ -76,7 +77,7 @@ class BatchedChild(Called):
         self._waiting = WaitingRows()
         self._callers: set[asyncio.Task[Any]] = set()
         self._under_way: list[_CallUnderWay] = []
-        self._on_the_way: deque[float] = deque()  # when each row was sent to the event loop that is to wait there
+        self._on_the_way: deque[float] = deque()  # when each row was sent to the event loop, until it waits there
 
     async def rows(self, rows: Sequence[Any]) -> Any:
         """Have rows answered.
@@ -117,7 +118,7 @@ class BatchedChild(Called):
         try:
             if len(rows) > self._max_rows:
                 raise leave()
-            expected_s = self._expected_s(len(rows))
+            self._leave_if_slow(len(rows))
         except inline.Leave:
             self._refuse_inline(run, len(rows))
             raise
@@ -125,7 +126,7 @@ class BatchedChild(Called):
         carried = Carried.by([run.request], self.forward_parameters)
         try:
             ask = partial(self._ask, self._collate(rows), len(rows), carried, _CallUnderWay(1))
-            outputs: Outputs = await inline.call(ask, expected_s)
+            outputs: Outputs = await inline.call(ask)
         except ChildError as error:
             raise note_failure(self, run, error, self.retry) from None
         run.memo.note(self, rows, outputs, partial(_Answers, n_rows=len(rows)))
@@ -155,8 +156,9 @@ class BatchedChild(Called):
     async def _queued(self, run: Run, rows: Sequence[Any]) -> list[Any]:
         """Let rows wait for their turn, on the event loop, and return each one's answer."""
         request = run.request
-        for _ in range(min(len(rows), len(self._on_the_way))):
-            self._on_the_way.popleft()
+        with suppress(IndexError):  # forgotten by now: they took long
+            for _ in rows:
+                self._on_the_way.popleft()
         if refusal := self._refusal(request, len(rows), len(self._waiting)):
             raise self._counted(refusal)
         kind = tuple(chosen(request.parameters, self.forward_parameters).items())
@@ -176,9 +178,11 @@ class BatchedChild(Called):
     def _refuse_inline(self, run: Run, n_rows: int) -> None:
         """Refuse what would be refused on the event loop, from which each answer costs a round trip to the server."""
         now, sent = time.monotonic(), self._on_the_way
-        while sent and sent[0] < now - FORGET_S:
-            sent.popleft()
+        with suppress(IndexError):  # none is left, or the event loop took it just now
+            while sent[0] < now - FORGET_S:
+                sent.popleft()
         is_shared = len(run.n_rows) > 1
+        # Of requests that share a run, the last one waits for the others.
         n_ahead = len(self._waiting) + len(sent) + (n_rows if is_shared else 0)
         if refusal := self._refusal(run.request, n_rows, n_ahead):
             raise leave(apart=True) if is_shared else self._counted(refusal)

@@ -41,12 +41,10 @@ class Called:
         self._calls = Calls(self.name, self.outputs, self.version, self.bf16_inputs, self.device, self.metrics)
         self._pace = Pace()
 
-    def _expected_s(self, n_rows: int) -> float:
-        """Return how long a call with so many rows will take; leave if that would keep `execute` for too long."""
-        expected_s = self._pace.seconds(n_rows)
-        if expected_s > SLOW_S if self.early_return is None else self.early_return:
+    def _leave_if_slow(self, n_rows: int) -> None:
+        """Leave if a call with so many rows would keep `execute` for too long."""
+        if self._pace.seconds(n_rows) > SLOW_S if self.early_return is None else self.early_return:
             raise leave()
-        return expected_s
 
     def _late(self) -> ChildLate:
         self._calls.count("late")
@@ -124,10 +122,10 @@ class Child(Called):
     async def _inline(self, run: Run, inputs: Mapping[str, Any]) -> Outputs:
         if error := run.memo.unavailable.get(self):
             raise error
-        expected_s = self._expected_s(1)
+        self._leave_if_slow(1)
         carried = Carried.by([run.request], self.forward_parameters)
         try:
-            outputs: Outputs = await inline.call(partial(self._timed, inputs, carried), expected_s)
+            outputs: Outputs = await inline.call(partial(self._timed, inputs, carried))
         except ChildError as error:
             raise note_failure(self, run, error, self.retry) from None
         return outputs

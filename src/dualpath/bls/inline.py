@@ -1,7 +1,7 @@
 """Drive a graph in the thread that calls, without an event loop: its calls to children are all that it waits for.
 
-An event loop costs two changes of threads for each call to a child. Here the longest call of several runs in the
-calling thread itself, and the others in threads that are kept.
+An event loop costs two changes of threads for each call to a child. Here the call that is ready last runs in the
+calling thread itself. Those that are ready earlier run in threads that are kept, while the graph prepares the others.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class Leave(BaseException):
 
 
 class _Call:
-    """A blocking call that a graph waits for, and how long it is expected to take."""
+    """A blocking call that a graph waits for."""
 
-    def __init__(self, function: Callable[[], Any], expected_s: float) -> None:
-        self.function, self.expected_s = function, expected_s
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self.function = function
 
 
 class _Fork:
@@ -48,9 +48,9 @@ class _Fork:
 
 
 @types.coroutine
-def call(function: Callable[[], Any], expected_s: float = 0.0) -> Generator[Any, Any, Any]:
+def call(function: Callable[[], Any]) -> Generator[Any, Any, Any]:
     """Await a blocking function, in a graph that is driven inline."""
-    return (yield _Call(function, expected_s))
+    return (yield _Call(function))
 
 
 @types.coroutine
@@ -84,11 +84,11 @@ class Inline:
         ready = deque([root])
         tasks = [root]
         done: SimpleQueue[tuple[_Task, Any, BaseException | None]] = SimpleQueue()
-        calls: list[tuple[_Task, _Call]] = []
         n_under_way = 0
         asyncio._set_running_loop(_NO_LOOP)
         try:
             while True:
+                last: tuple[_Task, _Call] | None = None
                 while ready:
                     task = ready.popleft()
                     wish = task.step()
@@ -98,9 +98,11 @@ class Inline:
                         if parent := task.parent_to_resume():
                             ready.append(parent)
                     elif type(wish) is _Call:
-                        calls.append((task, wish))
-                        if ready:  # the child works while the others prepare their calls
-                            n_under_way += self._start_all(calls, done)
+                        if ready or deadline is not None:  # the child works while the others prepare their calls
+                            self._start(task, wish, done)
+                            n_under_way += 1
+                        else:
+                            last = task, wish
                     elif type(wish) is _Fork:
                         children = [_Task(_as_coroutine(each), task.context.copy(), task) for each in wish.awaitables]
                         task.children = children
@@ -108,13 +110,8 @@ class Inline:
                         ready += children
                     else:
                         raise Leave(needs_loop=True)
-                calls = [each for each in calls if not each[0].ended]
-                mine = max(calls, key=_expected_s) if calls and deadline is None else None
-                if mine:
-                    calls.remove(mine)
-                n_under_way += self._start_all(calls, done)
-                if mine:
-                    task, wish = mine
+                if last:
+                    task, wish = last
                     task.take(*_outcome(wish))
                 else:
                     task = _take_next(done, deadline)
@@ -122,11 +119,9 @@ class Inline:
                 if not task.ended:
                     ready.append(task)
         except Leave:
-            for _ in range(n_under_way):  # what is being answered is not asked again
-                task = _take_next(done, deadline)
-                with suppress(Leave):
-                    if not task.ended:
-                        task.step()
+            with suppress(Leave):  # the deadline has passed
+                for _ in range(n_under_way):  # what is being answered is not asked again
+                    _take_next(done, deadline).note_answer()
             raise
         finally:
             for task in reversed(tasks):
@@ -139,16 +134,12 @@ class Inline:
         while self._idle:
             self._idle.pop().work.put(None)
 
-    def _start_all(self, calls: list[tuple[_Task, _Call]], done: SimpleQueue[Any]) -> int:
-        """Start calls, each in a thread; empty the list and return how many they were."""
-        n_calls = len(calls)
-        while calls:
-            try:
-                helper = self._idle.pop()
-            except IndexError:
-                helper = _Helper(self._release)
-            helper.work.put((*calls.pop(), done))
-        return n_calls
+    def _start(self, task: _Task, wish: _Call, done: SimpleQueue[Any]) -> None:
+        try:
+            helper = self._idle.pop()
+        except IndexError:
+            helper = _Helper(self._release)
+        helper.work.put((task, wish, done))
 
     def _release(self, helper: _Helper) -> None:
         if self._closed:
@@ -207,6 +198,14 @@ class _Task:
             self.ended, self._error = True, failure
         return None
 
+    def note_answer(self) -> None:
+        """Go on only so far that the answer is noted, whatever is awaited next."""
+        if not self.ended:
+            with suppress(Leave):
+                wish = self.step()
+                for each in wish.awaitables if type(wish) is _Fork else ():
+                    _close(_as_coroutine(each))
+
     def result(self) -> Any:
         if self._error is not None:
             try:
@@ -253,10 +252,6 @@ class _NoLoop:
 
 
 _NO_LOOP: Any = _NoLoop()
-
-
-def _expected_s(call: tuple[_Task, _Call]) -> float:
-    return call[1].expected_s
 
 
 def _outcome(wish: _Call) -> tuple[Any, BaseException | None]:

@@ -46,7 +46,8 @@ def alone_in(path: Path) -> Iterator[None]:
     """Raise BlockingIOError if a living process is inside such a block with the same folder or file."""
     import fcntl  # Windows has none, nor a server that needs it
 
-    descriptor = os.open(path, os.O_RDONLY)
+    # NFS lets only those lock a file who may write to it; a folder cannot be opened so.
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield

@@ -23,7 +23,7 @@ with needs("scale"):
     import pyarrow
     from pyarrow import parquet
 
-SCORES, REJECTED, JOB = "scores", "rejected", "job.json"
+SCORES, REJECTED, JOB, LOCK = "scores", "rejected", "job.json", ".lock"
 
 
 class Output:
@@ -48,7 +48,8 @@ class Output:
             try:
                 if "file" in self._system.protocol:
                     self._system.makedirs(self._root, exist_ok=True)
-                    stack.enter_context(alone_in(Path(self._root)))
+                    (lock := Path(self._root) / LOCK).touch()
+                    stack.enter_context(alone_in(lock))
             except BlockingIOError:
                 raise UserError(
                     f"--output {self.address}: expected a folder of its own, got one that another job writes to. "
@@ -69,7 +70,7 @@ class Output:
         try:
             if self._system.exists(path):
                 self._check_same(self._system.cat_file(path), described, resume)
-            elif self._system.exists(self._root) and self._system.ls(self._root):
+            elif self._system.exists(self._root) and self._holds_files():
                 raise UserError(
                     f"--output {self.address}: expected an empty folder or one of an earlier job, got other files. "
                     "Name another."
@@ -97,9 +98,15 @@ class Output:
         paths = [f"{self._root}/{REJECTED}/{_name(partition.number)}" for partition in partitions]
         n_rows = 0
         for path in filter(self._system.exists, paths):
-            with self._system.open(path, "rb") as file:
-                n_rows += parquet.ParquetFile(file).metadata.num_rows
+            try:
+                with self._system.open(path, "rb") as file:
+                    n_rows += parquet.ParquetFile(file).metadata.num_rows
+            except (OSError, pyarrow.ArrowException) as error:
+                raise UserError(f"{path}: expected the rows without a score, got: {error}. Remove the file.") from None
         return n_rows
+
+    def _holds_files(self) -> bool:
+        return any(name.rsplit("/", 1)[-1] != LOCK for name in self._system.ls(self._root, detail=False))
 
     def _unwritable(self, error: OSError) -> UserError:
         return UserError(f"--output {self.address}: expected a folder to write to, got: {error}. Name another.")

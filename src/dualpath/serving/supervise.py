@@ -86,7 +86,7 @@ def _keep_niceness() -> None:
     Triton's threads set theirs to 0 if they may, and one of them waits in a busy loop for a model to take requests. In
     a server that was started by `nice`, or by Ray, which runs all at 15, the models' processes would starve beside it.
     """
-    ctypes.CDLL(None).prctl(_PR_CAPBSET_DROP, _CAP_SYS_NICE, 0, 0, 0)  # who may not do this may not lower it either
+    ctypes.CDLL(None).prctl(_PR_CAPBSET_DROP, _CAP_SYS_NICE, 0, 0, 0)  # fails for those who, as a rule, may do neither
 
 
 def _popen(command: list[str], first: Callable[[], None] | None = None) -> subprocess.Popen[bytes]:

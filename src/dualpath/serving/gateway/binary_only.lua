@@ -26,7 +26,7 @@ core.register_action("binary_only", {"http-req"}, function(txn)
   end
   for shape in head:gmatch('"shape"%s*:%s*(%b[])') do
     -- Triton 2.51 takes the number of rows by 32 bits and bytes by 64: larger ones pass for others.
-    local n_values = 1
+    local n_values = 1.0
     for number in shape:gmatch("%d+") do
       n_values = n_values * math.max(1, tonumber(number))
     end

@@ -29,6 +29,9 @@ local function fields(text)
     end
     local tag, value
     tag, at = varint(text, at)
+    if tag >> 32 ~= 0 then
+      error("unknown")
+    end
     local kind = tag & 7
     if kind == VARINT then
       value, at = varint(text, at)
@@ -63,7 +66,7 @@ end
 local function check(message)
   local model, fits = "", true
   for field, kind, value in fields(message) do
-    if field == MODEL_NAME then
+    if field == MODEL_NAME and kind == BYTES then
       model = value
     elseif field == INPUTS then
       local n_values = 1.0
@@ -94,7 +97,7 @@ core.register_action("grpc_shapes", {"http-req"}, function(txn)
   end
   local n = string.unpack(">I4", body, 2)
   if #body - 5 < n then
-    refuse(txn, "8", "expected a request of at most 1 MB, got a longer one. Send fewer rows at a time.")
+    refuse(txn, "8", "expected a whole request of at most 1 MB, got a longer or a cut one. Send fewer rows at a time.")
     return
   end
   local parsed, model, fits = pcall(check, body:sub(6, 5 + n))
