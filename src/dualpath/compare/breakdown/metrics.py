@@ -40,11 +40,21 @@ def read(url: str) -> dict[Series, float]:
         OSError: nothing answers at the address.
         ValueError: what answers are no metrics.
     """
+    return parse(_text(url))
+
+
+def tells_any(url: str) -> bool:
+    """Say whether a BLS model tells anything; raises as `read` does."""
+    return any(line.startswith("bls_") for line in _text(url).splitlines())
+
+
+def _text(url: str) -> str:
     # The server is reached as directly as by gRPC, whatever proxy the environment names.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=TIMEOUT_S) as answer:
-            return parse(answer.read().decode())
+            text: str = answer.read().decode()
+            return text
     except http.client.HTTPException as error:
         raise ValueError(f"no HTTP at {url}: {error!r}") from error
 

@@ -142,8 +142,8 @@ class Recorder:
         if url is None:
             return None
         read = partial(metrics.read, url)
-        if time.monotonic() - self._created > metrics.FLUSH_S and self._try(read) == {}:
-            return {}  # a BLS model would have told something by now
+        if time.monotonic() - self._created > metrics.FLUSH_S and self._try(partial(metrics.tells_any, url)) is False:
+            return {}  # a BLS model would have told its rows in flight by now, asked or not
         time.sleep(metrics.FLUSH_S)
         return self._try(read)
 
