@@ -22,7 +22,8 @@ _GIVE_MEMORY_BACK = {
     "MALLOC_MMAP_THRESHOLD_": str(1 << 18),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 17),
 }
-"""For glibc: batches of many shapes need large blocks of many sizes, of which it otherwise keeps every one (200 MB)."""
+"""For glibc: batches of many shapes need large blocks of many sizes. It otherwise keeps every one (200 MB), in an arena
+for each thread."""
 
 
 class Shared:
