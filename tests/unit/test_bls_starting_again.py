@@ -18,6 +18,15 @@ def fast():
     return child
 
 
+def answered_again(gated, graph, **options):
+    """Ask for [5, 6], of which the slow child makes the run start again, and return the answered values."""
+    request = asking(5, 6)
+    with serving(graph, **options) as server:
+        server.execute(request).result(PATIENCE_S)
+        gated.next_call().let_through()
+        return answered_values(answer_to(request))
+
+
 def test_a_run_that_starts_again_asks_nothing_twice(gated, fast):
     worked, counted = [], Metrics("m")
     quick, slow = Child("fast", "y", early_return=False), merging()
@@ -32,11 +41,7 @@ def test_a_run_that_starts_again_asks_nothing_twice(gated, fast):
         first = await quick.call({"x": request.inputs["rows"]})
         return {"y": first + await slow.rows(rows_of(request))}
 
-    request = asking(5, 6)
-    with serving(graph, metrics=counted) as server:
-        server.execute(request).result(PATIENCE_S)
-        gated.next_call().let_through()
-        assert answered_values(answer_to(request)) == [10, 12]
+    assert answered_again(gated, graph, metrics=counted) == [10, 12]
     assert (len(worked), fast.n_calls, gated.n_calls) == (2, 1, 1)
     assert sum(fake_triton.METRICS["bls_rows_total"].values()) == 2
 
@@ -53,11 +58,7 @@ def test_a_run_that_starts_again_is_given_what_was_found_out_and_not_what_the_gr
             array += 100
         return {"y": called + await slow.rows(rows_of(request)) + asked}
 
-    request = asking(5, 6)
-    with serving(graph) as server:
-        server.execute(request).result(PATIENCE_S)
-        gated.next_call().let_through()
-        assert answered_values(answer_to(request)) == [215, 218]
+    assert answered_again(gated, graph) == [215, 218]
 
 
 @pytest.mark.parametrize("is_first", [True, False])
@@ -69,11 +70,7 @@ def test_a_call_that_began_before_the_run_was_given_up_is_not_made_again(gated, 
         answers = await together(*(both if is_first else both[::-1]))
         return {"y": answers[0] + answers[1]}
 
-    request = asking(5, 6)
-    with serving(graph) as server:
-        server.execute(request).result(PATIENCE_S)
-        gated.next_call().let_through()
-        assert answered_values(answer_to(request)) == [10, 12]
+    assert answered_again(gated, graph) == [10, 12]
     assert (fast.n_calls, gated.n_calls) == (1, 1)
 
 
@@ -89,11 +86,7 @@ def test_what_a_branch_would_ask_next_is_asked_once_the_run_has_started_again(ga
         answers = await together(branch({"x": request.inputs["rows"]}), slow.rows(rows_of(request)))
         return {"y": answers[0] + answers[1]}
 
-    request = asking(5, 6)
-    with serving(graph) as server:
-        server.execute(request).result(PATIENCE_S)
-        gated.next_call().let_through()
-        assert answered_values(answer_to(request)) == [15, 18]
+    assert answered_again(gated, graph) == [15, 18]
     assert (fast.n_calls, gated.n_calls) == (2, 1)
 
 
@@ -136,11 +129,7 @@ def test_what_was_found_out_for_texts_and_for_inputs_by_name_is_not_asked_again(
         asked = await several.rows(rows_of_texts(x))
         return {"y": called + asked + await slow.rows(rows_of(request))}
 
-    request = asking(5, 6)
-    with serving(graph) as server:
-        server.execute(request).result(PATIENCE_S)
-        gated.next_call().let_through()
-        assert answered_values(answer_to(request)) == [15, 18]
+    assert answered_again(gated, graph) == [15, 18]
     assert (fast.n_calls, gated.n_calls) == (2, 1)
 
 
