@@ -1,22 +1,23 @@
-"""The stub processes of a Triton server, and what they hold, read from /proc."""
+"""The processes of a Triton server, and what they hold, read from /proc."""
 
 from pathlib import Path
+
+import psutil
 
 
 def stubs(server_pid, model):
     """Return the process ids of a model's instances on the server with this process id."""
-    return [pid for pid in _children(server_pid) if _is_instance(_arguments(pid), model)]
+    return [child.pid for child in psutil.Process(server_pid).children() if _is_instance(_arguments(child), model)]
 
 
 def tritons(pid):
     """Return the Triton servers that a process has started, with their gRPC addresses."""
     servers = {}
-    for child in _children(pid):
+    for child in psutil.Process(pid).children(recursive=True):
         arguments = _arguments(child)
         ports = [argument.partition("=")[2] for argument in arguments if argument.startswith("--grpc-port=")]
-        if Path(arguments[0]).name == "tritonserver" and ports:
-            servers[child] = f"127.0.0.1:{ports[0]}"
-        servers.update(tritons(child))
+        if ports and Path(arguments[0]).name == "tritonserver":
+            servers[child.pid] = f"127.0.0.1:{ports[0]}"
     return servers
 
 
@@ -29,25 +30,17 @@ def rss_bytes(pid):
 def shm_bytes(server_pid):
     """Return how much of /dev/shm the server and its stubs hold."""
     regions = set()
-    for pid in [server_pid, *_children(server_pid)]:
+    for pid in [server_pid, *(child.pid for child in psutil.Process(server_pid).children())]:
         maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
         regions.update(Path(line.split(maxsplit=5)[5]) for line in maps if "/dev/shm/" in line)
     return sum(region.stat().st_blocks * 512 for region in regions if region.exists())
 
 
-def _children(pid):
-    return [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in _words(task / "children")]
-
-
-def _words(path):
+def _arguments(process):
     try:
-        return path.read_text().split()
-    except FileNotFoundError:  # the thread has ended meanwhile
+        return process.cmdline()
+    except psutil.Error:  # it has ended meanwhile
         return []
-
-
-def _arguments(pid):
-    return Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
 
 
 def _is_instance(arguments, model):

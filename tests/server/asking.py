@@ -1,5 +1,7 @@
 """Requests to the orchestrator, or one made from it, with all that a request can carry."""
 
+import time
+
 import numpy as np
 import tritonclient.grpc as triton
 
@@ -20,6 +22,15 @@ def ask(client, excerpts, weights, model="orchestrator", **options):
 
 
 def rows_seen(client, model):
-    """Return how many rows a model has inferred since it was loaded."""
+    """Return how many rows a model has inferred since it was loaded. Triton counts them after it has answered, so this
+    waits until it counts no more."""
+    before, now = None, _rows(client, model)
+    while before != now:
+        time.sleep(0.1)
+        before, now = now, _rows(client, model)
+    return now
+
+
+def _rows(client, model):
     [stats] = client.get_inference_statistics(model, as_json=True)["model_stats"]
     return int(stats.get("inference_count", 0))

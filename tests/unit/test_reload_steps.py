@@ -31,6 +31,7 @@ class Triton:
         self.loads = []  # model and versions, or the versions that an ensemble's steps name
         self.ready = {name: {1} for name in (*MEMBERS, "postprocess", "ensemble_all")}
         self.unloading = {}
+        self.loading, self.n_looks = {}, 0  # a load that ends after some looks
         self.configs = {name: proto.ModelConfig(name=name) for name in self.ready}
         for name in STEPS:
             self.configs["ensemble_all"].ensemble_scheduling.step.add(model_name=name, model_version=-1)
@@ -38,6 +39,12 @@ class Triton:
     def get_model_repository_index(self):
         entries = [(name, version, "READY") for name, versions in self.ready.items() for version in versions]
         entries += [(name, version, "UNLOADING") for name, versions in self.unloading.items() for version in versions]
+        self.n_looks -= 1
+        if self.n_looks == 0:
+            for name, version in self.loading.items():
+                self.ready[name].add(version)
+            self.loading = {}
+        entries += [(name, version, "LOADING") for name, version in self.loading.items()]
         return SimpleNamespace(models=[SimpleNamespace(name=n, version=str(v), state=s) for n, v, s in entries])
 
     def get_model_config(self, name):
@@ -48,6 +55,7 @@ class Triton:
     def load_model(self, name, config=None):
         if not self.explicit:
             raise InferenceServerException("explicit model load / unload is not allowed if polling is enabled")
+        assert not self.loading, "two loads at once"
         if config is None:
             self.loads.append((name, None))
             return
@@ -216,6 +224,32 @@ def test_a_reload_that_ends_anywhere_is_finished_by_the_next(repository, n_loads
     else:
         assert n_loads > 15
         assert_serves(triton, 2)
+
+
+def test_a_load_whose_sender_was_killed_is_waited_for(repository):
+    publish(repository, 2, "bert-large")
+    triton = Triton(repository)
+    for step in triton.configs["ensemble_all"].ensemble_scheduling.step:
+        step.model_version = 1 if step.model_name in MEMBERS else -1  # as a reload begins
+    triton.loading, triton.n_looks = {"bert-large": 2}, 3
+    assert reload_release(triton, repository) == Reloaded(2, (1,))
+    assert_serves(triton, 2)
+
+
+def test_a_load_that_was_left_waiting_and_comes_late_is_undone(repository):
+    publish(repository, 2, "bert-large")
+    triton = Triton(repository)
+    load = triton.load_model
+
+    def late(name, config=None):
+        load(name, config=config)
+        if name == "cuml" and triton.ready[name] == {1, 2} and triton.load_model is late:
+            triton.load_model = load
+            triton.ready[name] = {1}
+
+    triton.load_model = late
+    assert reload_release(triton, repository) == Reloaded(2, (1,))
+    assert_serves(triton, 2)
 
 
 @pytest.mark.parametrize(

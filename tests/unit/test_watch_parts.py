@@ -59,6 +59,34 @@ def test_a_stub_is_seen_with_its_model_until_it_ends_though_nobody_has_reaped_it
     until(lambda: not own(stub.pid))
 
 
+STARTS_STUBS = """
+import os, threading, time
+
+def start():
+    if os.fork() == 0:
+        os.execv("/bin/sh", ["/x/triton_python_backend_stub", "-c", "sleep 30; true", "m_0_1"])
+    time.sleep(0.004)  # the child's parent is now another thread
+
+for _ in range(200):
+    for work in (start, *[lambda: time.sleep(0.002)] * 3):
+        threading.Thread(target=work).start()
+    time.sleep(0.005)
+"""
+
+
+def test_a_stub_is_seen_at_every_look_though_the_thread_that_started_it_ends():
+    seen, missed = set(), 0
+    with subprocess.Popen([sys.executable, "-c", STARTS_STUBS], start_new_session=True) as server:
+        try:
+            while len(seen) < 150:
+                now = {stub.pid for stub in processes.stubs(server.pid)}
+                missed += not seen <= now
+                seen |= now
+        finally:
+            os.killpg(server.pid, signal.SIGKILL)
+    assert missed == 0
+
+
 def test_a_process_that_computes_for_a_model_is_seen_in_the_servers_session():
     command = [sys.executable, "-c", SLEEPING, "dualpath.inference.service", "bert-large"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:

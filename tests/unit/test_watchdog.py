@@ -153,6 +153,22 @@ def test_a_process_that_ends_because_its_model_is_unloaded_is_no_fault(watchdog,
     assert plant.done == []
 
 
+def test_a_model_that_has_just_got_more_processes_as_one_ends_is_left_alone(watchdog, plant):
+    run(watchdog, plant, 2)
+    expected = plant.expected
+
+    def loaded_meanwhile(model):
+        """Between the look and the question a load ends: one process more, one of them new."""
+        plant.processes += [Stub(5, 1, "bert-large", False), Stub(6, 1, "bert-large", False)]
+        plant.loaded["bert-large"], plant.expected = 3, expected
+        return 3
+
+    del plant.processes[0]
+    plant.expected = loaded_meanwhile
+    run(watchdog, plant, 10)
+    assert plant.done == []
+
+
 def test_a_process_whose_number_is_used_again_is_seen_to_have_ended(watchdog, plant):
     run(watchdog, plant, 2)
     plant.processes[0] = Stub(1, 7, "orchestrator", False)

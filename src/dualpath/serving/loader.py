@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,8 @@ with needs("cli"):
     import tritonclient.grpc as grpcclient
     from google.protobuf import json_format
     from tritonclient.utils import InferenceServerException
+
+POLL_S = 0.1
 
 Versions = set[int]
 
@@ -36,6 +39,22 @@ class Loader:
     def present(self) -> dict[str, Versions]:
         """Return the versions that are not gone, of each model that has one."""
         return self._versions("READY", "LOADING", "UNLOADING")
+
+    def settled(self, timeout_s: float) -> dict[str, Versions]:
+        """Return what is ready once no load goes on: one whose sender was killed goes on too, and what waits for it.
+
+        Raises:
+            ReloadFailed: one takes longer than `timeout_s`.
+        """
+        deadline = time.monotonic() + timeout_s
+        while loading := self._versions("LOADING"):
+            if time.monotonic() > deadline:
+                raise ReloadFailed(
+                    f"{', '.join(sorted(loading))}: expected the loads of an earlier command to end within "
+                    f"{timeout_s:g} s, got one that has not. Try again later."
+                )
+            time.sleep(POLL_S)
+        return self.ready()
 
     def config(self, name: str, versions: Versions | None = None) -> Any:
         """Return a model's config as protobuf, with `versions` as its policy."""

@@ -23,13 +23,14 @@ from pathlib import Path
 from dualpath.errors import UserError
 from dualpath.extras import needs
 from dualpath.repository import folders, releases
-from dualpath.serving.loader import Loader, ReloadFailed, Versions
+from dualpath.serving.loader import POLL_S, Loader, ReloadFailed, Versions
 from dualpath.serving.preflight import check_code, check_undamaged
 
 with needs("cli"):
     import tritonclient.grpc as grpcclient
 
-POLL_S = 0.1
+LOAD_S = 120.0
+"""How long the loads of a command that was killed may take to end."""
 
 Report = Callable[[str], None]
 
@@ -75,9 +76,10 @@ def reload_release(
         releases.complete(model_repository)
         release = releases.chosen(model_repository, to)
         server = Loader(client)
-        if model is not None and model not in server.ready():
+        ready = server.settled(LOAD_S)
+        if model is not None and model not in ready:
             raise UserError(
-                f"{model}: expected a model that is served, got none. Name one of {', '.join(sorted(server.ready()))}."
+                f"{model}: expected a model that is served, got none. Name one of {', '.join(sorted(ready))}."
             )
         _check_served_folders(server, model_repository)
         if release is None:
@@ -231,11 +233,13 @@ class _Switch:
             self._server.load(name, self._server.config(name, self.ready[name]))
 
     def _allow(self, name: str, versions: Versions) -> None:
-        self._server.load(name, self._server.config(name, versions))
-        if missing := versions - self._server.ready()[name]:
-            raise ReloadFailed(
-                f"{name}: expected version {min(missing)} on the server, got none. Is --model-repository its folder?"
-            )
+        for _ in range(2):  # a load that a killed command has left waiting may come after the first, and undo it
+            self._server.load(name, self._server.config(name, versions))
+            if not (missing := versions - self._server.settled(LOAD_S).get(name, set())):
+                return
+        raise ReloadFailed(
+            f"{name}: expected version {min(missing)} on the server, got none. Is --model-repository its folder?"
+        )
 
     def point(self, release: int, only_if_open: bool = False) -> None:
         """Let the ensembles' steps name this version of every member that they follow."""

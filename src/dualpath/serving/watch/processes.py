@@ -38,15 +38,15 @@ class Stub:
 
 def stubs(server_pid: int) -> list[Stub]:
     """Return the living stubs of a server."""
-    return [stub for pid in _children(server_pid) if (stub := _stub(pid)) is not None]
+    return [stub for pid in _in_session(server_pid) if (stub := _stub(pid, server_pid)) is not None]
 
 
 def helpers(server_pid: int) -> list[Stub]:
     """Return the living processes that compute for a server's stubs, whichever of these has started them."""
     found = []
-    for pid in (int(path.name) for path in Path("/proc").glob("[0-9]*")):
+    for pid in _in_session(server_pid):
         with suppress(OSError):
-            if os.getsid(pid) == server_pid and (helper := _helper(pid)) is not None:
+            if (helper := _helper(pid)) is not None:
                 found.append(helper)
     return found
 
@@ -90,7 +90,7 @@ class Sweeper:
         now = self._clock()
         regions = {str(path) for path in _SHM.glob(f"{self._prefix}*")}
         ours = set(_mapped(server_pid))
-        others = {region for pid in _children(server_pid) for region in _mapped(pid)}
+        others = {region for pid in _in_session(server_pid) if pid != server_pid for region in _mapped(pid)}
         self._alone = {region: self._alone.get(region, now) for region in regions & ours - others}
         dead = (regions - ours - others) | {it for it, since in self._alone.items() if now - since >= ALONE_S}
         for region in dead:
@@ -123,13 +123,13 @@ def _arguments(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
 
 
-def _stub(pid: int) -> Stub | None:
+def _stub(pid: int, server_pid: int) -> Stub | None:
     try:
         arguments, stat = _arguments(pid), _stat(pid)
     except OSError:  # it has ended meanwhile
         return None
     names = [match[1] for argument in arguments if "/" not in argument and (match := _INSTANCE.fullmatch(argument))]
-    if stat[0] in "ZX" or not names or "stub" not in arguments[0]:
+    if stat[0] in "ZX" or int(stat[1]) != server_pid or not names or "stub" not in arguments[0]:
         return None
     return Stub(pid, int(stat[19]), names[-1], stat[0] == "T")
 
@@ -139,11 +139,15 @@ def _stat(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
-def _children(pid: int) -> Iterator[int]:
+def _in_session(server_pid: int) -> Iterator[int]:
+    """Give the processes of the server's session. The kernel's own list of a process's children leaves some out while
+    others end, as they do whenever a model is loaded."""
     with suppress(OSError):
-        for task in Path(f"/proc/{pid}/task").iterdir():
+        session = os.getsid(server_pid)
+        for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()]:
             with suppress(OSError):
-                yield from map(int, (task / "children").read_text().split())
+                if os.getsid(pid) == session:
+                    yield pid
 
 
 def _mapped(pid: int) -> Iterator[str]:

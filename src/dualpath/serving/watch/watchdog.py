@@ -169,7 +169,9 @@ class Watchdog:
         stubs = self._plant.stubs()
         faults = {}
         for model in {stub.model for stub in self._known - set(stubs)}:
-            n_living, n_expected = sum(stub.model == model for stub in stubs), self._plant.expected(model)
+            n_expected = self._plant.expected(model)
+            # Counted before and after, since a load that has just ended brings processes, and an unload takes some.
+            n_living = max(sum(stub.model == model for stub in seen) for seen in (stubs, self._plant.stubs()))
             if n_living < n_expected:
                 faults[model] = f"{n_expected - n_living} of {n_expected} processes ended"
         for stub in stubs:
