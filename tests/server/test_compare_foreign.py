@@ -83,7 +83,7 @@ def compare(triton, rows):
     """compare(B, **options) -> result, of `right` against B."""
 
     def compare(b, a="right", **options):
-        defaults = {"url": triton.grpc_url, "batch": [4], "concurrency": [4], "duration_s": 0.2}
+        defaults = {"url": triton.grpc_url, "batch": [4], "concurrency": [4], "duration_s": 0.05}
         if "n_random" not in options:
             defaults["input_file"] = rows
         return compare_models(a, b, **(defaults | options))
