@@ -30,8 +30,9 @@ demo: build  ## Score a handful of excerpts both ways, on a server of its own
 serve: build  ## Serve both models until Ctrl-C
 	$(BIN)/dualpath serve
 
-test: build  ## Run the unit tests and the tests against a real Triton, in two processes
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 15
+# Three processes for two cores: a third of the time a test waits for a server to start, end or notice something.
+test: build  ## Run the unit tests and the tests against a real Triton, in three processes
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 15
 
 lint: setup  ## Check style and types, and the Dockerfile
 	$(BIN)/ruff check

@@ -24,13 +24,14 @@ def ask(client, excerpts, weights, model="orchestrator", **options):
 def rows_seen(client, model):
     """Return how many rows a model has inferred since it was loaded. Triton counts them after it has answered, so this
     waits until it counts no more."""
-    before, now = None, _rows(client, model)
+    before, now = None, rows_so_far(client, model)
     while before != now:
-        time.sleep(0.1)
-        before, now = now, _rows(client, model)
+        time.sleep(0.2)
+        before, now = now, rows_so_far(client, model)
     return now
 
 
-def _rows(client, model):
+def rows_so_far(client, model):
+    """Return how many rows a model has inferred and Triton has counted, perhaps while it goes on."""
     [stats] = client.get_inference_statistics(model, as_json=True)["model_stats"]
     return int(stats.get("inference_count", 0))

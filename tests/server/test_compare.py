@@ -51,7 +51,7 @@ def loaded(process):
         with suppress(UserError, InferenceServerException, FileNotFoundError):  # not up yet
             for pid, url in processes.tritons(process.pid).items():
                 client = connect(url)
-                n_rows = asking.rows_seen(client, "again")
+                n_rows = asking.rows_so_far(client, "again")
                 client.close()
                 if n_rows >= N_ROWS:
                     return pid

@@ -44,7 +44,7 @@ def test_one_row_is_bitwise_equal(score, reference, row):
         assert score(model, [text], [weight]).tolist() == expected.tolist()
 
 
-@served
+@settings(served, max_examples=12)
 @given(batch=st.lists(rows, min_size=1, max_size=12))
 def test_a_batch_agrees_within_the_tolerance(score, reference, tolerance, batch):
     excerpts, weights = zip(*batch, strict=True)
