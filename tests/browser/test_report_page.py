@@ -30,9 +30,8 @@ def rgb(colour):
 
 
 @every_sample
-@every_scheme
-def test_page_asks_for_nothing_and_complains_about_nothing(show, sample, scheme):
-    opened = show(sample, scheme)
+def test_page_asks_for_nothing_and_complains_about_nothing(show, sample):
+    opened = show(sample)
     opened.page.wait_for_load_state("networkidle")
     assert opened.trouble == []
     assert opened.page.locator(".verdict").inner_text()
@@ -47,8 +46,7 @@ def test_page_fits_its_window(show, sample, width):
 
 
 @every_sample
-@every_scheme
-@every_width
+@pytest.mark.parametrize(("scheme", "width"), [("light", DESKTOP), ("dark", PHONE)])
 def test_every_text_can_be_read(show, sample, scheme, width):
     opened = show(sample, scheme, width)
     assert ask(opened, "faint") == []

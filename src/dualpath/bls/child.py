@@ -85,7 +85,7 @@ class Child(Called):
         """
         run = current_run()
         if run is None:
-            return self._calls.given(await in_thread(partial(self._timed, inputs, Carried())))
+            return self._calls.given(await in_thread(partial(self._made_and_timed, inputs, Carried())))
         key = [dict(inputs)]
         if known := run.memo.recall(self, key):
             outputs = known[0]
@@ -125,7 +125,8 @@ class Child(Called):
         self._leave_if_slow(1)
         carried = Carried.by([run.request], self.forward_parameters)
         try:
-            outputs: Outputs = await inline.call(partial(self._timed, inputs, carried))
+            # Made here, since a thread that makes it would have to wait for the interpreter.
+            outputs: Outputs = await inline.call(partial(self._timed, self._calls.request(inputs, carried)))
         except ChildError as error:
             raise note_failure(self, run, error, self.retry) from None
         return outputs
@@ -139,8 +140,8 @@ class Child(Called):
             carried = Carried.by([request], self.forward_parameters)
             if request.trace and not request.trace.closed:
                 carried = carried._replace(trace=request.trace.raw)
-                return await request.trace.lend(in_thread(partial(self._timed, inputs, carried)))
-            return await in_thread(partial(self._timed, inputs, carried))
+                return await request.trace.lend(in_thread(partial(self._made_and_timed, inputs, carried)))
+            return await in_thread(partial(self._made_and_timed, inputs, carried))
 
         try:
             async with asyncio.timeout_at(request.deadline):  # the loop's clock is time.monotonic
@@ -149,9 +150,12 @@ class Child(Called):
         except TimeoutError:
             raise self._late() from None
 
-    def _timed(self, inputs: Mapping[str, Any], carried: Carried) -> Outputs:
+    def _made_and_timed(self, inputs: Mapping[str, Any], carried: Carried) -> Outputs:
+        return self._timed(self._calls.request(inputs, carried))
+
+    def _timed(self, request: Any) -> Outputs:
         started = time.perf_counter()
-        outputs = self._calls.ask(inputs, carried)
+        outputs = self._calls.ask(request)
         self._pace.note(1, time.perf_counter() - started)
         return outputs
 
