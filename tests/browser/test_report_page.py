@@ -30,8 +30,9 @@ def rgb(colour):
 
 
 @every_sample
-def test_page_asks_for_nothing_and_complains_about_nothing(show, sample):
-    opened = show(sample)
+@every_scheme
+def test_page_asks_for_nothing_and_complains_about_nothing(show, sample, scheme):
+    opened = show(sample, scheme)
     opened.page.wait_for_load_state("networkidle")
     assert opened.trouble == []
     assert opened.page.locator(".verdict").inner_text()
@@ -46,7 +47,8 @@ def test_page_fits_its_window(show, sample, width):
 
 
 @every_sample
-@pytest.mark.parametrize(("scheme", "width"), [("light", DESKTOP), ("dark", PHONE)])
+@every_scheme
+@every_width
 def test_every_text_can_be_read(show, sample, scheme, width):
     opened = show(sample, scheme, width)
     assert ask(opened, "faint") == []

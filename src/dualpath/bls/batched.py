@@ -125,9 +125,8 @@ class BatchedChild(Called):
         started = time.perf_counter()
         carried = Carried.by([run.request], self.forward_parameters)
         try:
-            # Made here, since a thread that makes it would have to wait for the interpreter.
-            request = self._calls.request(self._collate(rows), carried)
-            outputs: Outputs = await inline.call(partial(self._ask, request, len(rows), _CallUnderWay(1)))
+            ask = partial(self._ask, self._collate(rows), len(rows), carried, _CallUnderWay(1))
+            outputs: Outputs = await inline.call(ask)
         except ChildError as error:
             raise note_failure(self, run, error, self.retry) from None
         run.memo.note(self, rows, outputs, partial(_Answers, n_rows=len(rows)))
@@ -135,10 +134,10 @@ class BatchedChild(Called):
             self.metrics._observe_stage(self.name, time.perf_counter() - started)
         return outputs
 
-    def _ask(self, request: Any, n_rows: int, call: _CallUnderWay) -> Outputs:
+    def _ask(self, inputs: Mapping[str, Any], n_rows: int, carried: Carried, call: _CallUnderWay) -> Outputs:
         """Call the child and learn from it. Blocks."""
         started = time.perf_counter()
-        outputs = self._calls.ask(request)
+        outputs = self._calls.ask(inputs, carried)
         elapsed_s = time.perf_counter() - started
         for name, rows in outputs.items():
             if not rows.ndim or len(rows) != n_rows:
@@ -273,13 +272,10 @@ class BatchedChild(Called):
         inputs = self._collate([row.row for row in chunk])
         carried = Carried.by(requests, self.forward_parameters)
         trace = next((request.trace for request in requests if request.trace and not request.trace.closed), None)
-        if trace:
-            carried = carried._replace(trace=trace.raw)
-
-        def ask() -> Outputs:
-            return self._ask(self._calls.request(inputs, carried), len(chunk), call)
-
-        return await (trace.lend(in_thread(ask)) if trace else in_thread(ask))
+        if trace is None:
+            return await in_thread(partial(self._ask, inputs, len(chunk), carried, call))
+        carried = carried._replace(trace=trace.raw)
+        return await trace.lend(in_thread(partial(self._ask, inputs, len(chunk), carried, call)))
 
 
 @dataclass(eq=False)

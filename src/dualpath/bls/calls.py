@@ -110,18 +110,18 @@ class Calls:
         self._memory: Any = None
         self._reported: set[str] = set()
 
-    def ask(self, request: Any) -> Outputs:
-        """Call the model once, by what `request` made, and return its outputs by name.
+    def ask(self, inputs: Mapping[str, Any], carried: Carried) -> Outputs:
+        """Call the model once and return its outputs by name.
 
         Raises:
             ChildError: it gave none.
             ConfigError: its inputs or outputs are not those that the call names.
         """
-        return self._outputs(self._guarded(request.exec))
+        return self._outputs(self._guarded(self._request(inputs, carried).exec))
 
     def stream(self, inputs: Mapping[str, Any], carried: Carried) -> Iterator[Outputs]:
         """Call a decoupled model and yield the outputs of each of its responses."""
-        request = self.request(inputs, carried)
+        request = self._request(inputs, carried)
         responses = iter(self._guarded(lambda: request.exec(decoupled=True)))
         while True:
             try:
@@ -131,8 +131,7 @@ class Calls:
             if response.has_error() or response.output_tensors():  # the last one may say no more than that
                 yield self._outputs(response)
 
-    def request(self, inputs: Mapping[str, Any], carried: Carried) -> Any:
-        """Make the request of a call, which copies the inputs."""
+    def _request(self, inputs: Mapping[str, Any], carried: Carried) -> Any:
         if self._memory is None:
             kind = pb_utils.TRITONSERVER_MEMORY_CPU if self._device is None else pb_utils.TRITONSERVER_MEMORY_GPU
             self._memory = pb_utils.PreferredMemory(kind, self._device or 0)

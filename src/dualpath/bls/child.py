@@ -85,7 +85,7 @@ class Child(Called):
         """
         run = current_run()
         if run is None:
-            return self._calls.given(await in_thread(partial(self._made_and_timed, inputs, Carried())))
+            return self._calls.given(await in_thread(partial(self._timed, inputs, Carried())))
         key = [dict(inputs)]
         if known := run.memo.recall(self, key):
             outputs = known[0]
@@ -125,8 +125,7 @@ class Child(Called):
         self._leave_if_slow(1)
         carried = Carried.by([run.request], self.forward_parameters)
         try:
-            # Made here, since a thread that makes it would have to wait for the interpreter.
-            outputs: Outputs = await inline.call(partial(self._timed, self._calls.request(inputs, carried)))
+            outputs: Outputs = await inline.call(partial(self._timed, inputs, carried))
         except ChildError as error:
             raise note_failure(self, run, error, self.retry) from None
         return outputs
@@ -140,8 +139,8 @@ class Child(Called):
             carried = Carried.by([request], self.forward_parameters)
             if request.trace and not request.trace.closed:
                 carried = carried._replace(trace=request.trace.raw)
-                return await request.trace.lend(in_thread(partial(self._made_and_timed, inputs, carried)))
-            return await in_thread(partial(self._made_and_timed, inputs, carried))
+                return await request.trace.lend(in_thread(partial(self._timed, inputs, carried)))
+            return await in_thread(partial(self._timed, inputs, carried))
 
         try:
             async with asyncio.timeout_at(request.deadline):  # the loop's clock is time.monotonic
@@ -150,12 +149,9 @@ class Child(Called):
         except TimeoutError:
             raise self._late() from None
 
-    def _made_and_timed(self, inputs: Mapping[str, Any], carried: Carried) -> Outputs:
-        return self._timed(self._calls.request(inputs, carried))
-
-    def _timed(self, request: Any) -> Outputs:
+    def _timed(self, inputs: Mapping[str, Any], carried: Carried) -> Outputs:
         started = time.perf_counter()
-        outputs = self._calls.ask(request)
+        outputs = self._calls.ask(inputs, carried)
         self._pace.note(1, time.perf_counter() - started)
         return outputs
 
