@@ -162,6 +162,7 @@ class Clients:
 
     Args:
         requests: each excerpts and weights, asked one after the other, over and over.
+        pause_s: how long to wait after answers before the next requests, which leaves the processors to others.
 
     Attributes:
         answers: of each request that was answered: its number among `requests`, its scores, and when.
@@ -169,9 +170,9 @@ class Clients:
         n_sent, n_ended: how many were sent, and how many have ended.
     """
 
-    def __init__(self, url, requests, n_clients, model="orchestrator"):
+    def __init__(self, url, requests, n_clients, model="orchestrator", pause_s=0.0):
         self.answers, self.errors, self.n_sent, self.n_ended = [], [], 0, 0
-        self._model, self._n_clients = model, n_clients
+        self._model, self._n_clients, self._pause_s = model, n_clients, pause_s
         self._inputs = [_inputs(*request) for request in requests]
         self._client = grpcclient.InferenceServerClient(url)
         self._ended, self._idle, self._lock = threading.Event(), deque(range(n_clients)), threading.Condition()
@@ -190,7 +191,7 @@ class Clients:
         self._client.close()
 
     def _send(self):
-        while not self._ended.is_set():
+        while not self._ended.wait(self._pause_s):
             with self._lock:
                 self._lock.wait_for(lambda: self._idle or self._ended.is_set())
                 n_idle = len(self._idle)

@@ -93,7 +93,7 @@ def test_both_styles_are_compared_on_a_running_server(server, tmp_path, toleranc
 
 
 def test_a_mix_is_kept_apart_by_weight(server):
-    arguments = ("--mix", "0:0.5,0.7:0.5", "--concurrency", "2", "--batch", "1", "--duration", "2")
+    arguments = ("--mix", "0:0.5,0.7:0.5", "--concurrency", "2", "--batch", "1", "--duration", "0.6")
     done = dualpath("compare", "--url", server.grpc_url, *arguments, "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
