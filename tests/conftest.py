@@ -1,5 +1,6 @@
 """Markers by folder, and the fixtures that unit and server tests share."""
 
+import os
 import signal
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from paths import REPOSITORY, ROOT
 # A shell's background jobs ignore Ctrl-C, and so would what tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+# Threads of torch that have nothing to do would spin, on cores that other test processes need.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # How long an example takes is no test's business: the machine may be busy.
 hypothesis.settings.register_profile("untimed", deadline=None)

@@ -159,7 +159,7 @@ def test_a_roll_back_under_load_moves_what_follows_and_leaves_what_is_pinned_and
         assert served.reload("--to", 1).stdout == (
             "Nothing new: release 1 is served.\nA restart takes release 2, until you remove it: `dualpath prune 2`.\n"
         )
-        for release in (2, 1, 2):
+        for release in (2, 1):
             done = served.reload("--to", release)
             assert done.returncode == 0, done.stderr
             assert done.stdout.startswith(f"Release {release} is served, after ")
@@ -167,7 +167,7 @@ def test_a_roll_back_under_load_moves_what_follows_and_leaves_what_is_pinned_and
     for model in models:
         expected = {scores_of(1)} if model == "ens_v1" else {scores_of(1), scores_of(2)}
         assert answers[model].keys() == expected, answers
-    assert "Releases: 2 (served), 1." in served.dualpath("models").stdout
+    assert "Releases: 2, 1 (served)." in served.dualpath("models").stdout
     served.server.stop()
     served.server.start()
     assert [served.scores(model) for model in models] == [scores_of(2)] * 3 + [scores_of(1)]
