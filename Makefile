@@ -30,7 +30,7 @@ demo: build  ## Score a handful of excerpts both ways, on a server of its own
 serve: build  ## Serve both models until Ctrl-C
 	$(BIN)/dualpath serve
 
-# Three processes for two cores: a third of the time a test waits for a server to start, end or notice something.
+# Three processes for two cores: tests spend a third of their time waiting for servers.
 test: build  ## Run the unit tests and the tests against a real Triton, in three processes
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 15
 

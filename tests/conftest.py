@@ -13,7 +13,7 @@ from paths import REPOSITORY, ROOT
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# Threads of torch that have nothing to do would spin, on cores that other test processes need.
+# Threads of torch that have nothing to do would spin, on cores that other test processes need. Servers inherit this.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # How long an example takes is no test's business: the machine may be busy.

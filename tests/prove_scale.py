@@ -119,7 +119,7 @@ def kill(folder):
 
 
 def release(folder):
-    one, two = two_servers(folder, [made_up(folder / name) for name in ("one", "two")])
+    one, two = two_servers(folder, [made_up(folder / name, "auto") for name in ("one", "two")])
     balancer = Balancer(folder, one, two)
     releases = range(1, 5)
     request = [TEXT] * len(WEIGHTS), WEIGHTS

@@ -86,7 +86,7 @@ class Served:
             try:
                 while not ended.is_set():
                     answers[model][self.scores(model, client)] += 1
-                    time.sleep(0.05)  # leaves the processors time to load models
+                    time.sleep(0.03)  # leaves the processors time to load models
             except Exception as error:
                 errors.append(f"{model}: {error}")
             client.close()

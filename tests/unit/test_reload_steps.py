@@ -9,6 +9,7 @@ from tritonclient.grpc import model_config_pb2 as proto
 from tritonclient.utils import InferenceServerException
 
 from dualpath.errors import UserError
+from dualpath.serving import reload
 from dualpath.serving.loader import ReloadFailed
 from dualpath.serving.reload import Reloaded, reload_release
 
@@ -234,6 +235,21 @@ def test_a_load_whose_sender_was_killed_is_waited_for(repository):
     triton.loading, triton.n_looks = {"bert-large": 2}, 3
     assert reload_release(triton, repository) == Reloaded(2, (1,))
     assert_serves(triton, 2)
+
+
+def test_a_load_that_does_not_end_is_named_and_nothing_changes(repository, monkeypatch):
+    publish(repository, 2, "bert-large")
+    triton = Triton(repository)
+    triton.loading = {"bert-large": 2}
+    monkeypatch.setattr(reload, "LOAD_S", 0)
+    said = []
+    message = (
+        r"^bert-large: expected the load under way to end within 0 s, got one that goes on\. Run `dualpath reload`"
+    )
+    with pytest.raises(ReloadFailed, match=message):
+        reload_release(triton, repository, report=said.append)
+    assert said == ["bert-large: waiting for a load that is under way"]
+    assert triton.loads == []
 
 
 def test_a_load_that_was_left_waiting_and_comes_late_is_undone(repository):

@@ -83,7 +83,7 @@ def test_equal_jobs_give_equal_figures(job, done):
     assert one.card.blend == other.card.blend
 
 
-@pytest.mark.parametrize("part", ["embedding", "fold-1.2", "fold-2.1", "final.2"])
+@pytest.mark.parametrize("part", ["forest", "fold-1.2", "fold-2.1", "final.2"])
 def test_an_interruption_changes_nothing_served_and_the_same_job_goes_on(job, done, part):
     before = snapshot(job.model_repository)
     n_steps = {}

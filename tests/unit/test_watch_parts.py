@@ -65,12 +65,13 @@ import os, threading, time
 def start():
     if os.fork() == 0:
         os.execv("/bin/sh", ["/x/triton_python_backend_stub", "-c", "sleep 30; true", "m_0_1"])
-    time.sleep(0.004)  # the child's parent is now another thread
+    time.sleep(0.004)  # then this thread ends, and another becomes the child's parent
 
 for _ in range(200):
     for work in (start, *[lambda: time.sleep(0.002)] * 3):
         threading.Thread(target=work).start()
     time.sleep(0.005)
+time.sleep(60)
 """
 
 
@@ -78,13 +79,13 @@ def test_a_stub_is_seen_at_every_look_though_the_thread_that_started_it_ends():
     seen, missed = set(), 0
     with subprocess.Popen([sys.executable, "-c", STARTS_STUBS], start_new_session=True) as server:
         try:
-            while len(seen) < 150:
+            while len(seen) < 150 and server.poll() is None:
                 now = {stub.pid for stub in processes.stubs(server.pid)}
                 missed += not seen <= now
                 seen |= now
         finally:
             os.killpg(server.pid, signal.SIGKILL)
-    assert missed == 0
+    assert (len(seen) >= 150, missed) == (True, 0)
 
 
 def test_a_process_that_computes_for_a_model_is_seen_in_the_servers_session():

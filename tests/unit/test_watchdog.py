@@ -158,7 +158,7 @@ def test_a_model_that_has_just_got_more_processes_as_one_ends_is_left_alone(watc
     expected = plant.expected
 
     def loaded_meanwhile(model):
-        """Between the look and the question a load ends: one process more, one of them new."""
+        """Between the look and the question a load ends: it brought two processes, so three are expected."""
         plant.processes += [Stub(5, 1, "bert-large", False), Stub(6, 1, "bert-large", False)]
         plant.loaded["bert-large"], plant.expected = 3, expected
         return 3

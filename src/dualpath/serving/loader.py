@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,27 +34,37 @@ class Loader:
 
     def ready(self) -> dict[str, Versions]:
         """Return the versions that are ready, of each model that has one."""
-        return self._versions("READY")
+        return _versions(self._index(), "READY")
 
     def present(self) -> dict[str, Versions]:
         """Return the versions that are not gone, of each model that has one."""
-        return self._versions("READY", "LOADING", "UNLOADING")
+        return _versions(self._index(), "READY", "LOADING", "UNLOADING")
 
-    def settled(self, timeout_s: float) -> dict[str, Versions]:
-        """Return what is ready once no load goes on: one whose sender was killed goes on too, and what waits for it.
+    def settled(self, names: Collection[str], timeout_s: float, report: Callable[[str], None]) -> dict[str, Versions]:
+        """Wait until none of these models is being loaded, and return the versions that are ready, of each model.
 
+        Triton finishes a load whose sender was killed. It shows those of versions that were not ready before.
+
+        Args:
+            report: gets a line if there is something to wait for.
         Raises:
-            ReloadFailed: one takes longer than `timeout_s`.
+            ReloadFailed: a load takes longer than `timeout_s`.
         """
-        deadline = time.monotonic() + timeout_s
-        while loading := self._versions("LOADING"):
+        deadline, before = time.monotonic() + timeout_s, ""
+        while True:
+            index = self._index()
+            loading = ", ".join(sorted(_versions(index, "LOADING").keys() & set(names)))
+            if not loading:
+                return _versions(index, "READY")
+            if loading != before:
+                report(f"{loading}: waiting for a load that is under way")
+                before = loading
             if time.monotonic() > deadline:
                 raise ReloadFailed(
-                    f"{', '.join(sorted(loading))}: expected the loads of an earlier command to end within "
-                    f"{timeout_s:g} s, got one that has not. Try again later."
+                    f"{loading}: expected the load under way to end within {timeout_s:g} s, got one that goes on. "
+                    "Run `dualpath reload` again when it has ended."
                 )
             time.sleep(POLL_S)
-        return self.ready()
 
     def config(self, name: str, versions: Versions | None = None) -> Any:
         """Return a model's config as protobuf, with `versions` as its policy."""
@@ -71,14 +81,17 @@ class Loader:
         with _failing(name):
             self._client.load_model(name, config=text)
 
-    def _versions(self, *states: str) -> dict[str, Versions]:
+    def _index(self) -> Any:
         with _failing("model repository"):
-            index = self._client.get_model_repository_index().models
-        found: dict[str, Versions] = {}
-        for entry in index:
-            if entry.state in states:
-                found.setdefault(entry.name, set()).add(int(entry.version))
-        return found
+            return self._client.get_model_repository_index().models
+
+
+def _versions(index: Any, *states: str) -> dict[str, Versions]:
+    found: dict[str, Versions] = {}
+    for entry in index:
+        if entry.state in states:
+            found.setdefault(entry.name, set()).add(int(entry.version))
+    return found
 
 
 @contextmanager

@@ -8,6 +8,7 @@ What Triton 2.51 does, by its source and by tests/server/test_reload.py:
 - Of a load's versions all become ready in one moment, and those that it leaves out are released in the same. A released
   version finishes its requests, and stays UNLOADING in the index until it has.
 - A request to an ensemble takes hold of every step's model as it begins, and keeps them to its end.
+- A load goes on if its sender is killed. Loads of related models wait for it, and any of them may be the next.
 - A load of an ensemble also loads each model of its steps that is newer on disk than when it was last loaded, by the
   config on disk; a load with a config counts as one of now. And it takes the ensemble down if a version that a step
   names is not ready.
@@ -30,7 +31,7 @@ with needs("cli"):
     import tritonclient.grpc as grpcclient
 
 LOAD_S = 120.0
-"""How long the loads of a command that was killed may take to end."""
+"""How long a load may take that goes on when a reload begins, or that comes after one of its own."""
 
 Report = Callable[[str], None]
 
@@ -70,13 +71,13 @@ def reload_release(
     Raises:
         UserError: there is no such model or release, or something is missing, or the model alone would not fit to the
             others. Nothing has changed.
-        ReloadFailed: a model did not load, or the requests before did not end.
+        ReloadFailed: a model did not load, another load did not end, or the requests before did not.
     """
     with releases.locked(model_repository, report):
         releases.complete(model_repository)
         release = releases.chosen(model_repository, to)
         server = Loader(client)
-        ready = server.settled(LOAD_S)
+        ready = server.settled([member.name for member in releases.members(model_repository)], LOAD_S, report)
         if model is not None and model not in ready:
             raise UserError(
                 f"{model}: expected a model that is served, got none. Name one of {', '.join(sorted(ready))}."
@@ -235,11 +236,13 @@ class _Switch:
     def _allow(self, name: str, versions: Versions) -> None:
         for _ in range(2):  # a load that a killed command has left waiting may come after the first, and undo it
             self._server.load(name, self._server.config(name, versions))
-            if not (missing := versions - self._server.settled(LOAD_S).get(name, set())):
+            ready = self._server.settled([name], LOAD_S, self._report).get(name, set())
+            if ready == versions:
                 return
-        raise ReloadFailed(
-            f"{name}: expected version {min(missing)} on the server, got none. Is --model-repository its folder?"
-        )
+        if missing := versions - ready:
+            raise ReloadFailed(
+                f"{name}: expected version {min(missing)} on the server, got none. Is --model-repository its folder?"
+            )
 
     def point(self, release: int, only_if_open: bool = False) -> None:
         """Let the ensembles' steps name this version of every member that they follow."""

@@ -136,11 +136,13 @@ class ServedPlant:
             if stub.stopped:  # resumed after a second, it would end the server
                 processes.end(stub)
         try:
+            self._await_none(model, "LOADING", within_s=LOAD_S)  # that of a command that was killed
             served = self._ready()
             config = self._config(model, served.get(model, set()))
             self._client.unload_model(model, client_timeout=CALL_S)
-            if config.backend == "python" and not self._answers_by_return(model):
-                self._await_unloaded(model)
+            must_end = config.backend == "python" and not self._answers_by_return(model)
+            if must_end and not self._await_none(model, "READY", "UNLOADING", within_s=UNLOAD_S):
+                raise MendFailed(f"its requests do not end within {UNLOAD_S:g} s of its unloading")
             as_json = json_format.MessageToJson(config, preserving_proto_field_name=True)
             self._client.load_model(model, config=as_json, client_timeout=LOAD_S)
             self._bring_back(served)
@@ -168,12 +170,14 @@ class ServedPlant:
         code = "".join(path.read_text(errors="replace") for path in folder.glob("*/model.py"))
         return "answer_each(" in code and "Pipeline(" not in code
 
-    def _await_unloaded(self, model: str) -> None:
-        deadline = time.monotonic() + UNLOAD_S
-        while self._ready("READY", "UNLOADING").get(model):
+    def _await_none(self, model: str, *states: str, within_s: float) -> bool:
+        """Wait until no version of a model is in one of these states; tell whether that is so."""
+        deadline = time.monotonic() + within_s
+        while self._ready(*states).get(model):
             if time.monotonic() > deadline:
-                raise MendFailed(f"its requests do not end within {UNLOAD_S:g} s of its unloading")
+                return False
             time.sleep(POLL_S)
+        return True
 
     def _bring_back(self, served: Mapping[str, set[int]]) -> None:
         """Load the models that came down with another, by what they were loaded with."""
