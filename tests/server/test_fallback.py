@@ -24,7 +24,7 @@ FALLBACK = {"parameters": {"on_bert_error": "fallback"}}
 LATE_FALLBACK = {"parameters": {"on_bert_late": "fallback"}}
 
 BUSY_ROWS = 256
-"""Rows of about seventy tokens that keep both instances of bert-large busy for longer than these tests look on."""
+"""Rows of about seventy tokens that keep all instances of bert-large busy for longer than these tests look on."""
 
 
 @pytest.fixture(scope="module")

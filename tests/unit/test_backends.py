@@ -37,6 +37,7 @@ def args(folder, inputs, outputs, parameters, kind="CPU", **config):
         "model_version": "1",
         "model_repository": str(folder),
         "model_instance_kind": kind,
+        "model_instance_name": "m_0",
     }
 
 

@@ -281,6 +281,7 @@ def test_a_child_whose_name_is_made_at_run_time_is_not_judged(repository):
         ("count: 2, kind: KIND_CPU", "2", 2, "2 instances of 2 threads. Write INTRA_OP_THREAD_COUNT 1"),
         ("count: 2, kind: KIND_CPU", None, 8, "2 instances of 8 threads, which an instance takes without"),
         ("count: 2, kind: KIND_CPU", "4", 8, None),
+        ("count: 3, kind: KIND_CPU", "1", 2, None),
         ("count: 4, kind: KIND_GPU", None, 2, None),
     ],
 )

@@ -206,7 +206,8 @@ def _threads(model: RepositoryModel, n_cores: int) -> Iterator[RepositoryFault]:
         return
     written = message.parameters[parameter].string_value if parameter in message.parameters else ""
     threads = int(written) if written.isdecimal() and int(written) > 0 else n_cores
-    if count * threads <= n_cores:
+    a_spare = 1 if threads == 1 else 0  # an instance that waits for a core, so that no core waits for the next call
+    if count * threads <= n_cores + a_spare:
         return
     by_default = "" if written else f", which an instance takes without {parameter}"
     best = max(1, n_cores // count)

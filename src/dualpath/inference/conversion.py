@@ -148,14 +148,16 @@ def _alone(path: Path) -> Iterator[None]:
 
 def _convert(path: Path, inputs: Sequence[Input], folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as name:
-        order = json.dumps({"path": str(path.resolve()), "inputs": inputs, "folder": name})
+        new = Path(name) / "model"
+        new.mkdir()
+        order = json.dumps({"path": str(path.resolve()), "inputs": inputs, "folder": str(new)})
         command = [python(), "-W", "ignore", "-m", "dualpath.inference.convert"]
         ended = subprocess.run(command, input=order, text=True, capture_output=True)
-        finding = Path(name) / FINDING
-        if not finding.is_file():  # a converter may crash, and torch may fail to load the file
+        if not (new / FINDING).is_file():  # a converter may crash, and torch may fail to load the file
             said = (ended.stderr.strip().splitlines() or [f"it ended with {ended.returncode}"])[-1]
-            write(Finding(reason=f"its conversion failed: {said:.200}"), Path(name))
-        shutil.copytree(name, folder, dirs_exist_ok=True)
+            write(Finding(reason=f"its conversion failed: {said:.200}"), new)
+        shutil.rmtree(folder, ignore_errors=True)  # of a tidying that was killed; servers may still read such files
+        new.rename(folder)
 
 
 def write(finding: Finding, folder: Path) -> None:
@@ -164,7 +166,11 @@ def write(finding: Finding, folder: Path) -> None:
 
 
 def _tidy(folder: Path) -> None:
-    """Remove all but the models used last."""
-    models = sorted((path for path in folder.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
-    for old in models[:-KEPT]:
+    """Remove all but the models used last; other processes may do the same."""
+    used: list[tuple[float, Path]] = []
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):
+            if path.is_dir():
+                used.append((path.stat().st_mtime, path))
+    for _, old in sorted(used)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)

@@ -71,10 +71,16 @@ def load(
         EngineError: no such engine, neither OpenVINO nor torch is installed, or the file cannot be loaded.
     """
     converted, reason = choose(path, inputs, engine, n_outputs, cache)
-    if converted:
+    while converted:
         from dualpath.inference.openvino_model import OpenVinoModel
 
-        return OpenVinoModel(converted.model, converted.precision, threads, streams)
+        try:
+            return OpenVinoModel(converted.model, converted.precision, threads, streams)
+        except RuntimeError:
+            if converted.model.is_file() and converted.model.with_suffix(".bin").is_file():
+                raise
+        # Another process has tidied the cache meanwhile.
+        converted, reason = choose(path, inputs, engine, n_outputs, cache)
     from dualpath.inference.torch_model import TorchModel
 
     return TorchModel(path, reason, threads, n_outputs)

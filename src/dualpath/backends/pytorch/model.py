@@ -58,7 +58,8 @@ class TritonPythonModel:
         }
         path, n_outputs = config.artifact("model.pt"), len(outputs)
         if config.gpu is None:
-            self.model = Shared(path, inputs, n_outputs=n_outputs, name=config.name, **settings)
+            place = int(args["model_instance_name"].rpartition("_")[2])
+            self.model = Shared(path, inputs, n_outputs=n_outputs, name=config.name, place=place, **settings)
             self.library = None
         else:
             from dualpath.inference import device
