@@ -19,6 +19,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
+from balanced import HAPROXY
+from tritonclient.utils import InferenceServerException
 
 from dualpath.serving import preflight
 from dualpath.serving.client import Scorer, connect
@@ -28,20 +30,25 @@ DUALPATH = str(Path(sys.executable).parent / "dualpath")
 PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0", "--health-port", "0")
 DASHBOARD = Path(__file__).parents[2] / "deploy" / "grafana" / "dualpath.json"
 LINES = {"gRPC", "HTTP", "metrics", "key", "health"}
+GATEWAY = {"gateway": "--gateway-port", "gateway-gRPC": "--gateway-grpc-port"}
+"""Lines of the gateway and the options that ask for it, where HAProxy is installed."""
 
 
 @pytest.fixture(scope="module")
 def served(model_repository, tmp_path_factory):
     """A `dualpath serve` process, its addresses, and the file of what it says."""
     said = tmp_path_factory.mktemp("serve") / "stderr"
-    command = [DUALPATH, "serve", *PORTS, "--model-repository", str(model_repository)]
+    gateway = GATEWAY if HAPROXY else {}
+    ports = [*PORTS, *(word for option in gateway.values() for word in (option, "0"))]
+    command = [DUALPATH, "serve", *ports, "--model-repository", str(model_repository)]
     with (
         said.open("w") as stderr,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process,
     ):
         try:
-            at = dict(process.stdout.readline().split() for _ in LINES)
-            assert at.keys() == LINES
+            lines = LINES | gateway.keys()
+            at = dict(process.stdout.readline().split() for _ in lines)
+            assert at.keys() == lines
             yield process, at, said
         finally:
             process.send_signal(signal.SIGINT)
@@ -119,6 +126,18 @@ def reachable(url):
     with contextlib.suppress(OSError):
         return answer(url)[0] == 200
     return False
+
+
+@pytest.mark.skipif(not HAPROXY, reason="needs HAProxy: `apt-get install haproxy`")
+@pytest.mark.parametrize("model", ["ensemble_all", "orchestrator"])
+def test_through_the_gateway_grpc_scores_the_same_and_loads_nothing(served, model):
+    _, at, _ = served
+    until(lambda: ready(at), "the first score")
+    through = {"gRPC": at["gateway-gRPC"]}
+    assert score(through, model).tolist() == score(at, model).tolist()
+    assert answer(f"{at['gateway']}/v2/health/ready")[0] == 200
+    with grpcclient.InferenceServerClient(at["gateway-gRPC"]) as client, pytest.raises(InferenceServerException):
+        client.load_model("cuml", client_timeout=20)
 
 
 def test_every_query_of_the_dashboard_finds_data_under_load_and_no_fault_before_there_was_one(served, tmp_path):
