@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
-from balanced import HAPROXY
 from tritonclient.utils import InferenceServerException
 
+from balanced import HAPROXY
 from dualpath.serving import preflight
 from dualpath.serving.client import Scorer, connect
 from processes import stubs, tritons
