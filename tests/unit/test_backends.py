@@ -37,7 +37,6 @@ def args(folder, inputs, outputs, parameters, kind="CPU", **config):
         "model_version": "1",
         "model_repository": str(folder),
         "model_instance_kind": kind,
-        "model_instance_name": "m_0",
     }
 
 

@@ -206,7 +206,8 @@ def _threads(model: RepositoryModel, n_cores: int) -> Iterator[RepositoryFault]:
         return
     written = message.parameters[parameter].string_value if parameter in message.parameters else ""
     threads = int(written) if written.isdecimal() and int(written) > 0 else n_cores
-    a_spare = 1 if threads == 1 else 0  # an instance that waits for a core, so that no core waits for the next call
+    # The stand-in's instances share its threads: one may wait for a core, so that no core waits for the next call.
+    a_spare = 1 if message.backend == "pytorch" and threads == 1 else 0
     if count * threads <= n_cores + a_spare:
         return
     by_default = "" if written else f", which an instance takes without {parameter}"

@@ -29,8 +29,8 @@ for each thread."""
 class Shared:
     """A model shared by all who ask for the same file in the same way below the same parent process.
 
-    By torch there is a process for each core, of one thread: in one process calls slow one another down, three streams
-    to the speed of one.
+    By torch everyone has a process: in one process its calls slow one another down, three streams to the speed of one.
+    For one thread.
 
     Args:
         path: the TorchScript file.
@@ -40,7 +40,6 @@ class Shared:
         threads: of a stream; OpenVINO has as many streams as fill the cores.
         chunk_rows: rows that a stream takes at a time.
         name: of the model, for messages and lists of processes.
-        place: number of the instance; by torch it tells which process is asked.
 
     Attributes:
         engine: what runs it.
@@ -57,12 +56,10 @@ class Shared:
         threads: int = 1,
         chunk_rows: int = 4,
         name: str = "",
-        place: int = 0,
     ) -> None:
         self._path = path.resolve()
         converted, _ = choose(self._path, inputs, engine, n_outputs)
-        n_places = max(1, len(os.sched_getaffinity(0)) // threads)
-        self._sharers = [os.getppid(), *([] if converted else [place % n_places])]
+        self._sharers = [os.getppid()] if converted else [os.getpid(), id(self)]
         self._environment = {**os.environ, **(_GIVE_MEMORY_BACK if converted else {})}
         self._order = {
             "path": str(self._path),
@@ -70,7 +67,7 @@ class Shared:
             "n_outputs": n_outputs,
             "engine": engine,
             "threads": threads,
-            "streams": n_places if converted else 1,
+            "streams": max(1, len(os.sched_getaffinity(0)) // threads) if converted else 1,
             "chunk_rows": chunk_rows,
         }
         self._name = name

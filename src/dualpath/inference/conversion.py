@@ -24,7 +24,7 @@ from pathlib import Path
 from dualpath.inference import openvino_model
 from dualpath.inference.model import Input
 
-FINDING, MODEL = "finding.json", "model.xml"
+FINDING, MODEL, WEIGHTS = "finding.json", "model.xml", "model.bin"
 KEPT = 8
 """Models that the cache keeps, those used last."""
 
@@ -66,12 +66,20 @@ def convert(path: Path, inputs: Sequence[Input], n_outputs: int = 1, cache: Path
         return Converted(reason=reason)
     folder = (cache or cache_folder()) / _key(path, inputs)
     with _alone(folder.with_suffix(".lock")):
-        if not (folder / FINDING).is_file():
+        if not _is_whole(folder):
             _convert(path, inputs, folder)
             _tidy(folder.parent)
         os.utime(folder)
         finding = json.loads((folder / FINDING).read_text(encoding="utf-8"))
     return Converted(**finding, model=folder / MODEL)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Tell a conversion from what a removal left that was killed."""
+    with suppress(OSError, ValueError):
+        finding = json.loads((folder / FINDING).read_text(encoding="utf-8"))
+        return bool(finding["reason"]) or all((folder / name).is_file() for name in (MODEL, WEIGHTS))
+    return False
 
 
 def cache_folder() -> Path:
@@ -140,16 +148,16 @@ def _processor() -> str:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def _alone(path: Path, option: int = 0) -> Iterator[None]:
     with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_EX | option)
         yield
 
 
 def _convert(path: Path, inputs: Sequence[Input], folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as name:
         new = Path(name) / "model"
-        new.mkdir()
+        new.mkdir(mode=0o700)
         order = json.dumps({"path": str(path.resolve()), "inputs": inputs, "folder": str(new)})
         command = [python(), "-W", "ignore", "-m", "dualpath.inference.convert"]
         ended = subprocess.run(command, input=order, text=True, capture_output=True)
@@ -173,4 +181,5 @@ def _tidy(folder: Path) -> None:
             if path.is_dir():
                 used.append((path.stat().st_mtime, path))
     for _, old in sorted(used)[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
+        with suppress(BlockingIOError), _alone(old.with_suffix(".lock"), fcntl.LOCK_NB):  # else somebody takes it now
+            shutil.rmtree(old, ignore_errors=True)

@@ -71,16 +71,15 @@ def load(
         EngineError: no such engine, neither OpenVINO nor torch is installed, or the file cannot be loaded.
     """
     converted, reason = choose(path, inputs, engine, n_outputs, cache)
-    while converted:
+    if converted:
         from dualpath.inference.openvino_model import OpenVinoModel
 
         try:
             return OpenVinoModel(converted.model, converted.precision, threads, streams)
-        except RuntimeError:
-            if converted.model.is_file() and converted.model.with_suffix(".bin").is_file():
-                raise
-        # Another process has tidied the cache meanwhile.
-        converted, reason = choose(path, inputs, engine, n_outputs, cache)
+        except RuntimeError:  # another process may have tidied the cache meanwhile
+            converted, reason = choose(path, inputs, engine, n_outputs, cache)
+            if converted:
+                return OpenVinoModel(converted.model, converted.precision, threads, streams)
     from dualpath.inference.torch_model import TorchModel
 
     return TorchModel(path, reason, threads, n_outputs)

@@ -1,9 +1,9 @@
 """A loaded model in a process of its own, shared by those who ask for it: the instances of one model on one server.
 
-The model is there once, however many instances there are. It runs in two ways: streams of few threads, one call each,
-which win throughput; and all threads for one call, which wins a lone call's latency. What is in flight decides. An
-instance waits for its answer in the meantime, so that Triton's queue, its metrics and its errors stay as they are; and
-should this process die, every caller is told, and the next call starts it again.
+By OpenVINO the model is there once, however many instances there are, and runs in two ways: streams of few threads, one
+call each, which win throughput; and all threads for one call, which wins a lone call's latency. What is in flight
+decides. An instance waits for its answer in the meantime, so that Triton's queue, its metrics and its errors stay as
+they are; and should this process die, every caller is told, and the next call starts it again.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ What Triton 2.51 does, by its source and by tests/server/test_reload.py:
 - Of a load's versions all become ready in one moment, and those that it leaves out are released in the same. A released
   version finishes its requests, and stays UNLOADING in the index until it has.
 - A request to an ensemble takes hold of every step's model as it begins, and keeps them to its end.
-- A load goes on if its sender is killed. Loads of related models wait for it, and any of them may be the next.
+- A load goes on if its sender is killed. Loads of related models wait for it, and Triton takes them in no fixed order.
 - A load of an ensemble also loads each model of its steps that is newer on disk than when it was last loaded, by the
   config on disk; a load with a config counts as one of now. And it takes the ensemble down if a version that a step
   names is not ready.

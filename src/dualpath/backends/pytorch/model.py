@@ -9,9 +9,10 @@ Two parameters are the stand-in's own; the C++ backend ignores them. `STAND_IN_E
 `INFERENCE_MODE` and `INTER_OP_THREAD_COUNT` change nothing: nothing here computes gradients or forks.
 `STAND_IN_CHUNK_ROWS`: long batches run in chunks of that many rows, whose activations stay in the processor's cache.
 
-On the CPU the model lies once in a process that all instances share (`dualpath.inference.service`): an instance is only
-a place in the queue. On a GPU each instance has the model (`dualpath.inference.device`), torch computes, and batches
-are not cut: the two parameters then change nothing. `FORCE_CPU_ONLY_INPUT_TENSORS`, Triton's own, must say "no" there.
+On the CPU the model lies in a process of its own (`dualpath.inference.service`), which by OpenVINO all instances share:
+an instance is only a place in the queue. On a GPU each instance has the model (`dualpath.inference.device`), torch
+computes, and batches are not cut: the two parameters then change nothing. `FORCE_CPU_ONLY_INPUT_TENSORS`, Triton's own,
+must say "no" there.
 """
 
 import numpy as np
@@ -58,8 +59,7 @@ class TritonPythonModel:
         }
         path, n_outputs = config.artifact("model.pt"), len(outputs)
         if config.gpu is None:
-            place = int(args["model_instance_name"].rpartition("_")[2])
-            self.model = Shared(path, inputs, n_outputs=n_outputs, name=config.name, place=place, **settings)
+            self.model = Shared(path, inputs, n_outputs=n_outputs, name=config.name, **settings)
             self.library = None
         else:
             from dualpath.inference import device
