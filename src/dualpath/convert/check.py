@@ -207,8 +207,8 @@ def _threads(model: RepositoryModel, n_cores: int) -> Iterator[RepositoryFault]:
     written = message.parameters[parameter].string_value if parameter in message.parameters else ""
     threads = int(written) if written.isdecimal() and int(written) > 0 else n_cores
     # The stand-in's instances share its threads: one may wait for a core, so that no core waits for the next call.
-    a_spare = 1 if message.backend == "pytorch" and threads == 1 else 0
-    if count * threads <= n_cores + a_spare:
+    spare = 1 if message.backend == "pytorch" and threads == 1 else 0
+    if count * threads <= n_cores + spare:
         return
     by_default = "" if written else f", which an instance takes without {parameter}"
     best = max(1, n_cores // count)
@@ -216,7 +216,7 @@ def _threads(model: RepositoryModel, n_cores: int) -> Iterator[RepositoryFault]:
     yield at(
         model,
         "instance_group",
-        message=f"instance_group: expected at most {n_cores} threads on {n_cores} cores, got {count} instances of "
-        f"{threads} threads{by_default}. {advice}; more threads wait for each other.",
+        message=f"instance_group: expected at most {n_cores + spare} threads on {n_cores} cores, got {count} instances "
+        f"of {threads} threads{by_default}. {advice}; more threads wait for each other.",
         fails=False,
     )
