@@ -1,7 +1,7 @@
 """Drive a graph in the thread that calls, without an event loop: its calls to children are all that it waits for.
 
-An event loop costs two changes of threads for each call to a child. Here the call that is ready last runs in the
-calling thread itself. Those that are ready earlier run in threads that are kept, while the graph prepares the others.
+An event loop costs two changes of threads for each call to a child. Here the first call runs in the calling thread
+itself, at once; a second thread prepares the others meanwhile. So the child to wait for longest is best asked first.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable,
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
+
+from dualpath.bls.tensors import use_gpu
 
 
 class Leave(BaseException):
@@ -61,9 +63,14 @@ def fork(awaitables: Sequence[Awaitable[Any]]) -> Generator[Any, Any, list[Any]]
 
 
 class Inline:
-    """Threads for the calls that are made beside those of the calling thread."""
+    """Drives graphs, with threads that are kept for the calls made beside those of the calling thread.
 
-    def __init__(self) -> None:
+    Args:
+        gpu: the GPU that is the threads' current one; None or 0 for CUDA's default.
+    """
+
+    def __init__(self, gpu: int | None = None) -> None:
+        self._gpu = gpu
         self._idle: list[_Helper] = []
         self._closed = False
 
@@ -80,52 +87,16 @@ class Inline:
         Raises:
             Leave: the graph asked to, it awaits what needs an event loop, or the deadline has passed.
         """
-        root = _Task(_as_coroutine(awaitable), context, None)
-        ready = deque([root])
-        tasks = [root]
-        done: SimpleQueue[tuple[_Task, Any, BaseException | None]] = SimpleQueue()
-        n_under_way = 0
+        drive = _Drive(_Task(_as_coroutine(awaitable), context, None), self._start)
         asyncio._set_running_loop(_NO_LOOP)
         try:
-            while True:
-                last: tuple[_Task, _Call] | None = None
-                while ready:
-                    task = ready.popleft()
-                    wish = task.step()
-                    if task.ended:
-                        if task is root:
-                            return task.result()
-                        if parent := task.parent_to_resume():
-                            ready.append(parent)
-                    elif type(wish) is _Call:
-                        if ready or deadline is not None:  # the child works while the others prepare their calls
-                            self._start(task, wish, done)
-                            n_under_way += 1
-                        else:
-                            last = task, wish
-                    elif type(wish) is _Fork:
-                        children = [_Task(_as_coroutine(each), task.context.copy(), task) for each in wish.awaitables]
-                        task.children = children
-                        tasks += children
-                        ready += children
-                    else:
-                        raise Leave(needs_loop=True)
-                if last:
-                    task, wish = last
-                    task.take(*_outcome(wish))
-                else:
-                    task = _take_next(done, deadline)
-                    n_under_way -= 1
-                if not task.ended:
-                    ready.append(task)
-        except Leave:
-            with suppress(Leave):  # the deadline has passed
-                for _ in range(n_under_way):  # what is being answered is not asked again
-                    _take_next(done, deadline).note_answer()
-            raise
+            if deadline is None:
+                drive.go_on()
+            else:  # a call of this thread could outlast it
+                self._start(drive.go_on)
+            return drive.wait(deadline)
         finally:
-            for task in reversed(tasks):
-                task.close()
+            drive.close()
             asyncio._set_running_loop(None)
 
     def close(self) -> None:
@@ -134,12 +105,12 @@ class Inline:
         while self._idle:
             self._idle.pop().work.put(None)
 
-    def _start(self, task: _Task, wish: _Call, done: SimpleQueue[Any]) -> None:
+    def _start(self, work: Callable[[], None]) -> None:
         try:
             helper = self._idle.pop()
         except IndexError:
-            helper = _Helper(self._release)
-        helper.work.put((task, wish, done))
+            helper = _Helper(self._release, self._gpu)
+        helper.work.put(work)
 
     def _release(self, helper: _Helper) -> None:
         if self._closed:
@@ -149,20 +120,110 @@ class Inline:
 
 
 class _Helper:
-    """A thread that makes calls, one after the other."""
+    """A thread that does one piece of work after the other."""
 
-    def __init__(self, release: Callable[[_Helper], None]) -> None:
-        self.work: SimpleQueue[tuple[_Task, _Call, SimpleQueue[Any]] | None] = SimpleQueue()
-        self._release = release
+    def __init__(self, release: Callable[[_Helper], None], gpu: int | None) -> None:
+        self.work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._release, self._gpu = release, gpu
         threading.Thread(target=self._run, name="child", daemon=True).start()
 
     def _run(self) -> None:
+        use_gpu(self._gpu)
+        asyncio._set_running_loop(_NO_LOOP)
         while work := self.work.get():
-            task, wish, done = work
-            outcome = _outcome(wish)
+            work()
+            del work
             self._release(self)
-            done.put((task, *outcome))
-            del task, wish, done, work, outcome
+
+
+class _Drive:
+    """A graph on its way. Its coroutines go on in one thread at a time, the one that has the baton.
+
+    A thread whose coroutine comes to a call makes the call itself, at once. If other coroutines are ready, a second
+    thread takes the baton. Whoever comes back from a call goes on from there.
+    """
+
+    def __init__(self, root: _Task, start: Callable[[Callable[[], None]], None]) -> None:
+        self._root = root
+        self._start = start
+        self._tasks = [root]
+        self._ready = deque([root])
+        self._n_under_way = 0
+        self._stopped: BaseException | None = None
+        self._is_over = False
+        self._over: SimpleQueue[None] = SimpleQueue()
+        self._baton = threading.Lock()
+
+    def go_on(self) -> None:
+        """Take the graph further until nothing is left to do in this thread."""
+        with self._baton:
+            next_call = self._next_call()
+        while next_call:
+            task, wish = next_call
+            outcome = _outcome(wish)
+            with self._baton:
+                self._n_under_way -= 1
+                task.take(*outcome)
+                next_call = self._next_call(task)
+
+    def wait(self, deadline: float | None) -> Any:
+        """Wait for the end, and return the graph's result or raise its error."""
+        if not self._is_over:
+            try:
+                self._over.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
+            except Empty:
+                raise Leave from None
+        stopped, self._stopped = self._stopped, None
+        if stopped:
+            try:
+                raise stopped
+            finally:
+                del stopped  # or its traceback would hold this frame, in a circle
+        return self._root.result()
+
+    def close(self) -> None:
+        """End what is left of the coroutines."""
+        with self._baton:
+            self._is_over = True
+            for task in reversed(self._tasks):
+                task.close()
+
+    def _next_call(self, answered: _Task | None = None) -> tuple[_Task, _Call] | None:
+        """Take coroutines further, up to a call that this thread is to make."""
+        try:
+            if answered and self._stopped:
+                answered.note_answer()  # what is being answered is not asked again
+            elif answered and not answered.ended:
+                self._ready.appendleft(answered)  # its answer is noted before another coroutine leaves
+            while self._ready and not (self._stopped or self._is_over):
+                task = self._ready.popleft()
+                wish = task.step()
+                if task.ended:
+                    if task is self._root:
+                        self._end()
+                    elif parent := task.parent_to_resume():
+                        self._ready.append(parent)
+                elif type(wish) is _Call:
+                    self._n_under_way += 1
+                    if self._ready:
+                        self._start(self.go_on)
+                    return task, wish
+                elif type(wish) is _Fork:
+                    children = [_Task(_as_coroutine(each), task.context.copy(), task) for each in wish.awaitables]
+                    task.children = children
+                    self._tasks += children
+                    self._ready += children
+                else:
+                    raise Leave(needs_loop=True)
+        except BaseException as error:  # Leave, or what is no awaitable
+            self._stopped = error
+        if self._stopped and not self._n_under_way:
+            self._end()
+        return None
+
+    def _end(self) -> None:
+        self._is_over = True
+        self._over.put(None)
 
 
 class _Task:
@@ -259,17 +320,6 @@ def _outcome(wish: _Call) -> tuple[Any, BaseException | None]:
         return wish.function(), None
     except BaseException as error:
         return None, error
-
-
-def _take_next(done: SimpleQueue[Any], deadline: float | None) -> _Task:
-    """Wait for the next call to end and note its outcome."""
-    task: _Task
-    try:
-        task, value, error = done.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
-    except Empty:
-        raise Leave from None
-    task.take(value, error)
-    return task
 
 
 def _close(coroutine: Coroutine[Any, Any, Any]) -> None:

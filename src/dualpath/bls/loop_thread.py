@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from typing import Any
 
+from dualpath.bls.tensors import use_gpu
+
 CALLS_S = 10.0
 """How long `close` waits for blocking calls: children whose process has died may never answer."""
 
@@ -45,10 +47,7 @@ class LoopThread:
         finish.join(CALLS_S)
 
     def _run(self) -> None:
-        if self._gpu:
-            import cupy
-
-            cupy.cuda.Device(self._gpu).use()  # CUDA keeps it by thread
+        use_gpu(self._gpu)
         while True:
             try:
                 self._loop.run_forever()

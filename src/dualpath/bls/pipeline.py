@@ -81,8 +81,9 @@ class Pipeline:
         self._needs_loop = self._streams
         self._rows = 0
         self._rows_changed = threading.Condition()
-        self._inline = Inline()
-        self._loop = LoopThread(n_threads, config._gpu_to_use())
+        gpu = config._gpu_to_use()
+        self._inline = Inline(gpu)
+        self._loop = LoopThread(n_threads, gpu)
         if metrics:
             metrics.gauge("rows_in_flight", lambda: self._rows)
 

@@ -58,6 +58,14 @@ def to_tensors(arrays: Mapping[str, Any], bf16: Sequence[str] = ()) -> list[Any]
     return [to_tensor(name, array, name in bf16) for name, array in arrays.items() if array is not None]
 
 
+def use_gpu(gpu: int | None) -> None:
+    """Make a GPU the calling thread's current one, as CUDA keeps it by thread; None or 0 for its default."""
+    if gpu:
+        import cupy
+
+        cupy.cuda.Device(gpu).use()
+
+
 def own(array: Array, outlives_execute: bool) -> Array:
     """Return a copy that may be written to, on the same device."""
     copy = array.copy()
