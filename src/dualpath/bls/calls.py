@@ -68,6 +68,8 @@ class Carried(NamedTuple):
     @classmethod
     def by(cls, requests: Sequence[Request], forward: Collection[str]) -> Carried:
         """Take over the ids, the longest remaining time (none if one request has none) and chosen parameters."""
+        if len(requests) == 1 and requests[0].deadline is None:  # the usual case
+            return cls(requests[0].id[:MAX_ID], 0, chosen(requests[0].parameters, forward))
         remaining = [request._longest_remaining_s() for request in requests]
         longest_s = None if None in remaining else max(remaining)  # type: ignore[type-var]
         timeout_us = 0 if longest_s is None else max(1, round(longest_s * 1e6))

@@ -80,7 +80,7 @@ class Pipeline:
         self._metrics = metrics
         self._needs_loop = self._streams
         self._rows = 0
-        self._rows_changed = threading.Condition()
+        self._rows_lock = threading.Lock()
         gpu = config._gpu_to_use()
         self._inline = Inline(gpu)
         self._loop = LoopThread(n_threads, gpu)
@@ -106,22 +106,24 @@ class Pipeline:
 
         Calls to children that do not come back are left to themselves.
         """
-        with self._rows_changed:
-            drained = self._rows_changed.wait_for(lambda: self._rows == 0, DRAIN_S)
-        if not drained:
+        if not self._drained(DRAIN_S):
             self._loop.cancel_all("the model is being unloaded.")
-            with self._rows_changed:
-                self._rows_changed.wait_for(lambda: self._rows == 0, GIVE_UP_S)
+            self._drained(GIVE_UP_S)
         self._inline.close()
         self._loop.close()
         if self._metrics:
             self._metrics.close()
 
+    def _drained(self, timeout_s: float) -> bool:
+        """Wait for the requests in flight, and tell whether they have all been answered."""
+        give_up = time.monotonic() + timeout_s
+        while self._rows and time.monotonic() < give_up:
+            time.sleep(0.01)
+        return not self._rows
+
     def _count_rows(self, n_rows: int) -> None:
-        with self._rows_changed:
+        with self._rows_lock:
             self._rows += n_rows
-            if self._rows == 0:
-                self._rows_changed.notify_all()
 
     def _groups(self, replies: Sequence[Reply]) -> list[list[Reply]]:
         """Answer requests that cannot be read, send off those that need the event loop, group the others."""

@@ -7,7 +7,6 @@ import json
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
-from functools import cached_property
 from typing import Any, TypeVar
 
 from dualpath.bls import inline
@@ -59,9 +58,10 @@ class Request:
         self.trace = first.trace
         self._arrivals = arrivals
 
-    @cached_property
+    @property
     def id(self) -> str:
-        return ",".join(filter(None, [arrival.id for arrival in self._arrivals]))
+        ids = [arrival.id for arrival in self._arrivals]
+        return ids[0] if len(ids) == 1 else ",".join(filter(None, ids))
 
     def remaining_s(self) -> float | None:
         """Return how many seconds are left until the deadline, at least 0; None if there is none."""
