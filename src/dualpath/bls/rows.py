@@ -109,7 +109,10 @@ def _scattered(given: Array, mask: npt.NDArray[np.bool_], fill: Any) -> Array:
 
 
 async def together(*awaitables: Awaitable[Any]) -> list[Any]:
-    """Await all at once and return their results; if one fails, cancel the others, await their end, raise its error."""
+    """Await all at once and return their results; if one fails, cancel the others, await their end, raise its error.
+
+    Name the child that takes longest first: its call begins before the others are prepared.
+    """
     run = current_run()
     if not awaitables:
         return []

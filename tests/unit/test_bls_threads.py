@@ -1,0 +1,99 @@
+"""In which thread a graph's calls are made while `execute` waits for them, and on which GPU."""
+
+import sys
+import threading
+from types import SimpleNamespace
+
+import fake_triton
+import pytest
+from bls_driver import PATIENCE_S, answer_to, answered_values, asking, error_of, merging, rows_of, serving
+
+from dualpath.bls import Child, together
+from dualpath.bls.inline import Inline
+from dualpath.bls.loop_thread import LoopThread
+
+
+@pytest.fixture
+def threads():
+    """The thread in which each of the children "first" and "second" was called, by name; both answer their rows."""
+    called_in = {}
+
+    def child(name):
+        def answer(inputs):
+            called_in[name] = threading.current_thread()
+            return {"y": inputs["x"][:, :1].astype("float32")}
+
+        return answer
+
+    fake_triton.CHILDREN.update({name: child(name) for name in ("first", "second")})
+    return called_in
+
+
+def test_the_first_call_is_made_by_execute_itself_and_the_next_one_prepared_meanwhile(gated, threads):
+    first, second = (Child(name, "y", early_return=False) for name in ("child", "second"))
+    prepared_in = []
+
+    async def prepared(inputs):
+        call = gated.next_call()  # the first one is under way
+        prepared_in.append(threading.current_thread())
+        call.let_through()
+        return await second.call(inputs)
+
+    async def graph(request):
+        prepared_in.append(threading.current_thread())
+        inputs = {"x": request.inputs["rows"]}
+        one, other = await together(first.call(inputs), prepared(inputs))
+        return {"y": one + other}
+
+    with serving(graph) as server:
+        request = asking(5)
+        server.execute(request).result(PATIENCE_S)
+        assert answered_values(answer_to(request)) == [10]
+    execute, helper = prepared_in
+    assert helper is threads["second"]
+    assert helper is not execute
+
+
+def test_a_lone_call_needs_no_second_thread(threads):
+    first = merging("first", early_return=False)
+    seen = []
+
+    async def graph(request):
+        seen.append(threading.current_thread())
+        return {"y": await first.rows(rows_of(request))}
+
+    with serving(graph) as server:
+        server.ask(asking(5))
+    assert seen == [threads["first"]]
+
+
+@pytest.mark.parametrize("what", [ValueError("not prepared"), SystemExit(3)])
+def test_what_goes_wrong_in_the_second_thread_is_answered_to_the_caller(gated, what):
+    first = Child("child", "y", early_return=False)
+
+    async def wrong():
+        gated.next_call().let_through()
+        raise what
+
+    async def graph(request):
+        return {"y": (await together(first.call({"x": request.inputs["rows"]}), wrong()))[0]}
+
+    with serving(graph) as server:
+        request = asking(5)
+        server.execute(request)
+        assert type(what).__name__ in error_of(answer_to(request))[1]
+
+
+def test_threads_use_the_gpu_of_the_instance(monkeypatch):
+    used = []
+
+    def device(number):
+        return SimpleNamespace(use=lambda: used.append((threading.current_thread().name, number)))
+
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=SimpleNamespace(Device=device)))
+    inline, loop, done = Inline(gpu=1), LoopThread(1, gpu=1), threading.Event()
+    inline._start(done.set)
+    assert done.wait(PATIENCE_S)
+    inline.close()
+    loop.close()
+    assert sorted(used) == [("child", 1), ("loop", 1)]
