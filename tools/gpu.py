@@ -144,23 +144,24 @@ def run_part(arguments: argparse.Namespace) -> int:
     """Run one part in this process and write what it found."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that its servers are stopped
     import gpu_parts
+    from gpu_settings import Found, Settings, Skip
 
     from dualpath.compare.bench_models import default_work_dir
 
-    settings = gpu_parts.Settings(
+    settings = Settings(
         arguments.model_repository.resolve(),
         arguments.out.resolve(),
         arguments.work_dir or default_work_dir(),
         arguments.input,
         arguments.rehearse,
     )
-    found = gpu_parts.Found()
+    found = Found()
     status, why = "ok", ""
     try:
         found = gpu_parts.PARTS[arguments.part](settings)
         if found.wrong:
             status, why = "failed", "; ".join(found.wrong)
-    except gpu_parts.Skip as skip:
+    except Skip as skip:
         status, why = "not run", str(skip)
     except Exception as error:
         import traceback

@@ -12,87 +12,40 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import psutil
+from gpu_settings import (
+    GPU_TOLERANCES,
+    ROOT,
+    SHAPES,
+    Found,
+    Settings,
+    Skip,
+    configs,
+    model_and_inputs,
+    repositories,
+    repository,
+)
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "gpu")]
-
-import psutil  # noqa: E402
-import repositories  # noqa: E402
-
-from dualpath import compare  # noqa: E402
-from dualpath.compare import inputs, setups  # noqa: E402
-from dualpath.compare.bench_models import build_encoder, with_artifacts  # noqa: E402
-from dualpath.compare.bench_servers import GPU_CONFIGS, why_no_gpu  # noqa: E402
-from dualpath.compare.result import Load  # noqa: E402
-from dualpath.compare.run import TurnSpec, on_server  # noqa: E402
-from dualpath.compare.server import start_quietly  # noqa: E402
-from dualpath.readability.contract import BERT, ENSEMBLE, EXCERPT, FOREST, POSTPROCESS, SCORERS  # noqa: E402
-from dualpath.readability.tokens import TokenEncoder, pad  # noqa: E402
-from dualpath.repository.folders import newest  # noqa: E402
-from dualpath.serving import TritonServer, gpus  # noqa: E402
-from dualpath.serving.client import Scorer, connect  # noqa: E402
-from dualpath.serving.doctor import diagnose  # noqa: E402
-from gpu_reference import GPU_TOLERANCES  # noqa: E402
-
-SHAPES = ("minilm", "bert-large")
-
-
-class Skip(Exception):
-    """The part cannot run here; the message says why."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What all parts are told.
-
-    Attributes:
-        rehearse: no GPU: torch's CPU in its place, and as little of everything as shows that it runs.
-    """
-
-    model_repository: Path
-    out: Path
-    work_dir: Path
-    input_file: Path | None
-    rehearse: bool
-
-    @property
-    def precisions(self) -> tuple[str, ...]:
-        return ("float32",) if self.rehearse else tuple(GPU_TOLERANCES)
-
-    @property
-    def shapes(self) -> tuple[str, ...]:
-        return SHAPES[:1] if self.rehearse else SHAPES
-
-    @property
-    def batches(self) -> tuple[int, ...]:
-        return (1, 2) if self.rehearse else (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-
-    @property
-    def duration_s(self) -> float:
-        return 0.1 if self.rehearse else 10.0
-
-    def excerpts(self) -> list[bytes]:
-        rows = inputs.read(self.input_file).tensors(ENSEMBLE.inputs)
-        return [row.tensors[EXCERPT.name].ravel().tolist()[0] for row in rows]
-
-
-@dataclass
-class Found:
-    """What a part found: rows of a table, facts by name, and what is wrong."""
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
-    wrong: list[str] = field(default_factory=list)
+from dualpath import compare
+from dualpath.compare import setups
+from dualpath.compare.bench_models import build_encoder
+from dualpath.compare.result import Load
+from dualpath.compare.run import TurnSpec, on_server
+from dualpath.compare.server import start_quietly
+from dualpath.readability.contract import BERT, ENSEMBLE, FOREST, POSTPROCESS, SCORERS
+from dualpath.repository.folders import newest
+from dualpath.serving import TritonServer, gpus
+from dualpath.serving.client import Scorer, connect
+from dualpath.serving.doctor import diagnose
 
 
 def machine(settings: Settings) -> Found:
@@ -122,28 +75,6 @@ def tests(settings: Settings) -> Found:
     return Found(rows, wrong=[str(row["test"]) for row in rows if row["outcome"] in ("failure", "error")])
 
 
-@contextmanager
-def repository(settings: Settings, shape: str, precision: str) -> Iterator[Path]:
-    """A model repository with this encoder, as it is to be served on the GPU."""
-    with TemporaryDirectory(prefix="dualpath-gpu-") as folder:
-        source = settings.model_repository
-        if not settings.rehearse:
-            built = build_encoder(settings.work_dir, shape, precision, partial(print, flush=True))
-            yield with_artifacts(source, built, Path(folder))
-        else:
-            yield repositories.on_torch_cpu(source, Path(folder))
-
-
-def configs(settings: Settings, model_repository: Path) -> list[str | None]:
-    """The config names that put models on the GPU here; in a rehearsal the CPU's."""
-    if settings.rehearse:
-        return [None]
-    why_not = {name: why_no_gpu(model_repository, name) for name in GPU_CONFIGS}
-    if all(why_not.values()):
-        raise Skip("; ".join(str(why) for why in why_not.values()))
-    return [name for name, why in why_not.items() if why is None]
-
-
 def parity(settings: Settings) -> Found:
     """Both styles' scores, one by one and as one batch, against the CPU's in float32."""
     from dualpath.readability.reference import Reference
@@ -157,8 +88,7 @@ def parity(settings: Settings) -> Found:
     for precision in settings.precisions:
         with repository(settings, "minilm", precision) as models:
             for config in configs(settings, models):
-                with start_quietly(models, config) as server:
-                    client = connect(server.grpc_url)
+                with start_quietly(models, config) as server, closing(connect(server.grpc_url)) as client:
                     for scorer in SCORERS:
                         ask = Scorer(client, scorer.name).score
                         alone = np.concatenate([ask([e], w[None]) for e, w in zip(excerpts, weights, strict=True)])
@@ -168,7 +98,6 @@ def parity(settings: Settings) -> Found:
                             found.rows.append(row | {"largest difference": apart})
                             if not apart <= GPU_TOLERANCES[precision]:
                                 found.wrong.append(f"{row}: {apart:.2g} apart, allowed {GPU_TOLERANCES[precision]:g}")
-                    client.close()
     return found
 
 
@@ -179,35 +108,17 @@ def hops(settings: Settings) -> Found:
         for telling in ((BERT, FOREST), (POSTPROCESS,)):
             with TemporaryDirectory(prefix="dualpath-gpu-") as folder:
                 models = repositories.told_where(settings.model_repository, Path(folder), *telling)
-                with start_quietly(models, config) as server:
-                    client = connect(server.grpc_url)
-                    for model, asked in itertools.product(
-                        telling, SCORERS if POSTPROCESS not in telling else [ENSEMBLE]
-                    ):
-                        weights = np.full(
-                            len(excerpts), 0 if model is FOREST else 1, np.float32
-                        )  # the score is its own
+                with start_quietly(models, config) as server, closing(connect(server.grpc_url)) as client:
+                    askers = SCORERS if POSTPROCESS not in telling else [ENSEMBLE]
+                    for model, asked in itertools.product(telling, askers):
+                        # The score is the model's own.
+                        weights = np.full(len(excerpts), 0 if model is FOREST else 1, np.float32)
                         on_gpu = Scorer(client, asked.name).score(excerpts, weights).tolist() == [1] * len(excerpts)
                         row = {"config": config, "asked": asked.name, "reaches": model.name, "on the GPU": on_gpu}
                         found.rows.append(row)
                         if config == "gpu" and not on_gpu:
                             found.wrong.append(f"{asked.name}, {model.name}: expected inputs on the GPU, got the host")
-                    client.close()
     return found
-
-
-def model_and_inputs(settings: Settings, path: Path, batch: int) -> tuple[Any, list[Any], float]:
-    """The device's model, a batch of excerpts on the device, and how many tokens a row has, padding left out."""
-    import torch
-
-    from dualpath.inference import device
-
-    if settings.rehearse:
-        device.TYPE = "cpu"
-    model = device.DeviceModel(path / "model.pt", 0)
-    excerpts = list(itertools.islice(itertools.cycle(settings.excerpts()), batch))
-    arrays = pad(TokenEncoder(path / "tokenizer.json").encode(excerpts))
-    return model, [torch.from_numpy(array).to(model.device) for array in arrays], float(arrays[1].sum(1).mean())
 
 
 def copies(settings: Settings) -> Found:
@@ -219,8 +130,7 @@ def copies(settings: Settings) -> Found:
         model, batch, _ = model_and_inputs(settings, newest(models / BERT.name), 8)
         for _ in range(3):
             model.run(batch)
-        activities = [ProfilerActivity.CPU] if settings.rehearse else [ProfilerActivity.CPU, ProfilerActivity.CUDA]
-        with profile(activities=activities) as profiled:
+        with profile(activities=[ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (not settings.rehearse)) as profiled:
             model.run(batch)
         events = [event.name for event in profiled.events() if event.name.startswith("Memcpy")]
     for kind in ("HtoD", "DtoH", "DtoD"):
@@ -330,8 +240,11 @@ def memory(settings: Settings) -> Found:
     excerpts, most_rows = settings.excerpts(), 2 if settings.rehearse else 8
     with repository(settings, "minilm", settings.precisions[-1]) as models:
         for config in configs(settings, models):
-            with start_quietly(models, config) as server, ThreadPoolExecutor(8) as pool:
-                client = connect(server.grpc_url)
+            with (
+                start_quietly(models, config) as server,
+                closing(connect(server.grpc_url)) as client,
+                ThreadPoolExecutor(8) as pool,
+            ):
 
                 def ask(number: int, client: Any = client) -> None:
                     model = SCORERS[number % len(SCORERS)].name
@@ -342,7 +255,6 @@ def memory(settings: Settings) -> Found:
                     list(pool.map(ask, range(part * n_requests // 10, (part + 1) * n_requests // 10)))
                     done = (part + 1) * n_requests // 10
                     found.rows.append({"config": config, "requests": done, **_memory_mb(server)})
-                client.close()
             measured = found.rows[-10:]
             for what in ("host MB", "GPU MB"):
                 grown = (measured[-1][what] or 0) - (measured[2][what] or 0)  # the first 30 % fill caches

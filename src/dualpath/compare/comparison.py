@@ -9,13 +9,13 @@ from datetime import datetime
 from functools import cache
 from pathlib import Path
 
-from dualpath.compare import expected, gate, inputs, parity, requests, sequences, target, verdict
+from dualpath.compare import asked, expected, gate, inputs, parity, requests, sequences, target, verdict
 from dualpath.compare.agreement import Agreement
 from dualpath.compare.breakdown import Recorder, timelines
 from dualpath.compare.breakdown.processes import is_loopback
-from dualpath.compare.excuses import Filter, check_filters, excuse
+from dualpath.compare.excuses import Filter, excuse
 from dualpath.compare.gate import Condition
-from dualpath.compare.inputs import DEFAULT_WEIGHT, InputRows
+from dualpath.compare.inputs import InputRows
 from dualpath.compare.load import Contender, Turn
 from dualpath.compare.load_check import LoadCheck
 from dualpath.compare.machine import machine_facts
@@ -23,12 +23,11 @@ from dualpath.compare.made_up import RandomRows
 from dualpath.compare.requests import Mix
 from dualpath.compare.result import Load, Result
 from dualpath.compare.run import OnProgress, Timing, TurnSpec, measure, on_server
-from dualpath.compare.sequences import Sequences
 from dualpath.compare.server import Server, Start, check_models, serving, start_quietly
 from dualpath.compare.tolerance import tolerances
 from dualpath.compare.wire import Wire
 from dualpath.errors import UserError
-from dualpath.readability.contract import EXCERPT, SCORERS, TOLERANCES, WEIGHT
+from dualpath.readability.contract import SCORERS, TOLERANCES
 
 CONCURRENCY = (1, 4, 16)
 BATCHES = (1, 8, 64)
@@ -154,22 +153,13 @@ class _Comparison:
     def _prepare(self, server: Server) -> None:
         self._server = server
         a, b = (target.read(server.client, name) for name in (self.a, self.b))
-        check_filters(self.filters, [*a.inputs, *b.inputs, *a.outputs, *b.outputs])
-        pair = target.pair(a, b).given(self.rows.has).without(self.ignore)
-        self._pair = replace(pair, watched=tuple(it.name for it in self.filters))
+        self._pair = asked.pair_for(a, b, self.rows, self.mix, self.ignore, self.filters)
         self._wire = Wire(server.url, self._pair, server.headers)
-        self._check_inputs()
         self._rows = self.rows.tensors(self._pair.inputs, self._pair.optional)
-        self._loads = self.loads
-        self._sequences: Sequences = ()
-        if self._pair.keeps_state:
-            self._check_sequences()
-            self._sequences = self.rows.sequences or sequences.made_up(len(self._rows), self.timing.seed)
-        if not self.batches_given:
-            most = self._pair.max_batch_size
-            self._loads = list(dict.fromkeys(replace(load, batch=min(load.batch, most)) for load in self.loads))
-        for batch in {load.batch for load in self._loads}:
-            requests.check_batch(self._pair, batch)
+        self._sequences = asked.sequences_for(
+            self._pair, self.rows, len(self._rows), self.mix, self.loads, self.timing.seed
+        )
+        self._loads = asked.loads_for(self._pair, self.loads, self.batches_given)
         self._targets = {a.name: a, b.name if b.name != a.name else f"{b.name} (again)": b}
         self._expected = expected.read(self.rows, self._pair, self._targets.values(), self.mix is not None)
         self._is_ours = {a.model, b.model} <= {model.name for model in SCORERS}
@@ -281,23 +271,6 @@ class _Comparison:
         self._result.timelines, notes = timelines(self._server.url, first, dict(self._server.headers))
         self._result.notes += notes
 
-    def _check_inputs(self) -> None:
-        names = [tensor.name for tensor in self._pair.inputs]
-        if self.mix and WEIGHT.name not in names:
-            raise UserError(
-                f"--mix: expected models with an input {WEIGHT.name}, got {', '.join(names)}. Leave it out."
-            )
-        if self.rows.is_built_in and not {*names} <= {EXCERPT.name, WEIGHT.name}:
-            raise UserError(
-                f"--input: expected a file with {', '.join(names)}, got the built-in excerpts, which have "
-                f"{EXCERPT.name} only. Give one, or --random 100 for rows that are made up."
-            )
-
-    def _check_sequences(self) -> None:
-        if self.mix or any(load.rate is not None for load in self.loads):
-            option = "--mix" if self.mix else "--rate"
-            raise UserError(f"{option}: expected models without state, got some with sequence batching. Leave it out.")
-
     def _environment(self) -> dict[str, str]:
         server = self._server
         return {
@@ -314,15 +287,7 @@ class _Comparison:
         }
 
     def _notes(self) -> list[str]:
-        notes = list(self._pair.notes)
+        notes = list(asked.notes(self._pair, self.rows, len(self._rows), self.mix, self._sequences))
         if self.atol.get("") is None and self._is_ours and self._server.precision is None:
             notes.append("The precision of the server is unknown; the tolerance is float32's: give --atol for another.")
-        if self._sequences:
-            whence = "of the input" if self.rows.sequences else "made up of its rows, in their order"
-            notes.append(f"Asked in sequences, as one of them keeps state: {len(self._sequences)} {whence}.")
-        n_without = self.rows.n_without_weight()
-        if not self.mix and n_without and any(tensor.name == WEIGHT.name for tensor in self._pair.inputs):
-            notes.append(
-                f"{WEIGHT.name} is {DEFAULT_WEIGHT} in the rows that have none, {n_without} of {len(self._rows)}."
-            )
         return notes

@@ -6,12 +6,10 @@ turn by turn, so that a drifting machine hits both.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from html import escape
+from dataclasses import dataclass, field
 from typing import Any
 
+from dualpath.compare import result_views
 from dualpath.compare.stats import Ratio
 
 PERCENTILES = (0, 1, 5, 10, 25, 50, 75, 90, 95, 99, 99.9, 100)
@@ -271,73 +269,15 @@ class Result:
 
         Ratios are over the baseline, which has none.
         """
-        rows = []
-        for cell in self.cells:
-            for name, measured in cell.measured.items():
-                row: dict[str, Any] = {
-                    "load": str(cell.load),
-                    "contender": name,
-                    "rows_per_s": measured.rows_per_s,
-                    "p50_ms": measured.latencies_ms.get(50),
-                    "p99_ms": measured.latencies_ms.get(99),
-                    "n_requests": measured.n_requests,
-                    "n_failed": measured.n_errors + measured.n_timeouts,
-                }
-                if compared := cell.compared.get(name):
-                    for of in ("throughput", "p50", "p99"):
-                        ratio = getattr(compared, of)
-                        row |= {f"{of}_x": ratio.value, f"{of}_x_low": ratio.low, f"{of}_x_high": ratio.high}
-                rows.append(row)
-        return rows
+        return result_views.rows(self)
 
     def _repr_html_(self) -> str:
         """Show the verdict, the table and the notes in a notebook."""
-        heads = ("load", "contender", "rows/s", "ratio [95 %]", "p50 ms", "p99 ms", "failed")
-        body = [
-            (
-                row["load"],
-                row["contender"],
-                f"{row['rows_per_s']:.4g}",
-                f"{row['throughput_x']:.3g} [{row['throughput_x_low']:.3g}, {row['throughput_x_high']:.3g}]"
-                if "throughput_x" in row
-                else "",
-                *("" if row[of] is None else f"{row[of]:.2f}" for of in ("p50_ms", "p99_ms")),
-                str(row["n_failed"]),
-            )
-            for row in self.table()
-        ]
-        notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
-        return (
-            f"<p><strong>{escape(self.title)}.</strong> {escape(self.verdict)}</p>"
-            f"<table><thead>{_tr(heads, 'th')}</thead><tbody>{''.join(_tr(row, 'td') for row in body)}</tbody></table>"
-            f"<ul>{notes}</ul>"
-        )
+        return result_views.html(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dictionaries and lists for JSON, which has no number that is not finite.
 
         Such a number becomes None; in a worst row, if it is what was found, "nan", "inf" or "-inf".
         """
-        plain = asdict(self)
-        for parity in plain["parity"]:
-            parity["worst"] = [
-                {name: str(it) if isinstance(it, float) and not math.isfinite(it) else it for name, it in row.items()}
-                for row in parity["worst"]
-            ]
-        finite: dict[str, Any] = _finite(plain)
-        return finite
-
-
-def _finite(value: Any) -> Any:
-    match value:
-        case float():
-            return value if math.isfinite(value) else None
-        case dict():
-            return {key: _finite(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_finite(item) for item in value]
-    return value
-
-
-def _tr(cells: Sequence[str], tag: str) -> str:
-    return f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"
+        return result_views.plain(self)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from dualpath.convert.children import check_children
-from dualpath.convert.findings import RepositoryFault, at
+from dualpath.convert.findings import RepositoryFault
 from dualpath.convert.models import CONFIG_FILE, Models, RepositoryModel, TemplateConfig
 from dualpath.convert.wiring import check_wiring
 from dualpath.errors import UserError
@@ -102,29 +102,26 @@ def _files(model: RepositoryModel) -> Iterator[RepositoryFault]:
         others = sorted(model.folder.glob("**/*.pbtxt"))
         backend_completes = any(model.folder.glob("[0-9]*/model.*"))
         if others and not (model.folder / "configs").is_dir():
-            yield at(
-                model,
+            yield model.at(
                 message=f"expected {CONFIG_FILE} in the model's folder, got {others[0].relative_to(model.folder)}. "
                 "Move it there.",
             )
         elif not backend_completes:
-            yield at(model, message=f"expected {CONFIG_FILE}, got none. Write one, or remove the folder.")
+            yield model.at(message=f"expected {CONFIG_FILE}, got none. Write one, or remove the folder.")
     message, backend = model.message, model.message.backend
     if message.name and message.name != model.name:
-        yield at(
-            model,
+        yield model.at(
             "name",
             message=f"name: expected {model.name!r}, the name of the folder, got {message.name!r}. "
             "Write the folder's name, or leave the field out.",
         )
     if not model.versions:
-        yield at(model, message="expected a version folder such as 1, got none. Create it; an ensemble's may be empty.")
+        yield model.at(message="expected a version folder such as 1, got none. Create it; an ensemble's may be empty.")
     for version in model.versions:
         file = message.default_model_filename or MODEL_FILES.get(backend)
         folder = model.folder / str(version)
         if file and not model.is_ensemble and not (folder / file).exists():
-            yield at(
-                model,
+            yield model.at(
                 "default_model_filename" if message.default_model_filename else "backend",
                 message=f"version {version}: expected {folder / file}, got none. Put it there, or remove the folder.",
             )
@@ -133,7 +130,7 @@ def _files(model: RepositoryModel) -> Iterator[RepositoryFault]:
 def _fields(model: RepositoryModel) -> Iterator[RepositoryFault]:
     if model.config.text.startswith(BYTE_ORDER_MARK):
         message = "expected a field, got a byte-order mark, which Triton refuses. Save the file without one."
-        yield at(model, message=message)
+        yield model.at(message=message)
     for unknown in model.config.unknown:
         yield RepositoryFault(
             model.file,
@@ -147,20 +144,18 @@ def _fields(model: RepositoryModel) -> Iterator[RepositoryFault]:
         seen: set[str] = set()
         for i, tensor in enumerate(tensors):
             if not tensor.name:
-                yield at(model, which, i, message=f"{which} {i}: expected a name, got none. Add one.")
+                yield model.at(which, i, message=f"{which} {i}: expected a name, got none. Add one.")
             elif tensor.name in seen:
-                yield at(
-                    model,
+                yield model.at(
                     which,
                     i,
                     message=f"{which} {tensor.name!r}: expected names that differ, got this one twice. Rename one.",
                 )
             seen.add(tensor.name)
             if not tensor.data_type:
-                yield at(model, which, i, message=f"{which} {tensor.name!r}: expected a data_type, got none. Add one.")
+                yield model.at(which, i, message=f"{which} {tensor.name!r}: expected a data_type, got none. Add one.")
             if any(size == 0 or size < -1 for size in tensor.dims):
-                yield at(
-                    model,
+                yield model.at(
                     which,
                     i,
                     "dims",
@@ -168,15 +163,13 @@ def _fields(model: RepositoryModel) -> Iterator[RepositoryFault]:
                     f"{list(tensor.dims)}. Correct them.",
                 )
     if message.max_batch_size < 0:
-        yield at(
-            model,
+        yield model.at(
             "max_batch_size",
             message=f"max_batch_size: expected 0 or more, got {message.max_batch_size}. "
             "Write 0 for tensors without a batch dimension.",
         )
     if message.model_transaction_policy.decoupled and message.response_cache.enable:
-        yield at(
-            model,
+        yield model.at(
             "response_cache",
             message="response_cache: expected none for a decoupled model, got one. Remove it.",
         )
@@ -185,17 +178,16 @@ def _fields(model: RepositoryModel) -> Iterator[RepositoryFault]:
 def _ensemble_fields(model: RepositoryModel) -> Iterator[RepositoryFault]:
     message = model.message
     if message.backend:
-        yield at(
-            model,
+        yield model.at(
             "backend",
             message=f'backend: expected none for an ensemble, got {message.backend!r}. Write `platform: "ensemble"`.',
         )
     elif message.platform != "ensemble":
         got = repr(message.platform) if message.platform else "none"
-        yield at(model, "platform", message=f'platform: expected "ensemble", got {got}. Write `platform: "ensemble"`.')
+        yield model.at("platform", message=f'platform: expected "ensemble", got {got}. Write `platform: "ensemble"`.')
     for field, why in NOT_FOR_ENSEMBLES.items():
         if model.config.find(field):
-            yield at(model, field, message=f"{field}: expected none for an ensemble, since {why}. Remove it.")
+            yield model.at(field, message=f"{field}: expected none for an ensemble, since {why}. Remove it.")
 
 
 def _threads(model: RepositoryModel, n_cores: int) -> Iterator[RepositoryFault]:
@@ -213,8 +205,7 @@ def _threads(model: RepositoryModel, n_cores: int) -> Iterator[RepositoryFault]:
     by_default = "" if written else f", which an instance takes without {parameter}"
     best = max(1, n_cores // count)
     advice = f"Write {parameter} {best}" if count <= n_cores else f"Write count: {n_cores} and {parameter} 1"
-    yield at(
-        model,
+    yield model.at(
         "instance_group",
         message=f"instance_group: expected at most {n_cores + spare} threads on {n_cores} cores, got {count} instances "
         f"of {threads} threads{by_default}. {advice}; more threads wait for each other.",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
-
-from dualpath.convert.models import RepositoryModel
 
 
 @dataclass(frozen=True, order=True)
@@ -34,6 +34,7 @@ class RepositoryFault:
         return asdict(self) | {"file": str(self.file)}
 
 
-def at(model: RepositoryModel, *path: str | int, message: str, fails: bool = True) -> RepositoryFault:
-    """Make a finding at a field of a model's config."""
-    return RepositoryFault(model.file, model.config.line(*path), model.name, message, fails)
+def meant(name: str, known: Sequence[str]) -> str:
+    """Suggest a name that is there."""
+    close = get_close_matches(name, known, 1)
+    return f"Write {close[0]!r}, if that is meant." if close else "Correct the name, or add what it names."

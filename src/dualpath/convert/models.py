@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dualpath.convert.findings import RepositoryFault
+from dualpath.convert.graph import EnsembleStep
 from dualpath.errors import UserError
 from dualpath.repository import folders
 from dualpath.repository.pbtxt import Config
-from dualpath.repository.pbtxt_fields import ConfigSyntaxError, place
+from dualpath.repository.pbtxt_fields import place
 
 CONFIG_FILE = "config.pbtxt"
+STEPS = ("ensemble_scheduling", "step")
 PLACEHOLDER = re.compile(r"\$\{[^}\n]*\}")
 _COMMENT = re.compile(r"""("(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')|#[^\n]*""")
 
@@ -81,6 +84,14 @@ class RepositoryModel:
             self.message.backend,
         )
 
+    def at(self, *path: str | int, message: str, fails: bool = True) -> RepositoryFault:
+        """Make a finding at a field of the config."""
+        return RepositoryFault(self.file, self.config.line(*path), self.name, message, fails)
+
+    def at_step(self, step: EnsembleStep, *path: str | int, message: str) -> RepositoryFault:
+        """Make a finding at a step of this ensemble, or at a field of the step."""
+        return self.at(*STEPS, step.index, *path, message=f"step {step.index} ({step.model}): {message}")
+
 
 class Models:
     """The models of one repository folder, each read once."""
@@ -121,15 +132,9 @@ def read_model(folder: Path, file: Path) -> RepositoryModel:
     if not file.is_file():
         return RepositoryModel(folder, file, Config("", str(file)))
     text = file.read_bytes().decode("utf-8", "surrogateescape")
-    try:
-        config = Config(text, str(file))
-    except ConfigSyntaxError:
-        if placeholders := open_places(text):
-            raise TemplateConfig(file, placeholders) from None
-        raise
     if placeholders := open_places(text):
         raise TemplateConfig(file, placeholders)
-    return RepositoryModel(folder, file, config)
+    return RepositoryModel(folder, file, Config(text, str(file)))
 
 
 def open_places(text: str) -> tuple[Placeholder, ...]:

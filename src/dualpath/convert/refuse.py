@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dualpath.convert.ensemble import Ensemble
-from dualpath.convert.findings import RepositoryFault, at
+from dualpath.convert.findings import RepositoryFault
 from dualpath.convert.graph import EnsembleStep, Graph
-from dualpath.convert.models import Models
+from dualpath.convert.models import STEPS, Models
 from dualpath.convert.plan import plan
-from dualpath.convert.wiring import STEPS, check_wiring
+from dualpath.convert.wiring import check_wiring
 
 
 def refusals(ensemble: Ensemble) -> list[RepositoryFault]:
@@ -20,29 +20,24 @@ def refusals(ensemble: Ensemble) -> list[RepositoryFault]:
         try:
             plan(ensemble.graph.steps)
         except ValueError as error:
-            found.append(at(ensemble.model, STEPS[0], message=f"expected a graph of calls, got one in which {error}."))
+            found.append(ensemble.model.at(STEPS[0], message=f"expected a graph of calls, got one in which {error}."))
     return sorted(set(found))
 
 
 def _steps(ensemble: Ensemble) -> Iterator[RepositoryFault]:
     for step in ensemble.graph.steps:
-        where = f"step {step.index} ({step.model})"
         if step.namespace:
-            yield at(
-                ensemble.model,
-                *STEPS,
-                step.index,
+            yield ensemble.model.at_step(
+                step,
                 "model_namespace",
-                message=f"{where}: model_namespace: expected none, got {step.namespace!r}: a BLS request names a model "
+                message=f"model_namespace: expected none, got {step.namespace!r}: a BLS request names a model "
                 "without a namespace. Copy the model into this repository under a name of its own.",
             )
         for name in _sequence_models(step):
-            yield at(
-                ensemble.model,
-                *STEPS,
-                step.index,
+            yield ensemble.model.at_step(
+                step,
                 "model_name",
-                message=f"{where}: sequence_batching of {name}: expected a model without sequences, got one with: its "
+                message=f"sequence_batching of {name}: expected a model without sequences, got one with: its "
                 "state belongs to the caller's sequence id, which dualpath.bls does not hand on. Keep the ensemble "
                 "for this step.",
             )

@@ -12,11 +12,10 @@ from pathlib import Path
 import dualpath
 from dualpath.convert import refuse
 from dualpath.convert.ensemble import Ensemble, load
-from dualpath.convert.findings import RepositoryFault, at
+from dualpath.convert.findings import RepositoryFault
 from dualpath.convert.graph import Graph
 from dualpath.convert.inline import CannotInline, inlined
 from dualpath.convert.models import CONFIG_FILE
-from dualpath.convert.wiring import STEPS
 from dualpath.convert.write import model_py
 from dualpath.convert.write_test import unit_test
 from dualpath.errors import UserError
@@ -99,10 +98,10 @@ def _opened(found: Ensemble) -> Graph:
     except CannotInline as error:
         step = found.graph.steps[error.step]
         message = (
-            f"step {step.index} ({step.model}): --inline: expected a nested ensemble that can be opened, got one of "
-            f"which {error}. Leave out --inline, so that it is called as one model."
+            f"--inline: expected a nested ensemble that can be opened, got one of which {error}. Leave out --inline, "
+            "so that it is called as one model."
         )
-        raise Refused([at(found.model, *STEPS, step.index, message=message)]) from None
+        raise Refused([found.model.at_step(step, message=message)]) from None
 
 
 def _files(found: Ensemble, name: str) -> Iterator[tuple[str, bytes]]:

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from dualpath.convert.ensemble import graph_of
-from dualpath.convert.findings import RepositoryFault, at
+from dualpath.convert.findings import RepositoryFault, meant
+from dualpath.convert.flow import check_flow
 from dualpath.convert.graph import EnsembleStep, Graph, GraphTensor
-from dualpath.convert.models import Models, RepositoryModel
-
-STEPS = ("ensemble_scheduling", "step")
+from dualpath.convert.models import STEPS, Models, RepositoryModel
 
 
 def check_wiring(model: RepositoryModel, models: Models) -> Iterator[RepositoryFault]:
@@ -31,39 +30,33 @@ class _Wiring:
 
     def findings(self) -> Iterator[RepositoryFault]:
         if not self.graph.steps:
-            yield at(
-                self.model, STEPS[0], message="ensemble_scheduling: expected at least one step, got none. Add one."
-            )
+            yield self.model.at(STEPS[0], message="ensemble_scheduling: expected at least one step, got none. Add one.")
             return
         for step in self.graph.steps:
             yield from self._step(step)
-        yield from self._flow()
+        yield from check_flow(self.model, self.graph)
         yield from self._ends()
-        yield from self._streams()
-
-    def _at(self, step: EnsembleStep, *path: str | int, message: str) -> RepositoryFault:
-        return at(self.model, *STEPS, step.index, *path, message=f"step {step.index} ({step.model}): {message}")
 
     def _step(self, step: EnsembleStep) -> Iterator[RepositoryFault]:
         if not step.model:
-            yield self._at(step, message="model_name: expected a model's name, got none. Name the model.")
+            yield self.model.at_step(step, message="model_name: expected a model's name, got none. Name the model.")
             return
         if not step.outputs:
-            yield self._at(step, message="output_map: expected at least one entry, got none. Map an output.")
+            yield self.model.at_step(step, message="output_map: expected at least one entry, got none. Map an output.")
         if not step.inputs and not self._lacking_inputs(step):
-            yield self._at(step, message="input_map: expected at least one entry, got none. Map an input.")
+            yield self.model.at_step(step, message="input_map: expected at least one entry, got none. Map an input.")
         if step.namespace:
             return  # the model lies in another repository
         if (found := self.models.find(step.model)) is None:
-            yield self._at(
+            yield self.model.at_step(
                 step,
                 "model_name",
                 message=f"expected a model {step.model!r} in {self.models.repository}, got no such folder. "
-                f"{_meant(step.model, self.models.names())}",
+                f"{meant(step.model, self.models.names())}",
             )
             return
         if _contains(found, self.model.name, self.models, set()):
-            yield self._at(
+            yield self.model.at_step(
                 step,
                 "model_name",
                 message=f"expected a model that does without {self.model.name}, got an ensemble that contains it. "
@@ -80,13 +73,13 @@ class _Wiring:
         if written == -1:
             return
         if self.model.config.find(*STEPS, step.index, "model_version") is None and written not in there:
-            yield self._at(
+            yield self.model.at_step(
                 step,
                 message="model_version: expected a version or -1, got none, which Triton takes for version 0. Write -1 "
                 "for the one that the model's policy chooses.",
             )
         elif written not in there:
-            yield self._at(
+            yield self.model.at_step(
                 step,
                 "model_version",
                 message=f"model_version: expected one of {', '.join(map(str, there)) or 'no'} version folders of "
@@ -95,14 +88,14 @@ class _Wiring:
         elif found.message.version_policy.specific.versions:
             served = sorted(found.message.version_policy.specific.versions)
             if written not in served:
-                yield self._at(
+                yield self.model.at_step(
                     step,
                     "model_version",
                     message=f"model_version: expected one that the version_policy of {step.model} serves "
                     f"({', '.join(map(str, served))}), got {written}. Write one of them, or change the policy.",
                 )
         elif not found.message.version_policy.HasField("all") and not _latest(found.message, there, written):
-            yield self._at(
+            yield self.model.at_step(
                 step,
                 "model_version",
                 message=f"model_version: expected the version that {step.model} serves ({max(there)}), got {written}. "
@@ -112,8 +105,7 @@ class _Wiring:
     def _limit(self, step: EnsembleStep, found: RepositoryModel) -> Iterator[RepositoryFault]:
         limit, mine = found.message.max_batch_size, self.graph.max_batch_size
         if 0 < limit < mine:
-            yield at(
-                self.model,
+            yield self.model.at(
                 "max_batch_size",
                 message=f"max_batch_size: expected at most {limit}, which {step.model} takes, got {mine}. "
                 f"Write {limit} here, or more in {found.file}.",
@@ -125,16 +117,16 @@ class _Wiring:
             kind = which.removesuffix("_map")
             for tensor in mapped:
                 if tensor.name not in declared:
-                    yield self._at(
+                    yield self.model.at_step(
                         step,
                         which,
                         tensor.name,
                         message=f"{which}: expected an {kind} of {step.model} "
                         f"({', '.join(sorted(declared)) or 'none'}), got {tensor.name!r}. "
-                        f"{_meant(tensor.name, sorted(declared))}",
+                        f"{meant(tensor.name, sorted(declared))}",
                     )
         for name in self._lacking_inputs(step):
-            yield self._at(
+            yield self.model.at_step(
                 step,
                 message=f"input_map: expected an entry for the input {name!r} of {step.model}, got none. "
                 f'Add `input_map {{ key: "{name}" value: "<tensor>" }}`.',
@@ -147,95 +139,18 @@ class _Wiring:
         inputs = found.message.input if found else ()
         return [tensor.name for tensor in inputs if tensor.name not in mapped and not tensor.optional]
 
-    def _flow(self) -> Iterator[RepositoryFault]:
-        given: dict[str, str] = {tensor.tensor: "the ensemble's input" for tensor in self.graph.inputs}
-        for step in self.graph.steps:
-            for tensor in step.outputs:
-                if tensor.tensor in given:
-                    yield self._at(
-                        step,
-                        "output_map",
-                        tensor.name,
-                        message=f"output_map: expected a tensor that nothing else gives, got {tensor.tensor!r}, which "
-                        f"{given[tensor.tensor]} gives already. Choose another name.",
-                    )
-                given.setdefault(tensor.tensor, f"step {step.index} ({step.model})")
-        lacking = set()
-        for step in self.graph.steps:
-            for tensor in step.inputs:
-                if tensor.tensor not in given:
-                    lacking.add(tensor.tensor)
-                    yield self._at(
-                        step,
-                        "input_map",
-                        tensor.name,
-                        message=f"input_map: expected a tensor that an input or a step gives, got {tensor.tensor!r}. "
-                        f"{_meant(tensor.tensor, sorted(given))}",
-                    )
-        yield from self._circles(lacking)
-        yield from self._unused(given)
-
-    def _circles(self, lacking: set[str]) -> Iterator[RepositoryFault]:
-        """Give one finding for each step that waits for itself."""
-        there = {tensor.tensor for tensor in self.graph.inputs} | lacking
-        left = list(self.graph.steps)
-        while ready := [step for step in left if step.needs <= there]:
-            left = [step for step in left if step not in ready]
-            there.update(*(step.gives for step in ready))
-        while before := [step for step in left if not any(step.gives & other.needs for other in left)]:
-            left = [step for step in left if step not in before]  # behind the circle, not on it
-        if left:
-            names = ", ".join(f"{step.index} ({step.model})" for step in left)
-            back = next(tensor for tensor in left[0].inputs if tensor.tensor not in there)
-            yield self._at(
-                left[0],
-                "input_map",
-                back.name,
-                message=f"expected steps that can start one after the other, got a circle of steps {names} through "
-                f"{back.tensor!r}. Give it another tensor.",
-            )
-
-    def _unused(self, given: dict[str, str]) -> Iterator[RepositoryFault]:
-        needed = {tensor for step in self.graph.steps for tensor in step.needs}
-        published = {tensor.tensor for tensor in self.graph.outputs}
-        for i, tensor in enumerate(self.graph.inputs):
-            if tensor.tensor not in needed:
-                yield at(
-                    self.model,
-                    "input",
-                    i,
-                    message=f"input {tensor.name!r}: expected a step that takes it, got none. Map it, or remove it.",
-                )
-        for i, tensor in enumerate(self.graph.outputs):
-            if tensor.tensor not in given:
-                yield at(
-                    self.model,
-                    "output",
-                    i,
-                    message=f"output {tensor.name!r}: expected a step that gives it, got none. "
-                    f"{_meant(tensor.name, sorted(given))}",
-                )
-        for step in self.graph.steps:
-            for tensor in step.outputs:
-                if tensor.tensor not in needed | published:
-                    yield self._at(
-                        step,
-                        "output_map",
-                        tensor.name,
-                        message=f"output_map: expected a tensor that a step or an output takes, got {tensor.tensor!r}, "
-                        "which nothing takes. Remove the entry.",
-                    )
-
     def _ends(self) -> Iterator[RepositoryFault]:
         """Give the ends of tensors that do not fit the end that makes it, or the end that Triton reads first."""
         for i, tensor in enumerate(self.graph.outputs):
             if difference := self._difference(tensor):
                 which = "data_type" if "data_type" in difference else "dims"
-                yield at(self.model, "output", i, which, message=f"output {tensor.name!r}: {difference}")
+                yield self.model.at("output", i, which, message=f"output {tensor.name!r}: {difference}")
         for step in self.graph.steps:
             for tensor in step.inputs:
                 if difference := self._difference(tensor):
-                    yield self._at(step, "input_map", tensor.name, message=f"input {tensor.name!r}: {difference}")
+                    yield self.model.at_step(
+                        step, "input_map", tensor.name, message=f"input {tensor.name!r}: {difference}"
+                    )
 
     def _difference(self, end: GraphTensor) -> str:
         """Say how an end of a tensor differs from the end that makes it, or else from the first that is read."""
@@ -269,31 +184,6 @@ class _Wiring:
             )
         return ""
 
-    def _streams(self) -> Iterator[RepositoryFault]:
-        """Give the steps that join answers of different decoupled steps."""
-        label: dict[str, int] = {tensor.tensor: 0 for tensor in self.graph.inputs}
-        n_streams = 0
-        for stage in self.graph.stages():
-            for step in stage:
-                labels = {label[tensor] for tensor in step.needs}
-                if len(labels) > 1:
-                    yield self._at(
-                        step,
-                        "input_map",
-                        message="expected tensors of one stream of answers, got some from before a decoupled step and "
-                        "some from after it. Hand the earlier tensors through the decoupled step.",
-                    )
-                n_streams += step.decoupled
-                label.update(dict.fromkeys(step.gives, n_streams if step.decoupled else min(labels, default=0)))
-        labels = {label[tensor.tensor] for tensor in self.graph.outputs if tensor.tensor in label}
-        if len(labels) > 1:
-            yield at(
-                self.model,
-                "output",
-                message="output: expected tensors of one stream of answers, got some from before a decoupled step and "
-                "some from after it. Publish only what comes after it.",
-            )
-
 
 def _contains(model: RepositoryModel, name: str, models: Models, seen: set[str]) -> bool:
     """Tell whether a model is, or contains at any depth, the ensemble of this name."""
@@ -317,11 +207,3 @@ def _shape(tensor: GraphTensor, other: GraphTensor) -> str:
     """Return the dims; with the batch dimension if only one end has it."""
     dims = tensor.shape if tensor.batched != other.batched else tensor.dims
     return f"[{', '.join(map(str, dims or ()))}]"
-
-
-def _meant(name: str, known: list[str]) -> str:
-    """Suggest a name that is there."""
-    from difflib import get_close_matches
-
-    close = get_close_matches(name, known, 1)
-    return f"Write {close[0]!r}, if that is meant." if close else "Correct the name, or add what it names."

@@ -1,6 +1,7 @@
 """Find, start, watch and stop a Triton server."""
 
-from dualpath.serving.server import StartProgress, TritonServer
+from dualpath.serving.readiness import StartProgress
+from dualpath.serving.server import TritonServer
 from dualpath.serving.triton_process import ServerFailed, StartFailed
 
 __all__ = ["ServerFailed", "StartFailed", "StartProgress", "TritonServer"]

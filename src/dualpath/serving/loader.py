@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from dualpath.errors import UserError
 from dualpath.extras import needs
@@ -17,8 +17,9 @@ with needs("cli"):
     from google.protobuf import json_format
     from tritonclient.utils import InferenceServerException
 
-POLL_S = 0.1
+POLL_S = 0.05
 
+T = TypeVar("T")
 Versions = set[int]
 
 
@@ -34,11 +35,11 @@ class Loader:
 
     def ready(self) -> dict[str, Versions]:
         """Return the versions that are ready, of each model that has one."""
-        return _versions(self._index(), "READY")
+        return versions(self._index(), "READY")
 
     def present(self) -> dict[str, Versions]:
         """Return the versions that are not gone, of each model that has one."""
-        return _versions(self._index(), "READY", "LOADING", "UNLOADING")
+        return versions(self._index(), "READY", "LOADING", "UNLOADING")
 
     def settled(self, names: Collection[str], timeout_s: float, report: Callable[[str], None]) -> dict[str, Versions]:
         """Wait until none of these models is being loaded, and return the versions that are ready, of each model.
@@ -53,9 +54,9 @@ class Loader:
         deadline, before = time.monotonic() + timeout_s, ""
         while True:
             index = self._index()
-            loading = ", ".join(sorted(_versions(index, "LOADING").keys() & set(names)))
+            loading = ", ".join(sorted(versions(index, "LOADING").keys() & set(names)))
             if not loading:
-                return _versions(index, "READY")
+                return versions(index, "READY")
             if loading != before:
                 report(f"{loading}: waiting for a load that is under way")
                 before = loading
@@ -70,23 +71,41 @@ class Loader:
         """Return a model's config as protobuf, with `versions` as its policy."""
         with _failing(name):
             config = self._client.get_model_config(name).config
-        config.ClearField("runtime")  # Triton's own: with it no version would stay in memory
-        if versions is not None:
-            config.version_policy.specific.versions[:] = sorted(versions)
-        return config
+        return loadable(config, versions)
 
     def load(self, name: str, config: Any = None) -> None:
         """Load a model by a config, or by the one on disk."""
-        text = json_format.MessageToJson(config, preserving_proto_field_name=True) if config is not None else None
         with _failing(name):
-            self._client.load_model(name, config=text)
+            self._client.load_model(name, config=None if config is None else as_json(config))
 
     def _index(self) -> Any:
         with _failing("model repository"):
             return self._client.get_model_repository_index().models
 
 
-def _versions(index: Any, *states: str) -> dict[str, Versions]:
+def left_after(left: Callable[[], T], within_s: float) -> T:
+    """Wait until nothing is left, but not for longer; return what is left then."""
+    deadline = time.monotonic() + within_s
+    while (found := left()) and time.monotonic() <= deadline:
+        time.sleep(POLL_S)
+    return found
+
+
+def loadable(config: Any, versions: Versions | None) -> Any:
+    """Make a served model's config one to load it by again, with `versions` as its policy."""
+    config.ClearField("runtime")  # Triton's own: with it no version would stay in memory
+    if versions is not None:
+        config.version_policy.specific.versions[:] = sorted(versions)
+    return config
+
+
+def as_json(config: Any) -> str:
+    """Return a config as Triton's load takes it."""
+    return str(json_format.MessageToJson(config, preserving_proto_field_name=True))
+
+
+def versions(index: Any, *states: str) -> dict[str, Versions]:
+    """Return the versions that an index has in one of these states, of each model that has one."""
     found: dict[str, Versions] = {}
     for entry in index:
         if entry.state in states:

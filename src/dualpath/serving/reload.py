@@ -16,7 +16,6 @@ What Triton 2.51 does, by its source and by tests/server/test_reload.py:
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from pathlib import Path
 from dualpath.errors import UserError
 from dualpath.extras import needs
 from dualpath.repository import folders, releases
-from dualpath.serving.loader import POLL_S, Loader, ReloadFailed, Versions
+from dualpath.serving.loader import Loader, ReloadFailed, Versions, left_after
 from dualpath.serving.preflight import check_code, check_undamaged
 
 with needs("cli"):
@@ -261,15 +260,11 @@ class _Switch:
             self._server.load(name, config)
 
     def _drain(self, before: Versions, timeout_s: float) -> None:
-        deadline = time.monotonic() + timeout_s
-        while busy := self._finishing():
-            if time.monotonic() > deadline:
-                raise ReloadFailed(
-                    f"{', '.join(busy)}: expected the requests of {_said(before)} to end within {timeout_s:g} s, got "
-                    f"some that have not. Release {self.release} serves all others; run `dualpath reload` again to "
-                    "finish."
-                )
-            time.sleep(POLL_S)
+        if busy := left_after(self._finishing, timeout_s):
+            raise ReloadFailed(
+                f"{', '.join(busy)}: expected the requests of {_said(before)} to end within {timeout_s:g} s, got "
+                f"some that have not. Release {self.release} serves all others; run `dualpath reload` again to finish."
+            )
 
     def _finishing(self) -> list[str]:
         present = self._server.present()

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import http.client
 import os
-import re
 import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -20,26 +17,8 @@ from dualpath.serving.client import TLS, open_client
 from dualpath.serving.installation import Installation
 from dualpath.serving.loader import ReloadFailed
 from dualpath.serving.pins import Pins
+from dualpath.serving.readiness import POLL_S, StartProgress, await_ready
 from dualpath.serving.triton_process import SHM_BYTES, ServerFailed, StartFailed, TritonProcess
-
-POLL_S = 0.1
-
-_LOADED = re.compile(r"successfully loaded '([^']+)'")
-_LISTENING = ("Started GRPCInferenceService", "Started HTTPService", "Started Metrics Service")
-
-
-@dataclass(frozen=True)
-class StartProgress:
-    """How far a start is.
-
-    Attributes:
-        ready, waiting: names of the models that are loaded, and of those that are not.
-        held_up: what has to end first; "" if nothing has.
-    """
-
-    ready: tuple[str, ...] = ()
-    waiting: tuple[str, ...] = ()
-    held_up: str = ""
 
 
 class TritonServer:
@@ -184,7 +163,10 @@ class TritonServer:
                 process = self._spawn(found, at_once if pins.ensembles else ["*"])
                 self._written = access.OwnFile(access.default_file(self._ports["--grpc-port"]), self.key)
                 self.key_file = self._written.path
-                self._await_ready(process, at_once)
+                await_ready(process, at_once, self.http_url, self._start_timeout_s, self._on_progress)
+                self.ready = True
+                self.close_shared_memory()
+                self.key_shows = self.key.encode() in Path(f"/proc/{self.pid}/cmdline").read_bytes()
                 if pins.ensembles:
                     with closing(open_client(self.grpc_url, certificate=self.certificate)) as client:
                         pins.load(client)
@@ -283,39 +265,3 @@ class TritonServer:
         )
         self.pid, self.shm_prefix = process.pid, process.shm_prefix
         return process
-
-    def _await_ready(self, process: TritonProcess, names: list[str]) -> None:
-        deadline = time.monotonic() + self._start_timeout_s
-        loaded: set[str] = set()
-        listening: set[str] = set()
-        while True:
-            records = process.read_log()
-            if records and (failure := log.load_failure(process.records)):
-                raise process.failure(StartFailed, str(failure))
-            for record in records:
-                if match := _LOADED.match(record.message):
-                    loaded.add(match[1])
-                listening.update(service for service in _LISTENING if record.message.startswith(service))
-            waiting = tuple(name for name in names if name not in loaded)
-            self._on_progress(StartProgress(tuple(sorted(loaded)), waiting))
-            process.check_alive(StartFailed, ready=False)
-            # Its own log first: whoever else listens on the port would answer too.
-            if len(listening) == len(_LISTENING) and self._answers():
-                self.ready = True
-                self.close_shared_memory()
-                self.key_shows = self.key.encode() in Path(f"/proc/{self.pid}/cmdline").read_bytes()
-                return
-            if time.monotonic() > deadline:
-                what = f"{', '.join(waiting)} still loading" if waiting else "no answer"
-                raise process.failure(StartFailed, f"Triton is not ready after {self._start_timeout_s:.0f} s: {what}")
-            time.sleep(POLL_S)
-
-    def _answers(self) -> bool:
-        connection = http.client.HTTPConnection(self.http_url, timeout=5)
-        try:
-            connection.request("GET", "/v2/health/ready")
-            return connection.getresponse().status == 200
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()

@@ -50,31 +50,17 @@ def _render(result: Result, drawn: dict[str, Any]) -> str:
         loader=jinja2.FileSystemLoader(_HERE),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=lambda value: value if isinstance(value, Markup) else clean(value),
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["ratio"] = _ratio
+    environment.globals |= {"ratio": _ratio, "tables": tables}
     return environment.get_template("page.html.j2").render(
         css=Markup((_HERE / "page.css").read_text(encoding="utf-8")),
         light=LIGHT,
         dark=DARK,
-        title=clean(result.title),
+        result=result,
         verdict=_verdict(result),
-        failed=result.failed,
-        notes=[clean(note) for note in result.notes],
-        summary=tables.summary(result),
-        parity=tables.parity(result),
-        worst=tables.worst(result),
-        loads=tables.loads(result),
-        no_verdict=any(cell.no_verdict for cell in result.cells),
-        errors=tables.errors(result),
-        not_measured=tables.not_measured(result),
-        steps=tables.steps(result),
-        stages=tables.stages(result),
-        processes=tables.processes(result),
-        command=clean(result.command),
-        started=clean(result.started),
-        environment=[(clean(name), clean(value)) for name, value in result.environment.items()],
         **drawn,
     )
 

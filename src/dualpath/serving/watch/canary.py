@@ -76,10 +76,6 @@ class Canaries:
         except InferenceServerException as error:
             self._note(state, None, error)
 
-    def forget(self) -> None:
-        """Forget all states, as the server is another now."""
-        self.states.clear()
-
     def _note(self, state: Canary, result: Any, error: InferenceServerException | None) -> None:
         now = self._clock()
         state.pending = False

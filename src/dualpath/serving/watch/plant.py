@@ -12,31 +12,29 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
 
 from dualpath.errors import UserError
 from dualpath.extras import needs
 from dualpath.repository import releases
 from dualpath.serving.client import open_client
+from dualpath.serving.loader import Versions, as_json, left_after, loadable, versions
 from dualpath.serving.server import TritonServer
 from dualpath.serving.triton_process import ServerFailed
 from dualpath.serving.watch import processes
 from dualpath.serving.watch.canary import Canaries, Canary
 from dualpath.serving.watch.processes import Stub
-from dualpath.serving.watch.watchdog import MendFailed
+from dualpath.serving.watch.watchdog import MendFailed, Plant
 
 with needs("cli"):
-    from google.protobuf import json_format
     from tritonclient.utils import InferenceServerException
 
 UNLOAD_S = 2.0
 """How long the requests of a broken model may take to end."""
 LOAD_S = 60.0
 CALL_S = 2.0
-POLL_S = 0.05
 
 
-class ServedPlant:
+class ServedPlant(Plant):
     """A `TritonServer` that this process has started.
 
     Args:
@@ -55,7 +53,7 @@ class ServedPlant:
         self._client = open_client(self._triton.grpc_url, certificate=self._triton.certificate)
         self._canaries = Canaries(self._client, time.monotonic)
         self._sweeper = processes.Sweeper(self._triton.shm_prefix, time.monotonic)
-        self.models = sorted(self._ready())
+        self.models = sorted(self._versions("READY"))
 
     def close(self) -> None:
         """Close the connection; the server stays."""
@@ -72,31 +70,26 @@ class ServedPlant:
         return None
 
     def stubs(self) -> list[Stub]:
-        """Return the living processes of its models."""
         return processes.stubs(self._triton.pid)
 
     def helpers(self) -> list[Stub]:
-        """Return the living processes that instances have started."""
         return processes.helpers(self._triton.pid)
 
     def end(self, helper: Stub) -> None:
-        """Kill a helper."""
         processes.end(helper)
 
     def server_stopped(self) -> bool:
-        """Tell whether a signal holds the server itself."""
         return processes.is_stopped(self._triton.pid)
 
     def expected(self, model: str) -> int:
         """Return how many processes the ready versions of a model must have."""
         with suppress(InferenceServerException):
-            n_versions = len(self._ready().get(model, ()))
+            n_versions = len(self._versions("READY").get(model, ()))
             groups = self._client.get_model_config(model, client_timeout=CALL_S).config.instance_group
             return n_versions * sum(int(group.count) * max(1, len(group.gpus)) for group in groups)
         return 0
 
     def canaries(self) -> Mapping[str, Canary]:
-        """Return each model's canary."""
         return self._canaries.states
 
     def ask(self) -> None:
@@ -107,7 +100,6 @@ class ServedPlant:
             self._canaries.send(model)
 
     def answered(self, model: str) -> int:
-        """Return how many requests the model has answered; an error counts."""
         try:
             found = self._client.get_inference_statistics(model, client_timeout=CALL_S).model_stats
         except InferenceServerException:
@@ -136,16 +128,18 @@ class ServedPlant:
             if stub.stopped:  # resumed after a second, it would end the server
                 processes.end(stub)
         try:
-            self._await_none(model, "LOADING", within_s=LOAD_S)  # that of a command that was killed
-            served = self._ready()
-            config = self._config(model, served.get(model, set()))
+            left_after(lambda: self._versions("LOADING").get(model), LOAD_S)  # the load of a command that was killed
+            served = self._versions("READY")
+            config = self._client.get_model_config(model, client_timeout=CALL_S).config
             self._client.unload_model(model, client_timeout=CALL_S)
             must_end = config.backend == "python" and not self._answers_by_return(model)
-            if must_end and not self._await_none(model, "READY", "UNLOADING", within_s=UNLOAD_S):
+            if must_end and left_after(lambda: self._versions("READY", "UNLOADING").get(model), UNLOAD_S):
                 raise MendFailed(f"its requests do not end within {UNLOAD_S:g} s of its unloading")
-            as_json = json_format.MessageToJson(config, preserving_proto_field_name=True)
-            self._client.load_model(model, config=as_json, client_timeout=LOAD_S)
-            self._bring_back(served)
+            again = as_json(loadable(config, served.get(model, set())))
+            self._client.load_model(model, config=again, client_timeout=LOAD_S)
+            # The models that came down with it are loaded by what they were loaded with.
+            if missing := left_after(lambda: sorted(served.keys() - self._versions("READY").keys()), UNLOAD_S):
+                raise MendFailed(f"{', '.join(missing)} did not come back with it")
         except InferenceServerException as error:
             raise MendFailed(" ".join(str(error.message()).split())) from None
         for stub in before:  # Triton forgets the others of a model of which one has ended
@@ -170,33 +164,5 @@ class ServedPlant:
         code = "".join(path.read_text(errors="replace") for path in folder.glob("*/model.py"))
         return "answer_each(" in code and "Pipeline(" not in code
 
-    def _await_none(self, model: str, *states: str, within_s: float) -> bool:
-        """Wait until no version of a model is in one of these states; tell whether that is so."""
-        deadline = time.monotonic() + within_s
-        while self._ready(*states).get(model):
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(POLL_S)
-        return True
-
-    def _bring_back(self, served: Mapping[str, set[int]]) -> None:
-        """Load the models that came down with another, by what they were loaded with."""
-        deadline = time.monotonic() + UNLOAD_S
-        while missing := sorted(served.keys() - self._ready().keys()):
-            if time.monotonic() > deadline:
-                raise MendFailed(f"{', '.join(missing)} did not come back with it")
-            time.sleep(POLL_S)
-
-    def _config(self, model: str, versions: set[int]) -> Any:
-        """Return the config that a model is served by, for these versions alone."""
-        config: Any = self._client.get_model_config(model, client_timeout=CALL_S).config
-        config.ClearField("runtime")  # Triton's own
-        config.version_policy.specific.versions[:] = sorted(versions)
-        return config
-
-    def _ready(self, *states: str) -> dict[str, set[int]]:
-        found: dict[str, set[int]] = {}
-        for entry in self._client.get_model_repository_index(client_timeout=CALL_S).models:
-            if entry.state in (states or ("READY",)):
-                found.setdefault(entry.name, set()).add(int(entry.version))
-        return found
+    def _versions(self, *states: str) -> dict[str, Versions]:
+        return versions(self._client.get_model_repository_index(client_timeout=CALL_S).models, *states)

@@ -38,17 +38,20 @@ class Stub:
 
 def stubs(server_pid: int) -> list[Stub]:
     """Return the living stubs of a server."""
-    return [stub for pid in _in_session(server_pid) if (stub := _stub(pid, server_pid)) is not None]
+    return [
+        Stub(pid, int(stat[19]), names[-1], stat[0] == "T")
+        for pid, arguments, stat in _living(server_pid)
+        if int(stat[1]) == server_pid and "stub" in arguments[0] and (names := _instances(arguments))
+    ]
 
 
 def helpers(server_pid: int) -> list[Stub]:
     """Return the living processes that compute for a server's stubs, whichever of these has started them."""
-    found = []
-    for pid in _in_session(server_pid):
-        with suppress(OSError):
-            if (helper := _helper(pid)) is not None:
-                found.append(helper)
-    return found
+    return [
+        Stub(pid, int(stat[19]), arguments[arguments.index(_COMPUTES) + 1], stat[0] == "T")
+        for pid, arguments, stat in _living(server_pid)
+        if _COMPUTES in arguments[:-1]
+    ]
 
 
 def is_stopped(pid: int) -> bool:
@@ -112,26 +115,18 @@ def _empty(region: str) -> None:
         os.close(descriptor)
 
 
-def _helper(pid: int) -> Stub | None:
-    arguments, stat = _arguments(pid), _stat(pid)
-    if stat[0] in "ZX" or _COMPUTES not in arguments[:-1]:
-        return None
-    return Stub(pid, int(stat[19]), arguments[arguments.index(_COMPUTES) + 1], stat[0] == "T")
+def _living(server_pid: int) -> Iterator[tuple[int, list[str], list[str]]]:
+    """Give the number, the arguments and the `_stat` of each living process of the server's session."""
+    for pid in _in_session(server_pid):
+        with suppress(OSError):  # it has ended meanwhile
+            arguments, stat = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0"), _stat(pid)
+            if stat[0] not in "ZX":
+                yield pid, arguments, stat
 
 
-def _arguments(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-
-
-def _stub(pid: int, server_pid: int) -> Stub | None:
-    try:
-        arguments, stat = _arguments(pid), _stat(pid)
-    except OSError:  # it has ended meanwhile
-        return None
-    names = [match[1] for argument in arguments if "/" not in argument and (match := _INSTANCE.fullmatch(argument))]
-    if stat[0] in "ZX" or int(stat[1]) != server_pid or not names or "stub" not in arguments[0]:
-        return None
-    return Stub(pid, int(stat[19]), names[-1], stat[0] == "T")
+def _instances(arguments: list[str]) -> list[str]:
+    """Return the models of the instances that arguments name, such as cuml_0_1."""
+    return [match[1] for argument in arguments if "/" not in argument and (match := _INSTANCE.fullmatch(argument))]
 
 
 def _stat(pid: int) -> list[str]:
