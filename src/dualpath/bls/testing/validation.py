@@ -26,9 +26,7 @@ def to_wire(array: npt.ArrayLike, dtype: str) -> npt.NDArray[Any]:
     if dtype != "BYTES":
         return array
     texts = [each.encode() if isinstance(each, str) else bytes(each) for each in array.ravel().tolist()]
-    encoded = np.empty(len(texts), np.object_)
-    encoded[:] = texts
-    return encoded.reshape(array.shape)
+    return np.array(texts, np.object_).reshape(array.shape)
 
 
 def refusal(config: Mapping[str, Any], inputs: Mapping[str, Any], outputs: Iterable[str], id: str = "") -> str | None:
