@@ -18,17 +18,8 @@ from typing import Any, BinaryIO
 from dualpath.errors import UserError
 from dualpath.extras import needs
 
-
-class Format(StrEnum):
-    """How a file holds rows."""
-
-    csv = "csv"
-    jsonl = "jsonl"
-    txt = "txt"
-    parquet = "parquet"
-    xlsx = "xlsx"
-
-
+Format = StrEnum("Format", ["csv", "jsonl", "txt", "parquet", "xlsx"])
+"""How a file holds rows."""
 ENDINGS = {**{f".{format}": format for format in Format}, ".ndjson": Format.jsonl}
 MAGIC = {b"PAR1": Format.parquet, b"PK\x03\x04": Format.xlsx}
 """How files begin, whatever their name."""
