@@ -7,8 +7,6 @@ import io
 import json
 import re
 import sys
-import warnings
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,17 +18,8 @@ from typing import Any, BinaryIO
 from dualpath.errors import UserError
 from dualpath.extras import needs
 
-
-class Format(StrEnum):
-    """How a file holds rows."""
-
-    csv = "csv"
-    jsonl = "jsonl"
-    txt = "txt"
-    parquet = "parquet"
-    xlsx = "xlsx"
-
-
+Format = StrEnum("Format", ["csv", "jsonl", "txt", "parquet", "xlsx"])
+"""How a file holds rows."""
 ENDINGS = {**{f".{format}": format for format in Format}, ".ndjson": Format.jsonl}
 MAGIC = {b"PAR1": Format.parquet, b"PK\x03\x04": Format.xlsx}
 """How files begin, whatever their name."""
@@ -135,7 +124,9 @@ def read_tables(
     if format in MAGIC.values():
         whole = io.BytesIO(first + file.read())
         if format is Format.xlsx:
-            return _sheets(whole, name)
+            from dualpath.spreadsheets import read_sheets
+
+            return read_sheets(whole, name)
         opened = open_parquet(whole, name)
         rows = chain.from_iterable(batch.to_pylist() for batch in opened.iter_batches())
         return [parquet_table(opened.schema_arrow.names, rows, name)]
@@ -229,22 +220,19 @@ def _csv(text: Iterable[str], name: str) -> Table:
     check_columns(columns, f"{name}:{line}")
 
     def records() -> Iterator[TableRow]:
-        while True:
-            line = reader.line_num + 1
+        cells: list[str] | None = []
+        while cells is not None:
+            line, fault = reader.line_num + 1, ""
             try:
-                cells = next(reader)
-            except StopIteration:
-                return
+                cells = next(reader, None)
             except csv.Error as error:
-                fault = f"expected a row of a CSV, got: {error}. Close its quotes."
-                yield record(name, line, dict.fromkeys(columns, ""), fault)
-                continue
-            fault = ""
+                cells, fault = [], f"expected a row of a CSV, got: {error}. Close its quotes."
             if cells and len(cells) != len(columns):
                 hint = "Quote a text that holds commas." if len(cells) > len(columns) else "Add those that are missing."
                 fault = f"expected {len(columns)} columns, got {len(cells)}. {hint}"
-            if cells:
-                yield record(name, line, dict.fromkeys(columns, "") | dict(zip(columns, cells, strict=False)), fault)
+            if cells or fault:
+                found = dict(zip(columns, cells or (), strict=False))
+                yield record(name, line, dict.fromkeys(columns, "") | found, fault)
 
     return Table(name, Format.csv, "line", line, tuple(columns), records())
 
@@ -295,40 +283,3 @@ def parquet_table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], nam
     """Return the table of Parquet's rows, of which so many come before the first."""
     records = (record(name, number, cells) for number, cells in enumerate(rows, first + 1))
     return Table(name, Format.parquet, "row", 0, tuple(columns), records)
-
-
-def _sheets(file: BinaryIO, name: str) -> list[Table]:
-    with needs("train"):
-        import openpyxl
-        from openpyxl.utils.escape import unescape
-
-    def text(cell: Any) -> str:
-        return unescape(cell) if isinstance(cell, str) else as_text(cell)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of styles and validations that openpyxl does not know
-        try:
-            workbook = openpyxl.load_workbook(file, read_only=True, data_only=True)
-            sheets = [
-                [[text(cell) for cell in cells] for cells in sheet.iter_rows(values_only=True)]
-                for sheet in workbook.worksheets
-            ]
-        except (zipfile.BadZipFile, KeyError, ValueError, AttributeError, TypeError, SyntaxError) as error:
-            reason = str(error) or type(error).__name__
-            raise UserError(
-                f"{name}: expected an .xlsx spreadsheet, got one that openpyxl cannot read: {reason}. Save it again."
-            ) from error
-    return [_sheet(rows, name) for rows in sheets]
-
-
-def _sheet(rows: Sequence[Sequence[str]], name: str) -> Table:
-    filled = [(number, cells) for number, cells in enumerate(rows, start=1) if any(map(str.strip, cells))]
-    if not filled:
-        return Table(name, Format.xlsx, "row", 1, (), iter(()))
-    (header_line, header), *rest = filled
-    check_columns([column for column in header if column], f"{name}:{header_line}")
-    records = (
-        record(name, line, {column: cell for column, cell in zip(header, cells, strict=False) if column})
-        for line, cells in rest
-    )
-    return Table(name, Format.xlsx, "row", header_line, tuple(filter(None, header)), records)

@@ -154,6 +154,10 @@ def quiet_asyncio():
     assert [record.getMessage() for record in records] == []
 
 
+def execute(server, *requests):
+    server.execute(*requests).result(PATIENCE_S)
+
+
 def answer_to(request):
     assert request.answered.wait(PATIENCE_S), "the request was not answered"
     return request.answers[0]

@@ -7,8 +7,8 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -85,7 +85,8 @@ class Ending:
         To be called while the server is up, as stopping it takes seconds, in which an impatient user interrupts again,
         and may fail.
         """
-        with _uninterrupted():
+        in_main = threading.current_thread() is threading.main_thread()  # signals are no other thread's
+        with serve.handled_by(signal.SIG_IGN, signal.SIGINT) if in_main else nullcontext():
             self._progress.stop()
             self.exit_code = result.exit_code
             result.command = result.command or shlex.join(["dualpath", *sys.argv[1:]])
@@ -98,16 +99,3 @@ class Ending:
                     file.write(markdown(result))
             if self._report:
                 print(f"Report: {reports.write(result, self._report)}", file=sys.stderr)
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Ignore Ctrl-C."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

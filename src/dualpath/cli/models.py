@@ -44,7 +44,9 @@ def models(
             else f"--url: expected the models, got: {reason}. Look at its log."
         ) from None
     ready = {entry["name"] for entry in index if entry.get("state") == "READY"}
-    rows = [_row(client, entry, model_repository) for entry in index if not _is_past(entry, ready)]
+    given_way = {"state": "UNAVAILABLE", "reason": "unloaded"}  # to another version, if that is ready
+    current = (entry for entry in index if entry["name"] not in ready or not given_way.items() <= entry.items())
+    rows = [_row(client, entry, model_repository) for entry in current]
     running = engines(f"http://{url.rpartition(':')[0]}:{METRICS_PORT}/metrics")
     for row in rows:
         if engine := running.get(f"{row['model']}:{row['version']}"):
@@ -98,7 +100,8 @@ def _cards(rows: list[dict[str, str]], model_repository: Path) -> Iterator[str]:
 def _row(client: Any, entry: dict[str, str], model_repository: Path) -> dict[str, str]:
     name, version = entry["name"], entry.get("version", "")
     ready = entry.get("state") == "READY"
-    row = _empty(name, version, "ready" if ready else _reason(entry))
+    state = entry.get("state", "not loaded").lower()
+    row = _empty(name, version, f"{state}: {entry['reason']}" if entry.get("reason") and not ready else state)
     if ready:
         config = client.get_model_config(name, version, as_json=True)["config"]
         groups = config.get("instance_group", [])
@@ -120,16 +123,6 @@ def _runtime(backend: str, config: dict[str, Any]) -> str:
     if config.get("platform") == "ensemble" or backend == "python":
         return ""
     return "stand-in" if config.get("runtime") == "model.py" else "C++"
-
-
-def _is_past(entry: dict[str, str], ready: set[str]) -> bool:
-    """Tell whether a version has given way to another that is ready."""
-    return entry["name"] in ready and entry.get("state") == "UNAVAILABLE" and entry.get("reason") == "unloaded"
-
-
-def _reason(entry: dict[str, str]) -> str:
-    state = entry.get("state", "not loaded").lower()
-    return f"{state}: {entry['reason']}" if entry.get("reason") else state
 
 
 def _artifact(name: str, version: str, config: dict[str, Any], model_repository: Path) -> str:

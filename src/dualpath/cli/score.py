@@ -18,7 +18,7 @@ import typer
 from dualpath.cli.excerpt_files import header, open_excerpts, write_csv
 from dualpath.cli.options import DEFAULT_REPOSITORY, DEFAULT_URL, ModelRepository
 from dualpath.cli.score_on_ray import score_on_ray
-from dualpath.cli.score_output import first_line, written_to
+from dualpath.cli.score_output import written_to
 from dualpath.errors import UserError
 from dualpath.readability.excerpt_tables import Excerpts, printable
 from dualpath.tables import Format, TableRow
@@ -40,7 +40,6 @@ def score(
     file: Annotated[
         str | None,
         typer.Option(
-            "--file",
             metavar="FILE|-",
             help="CSV, JSON lines, Parquet or .xlsx with a column `excerpt`, or text, one per line; -: standard input. "
             "With --runner ray: Parquet, CSV or JSON lines, or a folder of them, also by an address such as s3://...",
@@ -60,7 +59,6 @@ def score(
     output: Annotated[
         str | None,
         typer.Option(
-            "--output",
             metavar="FILE",
             help="Write here, not to standard output. With --runner ray: a folder, or an address such as s3://...",
         ),
@@ -89,7 +87,6 @@ def score(
     url: Annotated[
         list[str] | None,
         typer.Option(
-            "--url",
             help="Triton's gRPC address; with --runner ray it may be given several times, and without it each node "
             f"starts a server.  [default: {DEFAULT_URL}]",
         ),
@@ -142,7 +139,8 @@ def score(
             if json_lines:
                 show = _show_json
             elif as_csv:
-                _check_header(path if n_lines else None, excerpts.columns)
+                if path and n_lines:
+                    _check_header(path, excerpts.columns)
                 show = write_csv(excerpts.columns, with_header=not n_lines)
             left = islice(excerpts.records, max(0, n_lines - as_csv), None)
             n_bad = sum(_score_batch(it, excerpts, bert_weight, score_rows, show) for it in _batches(left))
@@ -150,11 +148,11 @@ def score(
         raise typer.Exit(1)
 
 
-def _check_header(output: Path | None, columns: tuple[str, ...]) -> None:
+def _check_header(output: Path, columns: tuple[str, ...]) -> None:
     """Refuse to go on with a file that was written for other columns."""
-    if output is None:
-        return
-    wanted, [found] = header(columns), csv.reader([first_line(output)])
+    wanted = header(columns)
+    with output.open(encoding="utf-8", newline="") as file:
+        found = next(csv.reader(file))
     if found != wanted:
         raise UserError(
             f"--resume {output}: expected the columns {', '.join(wanted)}, got {', '.join(found)}. "

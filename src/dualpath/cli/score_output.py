@@ -42,12 +42,6 @@ def written_to(path: Path | None, resume: bool, quoted: bool) -> Iterator[int]:
         raise
 
 
-def first_line(path: Path) -> str:
-    """Return a file's first line, without its end."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return file.readline().rstrip("\n")
-
-
 def _keep_whole_rows(path: Path, quoted: bool) -> int:
     """Cut off what follows the last whole row; return how many there are."""
     n_rows, end, at, open_quote = 0, 0, 0, False

@@ -11,7 +11,8 @@ from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from dualpath.serving.log import Record
 
 POLL_S = 0.25
+
+Handler = Callable[[int, FrameType | None], Any] | signal.Handlers
 
 SEVERITIES = {"W": "warning", "E": "error", "F": "fatal"}
 
@@ -82,16 +85,17 @@ def serve(
     tls = (grpc_tls_cert, grpc_tls_key) if grpc_tls_cert and grpc_tls_key else None
     preflight.check_tls(tls)
     behind_gateway = {"--http-port": gateway_port, "--grpc-port": gateway_grpc_port}
+    more_ports = {
+        "--health-port": health_port if watchdog else None,
+        "--gateway-port": gateway_port,
+        "--gateway-grpc-port": gateway_grpc_port,
+    }
     options = {
         "host": host,
         "http_port": http_port,
         "grpc_port": grpc_port,
         "metrics_port": metrics_port,
-        "more_ports": {
-            **({"--health-port": health_port} if watchdog else {}),
-            **({"--gateway-port": gateway_port} if gateway_port is not None else {}),
-            **({"--gateway-grpc-port": gateway_grpc_port} if gateway_grpc_port is not None else {}),
-        },
+        "more_ports": {option: port for option, port in more_ports.items() if port is not None},
         "on_loopback": [option for option, port in behind_gateway.items() if port is not None],
         "config_name": config_name,
         "server": server,
@@ -203,7 +207,8 @@ def start(model_repository: Path, console: Console, *, verbose: bool = False, **
     triton = TritonServer(
         model_repository, on_progress=show_progress, on_record=show_record, **{**free_ports, **options}
     )
-    with _signals_interrupt():
+    # As Ctrl-C: the terminal's end too, and SIGINT itself, which a script's shell may have ignored.
+    with handled_by(signal.default_int_handler, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         try:
             with console.status("Starting Triton") as status:
                 triton.start()
@@ -228,16 +233,11 @@ def _counts(record: Record, ready: bool) -> bool:
 
 
 @contextmanager
-def _signals_interrupt() -> Iterator[None]:
-    """Let SIGTERM and the terminal's end do what Ctrl-C does; SIGINT too, which a script's shell may have ignored."""
-
-    def interrupt(*_: object) -> NoReturn:
-        raise KeyboardInterrupt
-
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, interrupt) for number in signals]
+def handled_by(handler: Handler, *signals: signal.Signals) -> Iterator[None]:
+    """Let a handler have the signals while the block runs."""
+    before = [signal.signal(number, handler) for number in signals]
     try:
         yield
     finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)
+        for number, handler_before in zip(signals, before, strict=True):
+            signal.signal(number, handler_before)

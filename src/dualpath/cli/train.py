@@ -121,12 +121,12 @@ app.command("all")(both)
 def _train(models: list[str], data: Path, folds: int, model_repository: Path, as_json: bool, **options: Any) -> None:
     from rich.console import Console
 
-    from dualpath.cli.train_view import progress, table
     from dualpath.training.artifacts import installed
 
     installed("scikit-learn", "torch", "transformers", "treelite", extra="train")
     if len(models) == 2:
         installed("matplotlib", extra="train")  # before hours of training, not after
+    from dualpath.cli.train_view import progress, table
     from dualpath.training.bert.settings import Settings
     from dualpath.training.train import TrainingJob, train
 

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn as Remaining
+from rich.table import Table
 
-    from dualpath.training.card import Card
-    from dualpath.training.runs import Report
+from dualpath.training.card import Card
+from dualpath.training.runs import Report
 
 
 @contextmanager
 def progress(console: Console) -> Iterator[Report]:
     """Show bars while the block runs; if nobody watches, a line whenever a part has something new to say."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-    from rich.progress import TimeRemainingColumn as Remaining
-
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
@@ -43,8 +40,6 @@ def progress(console: Console) -> Iterator[Report]:
 
 def table(card: Card) -> Table:
     """Return the errors as a table."""
-    from rich.table import Table
-
     table = Table("model", "RMSE", title=f"{card.n_folds}-fold cross-validation, {card.n_rows:,} excerpts")
     for name, error in card.errors():
         if error is not None:

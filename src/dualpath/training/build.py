@@ -21,6 +21,7 @@ from dualpath.repository.folders import newest
 from dualpath.repository.publishing import check_target, publish
 from dualpath.training.artifacts import installed
 from dualpath.training.bert import minilm
+from dualpath.training.bert.encoders import write_tokenizer
 from dualpath.training.bert.head import HEAD_FILE, Head
 
 DATA_FOLDER = Path(__file__).parent / "data"
@@ -151,11 +152,6 @@ def _bert(encoder_shape: str, precision: str) -> Recipe:
         set_precision(regressor.encoder, precision)
         export_regressor(regressor, path)
 
-    def tokenizer(path: Path) -> None:
-        from dualpath.training.bert.encoders import write_tokenizer
-
-        write_tokenizer(encoder, path)
-
     weights = [encoder / "config.json", encoder / "model.safetensors", HEAD] if trained else []
     facts = Facts(
         encoder=minilm.NAME if trained else f"{encoder_shape}, random weights",
@@ -163,7 +159,7 @@ def _bert(encoder_shape: str, precision: str) -> Recipe:
         inputs=digests(encoder / "tokenizer.json", *weights),
         versions={**versions, "dualpath": __version__},
     )
-    return Recipe(facts, {"model.pt": model, "tokenizer.json": tokenizer})
+    return Recipe(facts, {"model.pt": model, "tokenizer.json": partial(write_tokenizer, encoder)})
 
 
 def _forest() -> Recipe:

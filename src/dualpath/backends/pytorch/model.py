@@ -23,17 +23,7 @@ from dualpath.inference import ENGINES, Input
 from dualpath.inference.client import Shared
 from dualpath.inference.served import METRIC
 
-DTYPES = {
-    "TYPE_BOOL": np.bool_,
-    "TYPE_UINT8": np.uint8,
-    "TYPE_INT8": np.int8,
-    "TYPE_INT16": np.int16,
-    "TYPE_INT32": np.int32,
-    "TYPE_INT64": np.int64,
-    "TYPE_FP16": np.float16,
-    "TYPE_FP32": np.float32,
-    "TYPE_FP64": np.float64,
-}
+DTYPES = [f"TYPE_{dtype}" for dtype in ("BOOL", "UINT8", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64")]
 
 
 class TritonPythonModel:
@@ -96,9 +86,9 @@ class TritonPythonModel:
             )
         ordered = [named[index] for index in sorted(named)]
         rows = [-1] if config.raw["max_batch_size"] else []
-        return [tensor["name"] for tensor in ordered], [
-            Input(np.dtype(DTYPES[tensor["data_type"]]).name, (*rows, *map(int, tensor["dims"]))) for tensor in ordered
-        ]
+        dtypes = [np.dtype(pb_utils.triton_string_to_numpy(tensor["data_type"])).name for tensor in ordered]
+        dims = [(*rows, *map(int, tensor["dims"])) for tensor in ordered]
+        return [tensor["name"] for tensor in ordered], list(map(Input, dtypes, dims))
 
     def execute(self, requests):
         return bls.answer_merged(requests, self.forward, library=self.library)

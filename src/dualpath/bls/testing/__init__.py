@@ -11,6 +11,7 @@ each behaviour is a test of this project that runs on both.
 """
 
 from dualpath.bls.testing.backend import InferenceRequest, TritonError
-from dualpath.bls.testing.model import Model, Pending, RequestFailed, serve
+from dualpath.bls.testing.model import Model, serve
+from dualpath.bls.testing.pending import Pending, RequestFailed
 
 __all__ = ["InferenceRequest", "Model", "Pending", "RequestFailed", "TritonError", "serve"]

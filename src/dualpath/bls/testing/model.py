@@ -10,8 +10,7 @@ import threading
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,71 +20,10 @@ import numpy.typing as npt
 from dualpath.bls.testing import backend, validation
 from dualpath.bls.testing.backend import InferenceRequest, InferenceResponse, TritonError
 from dualpath.bls.testing.config import read
+from dualpath.bls.testing.pending import PATIENCE_S, Arrays, Pending
 from dualpath.bls.testing.received import ReceivedRequest
 
-Arrays = dict[str, npt.NDArray[Any]]
 Children = Mapping[str, backend.Child | Path | str]
-
-PATIENCE_S = 30.0
-"""How long an answer may take unless a test says otherwise: reached only if something hangs."""
-
-
-class RequestFailed(Exception):
-    """A request was answered with an error.
-
-    Attributes:
-        code: Triton's name of it, such as "INVALID_ARG".
-    """
-
-    def __init__(self, message: str, code: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-@dataclass(frozen=True)
-class Pending:
-    """A request that the model has got."""
-
-    request: ReceivedRequest
-    config: Mapping[str, Any]
-    outputs: Collection[str]
-
-    def result(self, timeout_s: float = PATIENCE_S) -> Arrays:
-        """Wait for the answer and return its outputs by name.
-
-        Raises:
-            RequestFailed: the answer is an error.
-            TimeoutError: it did not come.
-        """
-        response = self.request.answer(0, timeout_s)
-        self.check()
-        return self._arrays(response or InferenceResponse())
-
-    def stream(self, timeout_s: float = PATIENCE_S) -> Iterator[Arrays]:
-        """Yield the outputs of each answer of a decoupled model as it comes; raise as `result` does."""
-        index = 0
-        while (response := self.request.answer(index, timeout_s)) is not None:
-            yield self._arrays(response)
-            index += 1
-        self.check()
-
-    def cancel(self) -> None:
-        """Let the caller go: the model is told so if it asks."""
-        self.request.is_cancelled_by_caller = True
-
-    def check(self) -> None:
-        """Raise AssertionError if the model broke one of Triton's rules with this request."""
-        assert not self.request.violations, "; ".join(self.request.violations)
-
-    def _arrays(self, response: InferenceResponse) -> Arrays:
-        if (error := response.error()) is not None:
-            raise RequestFailed(error.message(), error.code().name)
-        dtypes = {tensor["name"]: validation.dtype_of(tensor) for tensor in self.config["output"]}
-        return {
-            name: validation.to_wire(array, "BYTES" if array.dtype.kind in "OS" else "")
-            for name, array in response.arrays().items()
-            if name in dtypes and name in self.outputs
-        }
 
 
 class Model:
@@ -97,10 +35,17 @@ class Model:
         instance: the TritonPythonModel object.
     """
 
-    def __init__(self, folder: Path, version: int, parameters: Mapping[str, str], gpu: int | None) -> None:
+    def __init__(
+        self,
+        folder: Path | str,
+        version: int = 1,
+        parameters: Mapping[str, str] | None = None,
+        gpu: int | None = None,
+    ) -> None:
+        folder = Path(folder).absolute()
         self.name = folder.name
         self.config = read(folder)
-        self.config["parameters"] |= {name: {"string_value": value} for name, value in parameters.items()}
+        self.config["parameters"] |= {name: {"string_value": value} for name, value in (parameters or {}).items()}
         self.is_decoupled = backend.using_decoupled_model_transaction_policy(self.config)
         self._args = {
             "model_config": json.dumps(self.config),
@@ -156,8 +101,8 @@ class Model:
         request = ReceivedRequest(
             {name: np.array(array) for name, array in inputs.items()},
             call.parameters, call.timeout, call.trace, call.request_id, outputs or self._outputs(), bf16,
+            self.is_decoupled,
         )  # fmt: skip
-        request.is_decoupled = self.is_decoupled
         self._submit(lambda: self._execute([request]))
         index = 0
         while (response := request.answer(index, PATIENCE_S)) is not None:
@@ -208,8 +153,8 @@ class Model:
         arrays = {name: validation.to_wire(array, dtypes.get(name, "")) for name, array in inputs.items()}
         bf16 = [name for name in arrays if dtypes.get(name) == "BF16"]
         asked = list(outputs or self._outputs())
-        request = ReceivedRequest(arrays, parameters, round(timeout_s * 1e6), trace, request_id, asked, bf16)
-        request.is_decoupled = self.is_decoupled
+        timeout_us = round(timeout_s * 1e6)
+        request = ReceivedRequest(arrays, parameters, timeout_us, trace, request_id, asked, bf16, self.is_decoupled)
         if why := validation.refusal(self.config, arrays, outputs or (), request_id):
             request.take(InferenceResponse(error=TritonError(why, TritonError.INVALID_ARG)))
         return Pending(request, self.config, asked)
@@ -311,14 +256,8 @@ def serve(
     backend.reset()
     backend.KEPT["error codes"] = error_codes
     with ExitStack() as models:
-
-        def served(path: Path | str, **options: Any) -> Model:
-            model = Model(Path(path).absolute(), **options)
-            models.callback(model.close)
-            return model
-
         for name, child in (children or {}).items():
-            is_folder = isinstance(child, (Path, str))
-            plain: dict[str, Any] = {"version": 1, "parameters": {}, "gpu": None}
-            backend.CHILDREN[name] = served(child, **plain) if is_folder else child  # type: ignore[arg-type, assignment]
-        yield served(folder, version=version, parameters=parameters or {}, gpu=gpu)
+            if isinstance(child, (Path, str)):
+                child = models.enter_context(closing(Model(child)))
+            backend.CHILDREN[name] = child
+        yield models.enter_context(closing(Model(folder, version, parameters, gpu)))

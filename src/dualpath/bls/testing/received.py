@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from dualpath.bls.testing import backend
-from dualpath.bls.testing.backend import InferenceResponse, Tensor, TritonModelException
+from dualpath.bls.testing.backend import InferenceResponse
+from dualpath.bls.testing.tensor import Tensor, TritonModelException
 
 
 class ReceivedRequest:
@@ -24,6 +25,7 @@ class ReceivedRequest:
         id: the caller's id of the request.
         outputs: the outputs that the caller asks for.
         bf16: the inputs that are BF16.
+        is_decoupled: whether the model may answer several times.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class ReceivedRequest:
         id: str = "",
         outputs: Collection[str] = (),
         bf16: Collection[str] = (),
+        is_decoupled: bool = False,
     ) -> None:
         self.arrays = {
             name: array if hasattr(array, "__dlpack_device__") else np.asarray(array) for name, array in inputs.items()
@@ -46,7 +49,7 @@ class ReceivedRequest:
         self.asked = threading.Event()  # whether the caller is still there
         self.answered = threading.Event()  # for the last time
         self.has_sender = False
-        self.is_decoupled = False
+        self.is_decoupled = is_decoupled
         self.send_error: str | None = None  # what `send` is to fail with
         self._parameters, self._timeout_us, self._trace = parameters, timeout_us, trace
         self._id, self._outputs, self._bf16 = id, outputs, bf16

@@ -8,14 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-_DTYPES = {
-    "bool": "BOOL",
-    "float16": "FP16",
-    "float32": "FP32",
-    "float64": "FP64",
-    "object": "BYTES",
-    **{f"{kind}{bits}": f"{kind.upper()}{bits}" for kind in ("uint", "int") for bits in (8, 16, 32, 64)},
-}
+from dualpath.bls.testing.tensor import TRITON_STRING_TO_NUMPY
 
 
 def dtype_of(tensor: Mapping[str, Any]) -> str:
@@ -24,15 +17,16 @@ def dtype_of(tensor: Mapping[str, Any]) -> str:
     return "BYTES" if name == "STRING" else name
 
 
+_DTYPES = {np.dtype(numpy): dtype_of({"data_type": name}) for name, numpy in TRITON_STRING_TO_NUMPY.items()}
+
+
 def to_wire(array: npt.ArrayLike, dtype: str) -> npt.NDArray[Any]:
     """Return a copy as it arrives: strings as `bytes` in an object array."""
     array = np.array(array)
     if dtype != "BYTES":
         return array
     texts = [each.encode() if isinstance(each, str) else bytes(each) for each in array.ravel().tolist()]
-    encoded = np.empty(len(texts), np.object_)
-    encoded[:] = texts
-    return encoded.reshape(array.shape)
+    return np.array(texts, np.object_).reshape(array.shape)
 
 
 def refusal(config: Mapping[str, Any], inputs: Mapping[str, Any], outputs: Iterable[str], id: str = "") -> str | None:
@@ -60,7 +54,7 @@ def refusal(config: Mapping[str, Any], inputs: Mapping[str, Any], outputs: Itera
         )
     for each, array in inputs.items():
         expected = dtype_of(known[each])
-        given = "BF16" if expected == "BF16" and array.dtype == np.uint16 else _DTYPES.get(str(array.dtype), "BYTES")
+        given = "BF16" if expected == "BF16" and array.dtype == np.uint16 else _DTYPES.get(array.dtype, "BYTES")
         if given != expected:
             return f"{begin}inference input '{each}' data-type is '{given}', but model '{name}' expects '{expected}'"
         if config["max_batch_size"] and array.ndim and len(array) > config["max_batch_size"]:

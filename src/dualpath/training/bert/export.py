@@ -9,7 +9,6 @@ import errno
 import os
 import shutil
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -62,18 +61,12 @@ def _check_room(regressor: Regressor, path: Path) -> None:
 
 def check_devices(traced: torch.jit.ScriptModule) -> None:
     """Raise RuntimeError if the graph names a device; weights lie where `torch.jit.load` puts them."""
-    for node in _nodes(traced.inlined_graph):
-        for value in node.inputs():
-            device = value.toIValue()
-            if isinstance(device, torch.device):
-                raise RuntimeError(f"traced regressor: expected no device in its graph, got {node.kind()} on {device}.")
-
-
-def _nodes(block: Any) -> Iterator[Any]:
-    for node in block.nodes():
-        yield node
-        for inner in node.blocks():
-            yield from _nodes(inner)
+    graph: Any = traced.inlined_graph
+    for constant in graph.findAllNodes("prim::Constant"):
+        device, uses = constant.output().toIValue(), constant.output().uses()
+        if isinstance(device, torch.device) and uses:
+            kind = uses[0].user.kind()
+            raise RuntimeError(f"traced regressor: expected no device in its graph, got {kind} on {device}.")
 
 
 def check(traced: torch.jit.ScriptModule, regressor: Regressor) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -54,11 +54,8 @@ class FineTuner:
         if settings.gradient_checkpointing:
             regressor.encoder.activation_checkpointing_enable({"use_reentrant": False})
         self._optimizer = torch.optim.AdamW(_groups(regressor, settings), weight_decay=settings.weight_decay)
-        dtype = half_precision(device) if settings.mixed_precision else None
-        self._autocast: Callable[[], AbstractContextManager[Any]] = lambda: torch.autocast(
-            device.type, dtype or torch.bfloat16, enabled=dtype is not None
-        )
-        self._scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
+        self._dtype = half_precision(device) if settings.mixed_precision else None
+        self._scaler = torch.amp.GradScaler(device.type, enabled=self._dtype is torch.float16)
         self._best: Weights = {}
 
     def fit(
@@ -136,7 +133,7 @@ class FineTuner:
 
     def _scores(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Score with the encoder in half precision; the head's sums would lose too much in it."""
-        with self._autocast():
+        with torch.autocast(self._device.type, self._dtype or torch.bfloat16, enabled=self._dtype is not None):
             pooled = self.regressor.pooled(input_ids, attention_mask)
         return cast(torch.Tensor, self.regressor.head(pooled))
 
@@ -168,9 +165,7 @@ class FineTuner:
         return squared_error
 
     def _evaluate(self, state: State, per_epoch: int, validation: Validation) -> None:
-        rmse = None
-        if validation:
-            rmse = self.error(*validation)
+        rmse = self.error(*validation) if validation else None
         if rmse is None or rmse < state.best_rmse:
             state.best_step, state.best_rmse = state.step, math.inf if rmse is None else rmse
             self._best = {} if rmse is None else self.weights()
@@ -193,7 +188,7 @@ class FineTuner:
         with written_whole(checkpoint) as new:
             torch.save(
                 {
-                    "state": copy.copy(state.__dict__) | {"history": [e.__dict__ for e in state.history]},
+                    "state": dataclasses.asdict(state),
                     "weights": self.weights(),
                     "best": self._best,
                     "optimizer": self._optimizer.state_dict(),

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,7 @@ class BertTraining:
 
     def fit_head(self) -> Regressor:
         """Fit the linear layer alone on all rows; the encoder stays as it was."""
-        head, _ = fit_head(self._pooled(), self._corpus.targets)
+        head, _ = fit_head(self._pooled, self._corpus.targets)
         return Regressor(load_encoder(self._folder), head).eval().requires_grad_(False)
 
     def write(self, regressor: Regressor, folder: Path, precision: str) -> None:
@@ -138,19 +138,18 @@ class BertTraining:
         scores = tuned.tuner.score([self._rows[row] for row in fold.test])
         if not np.isfinite(scores).all():
             raise RuntimeError(f"{part}: expected finite scores, got others. Try a lower --learning-rate.")
-        frozen = fit_head(self._pooled()[fold.train], targets[fold.train])[0].predict(self._pooled()[fold.test])
+        frozen = fit_head(self._pooled[fold.train], targets[fold.train])[0].predict(self._pooled[fold.test])
         result = FoldScores(scores, frozen, tuned.stop, tuned.share, tuned.elapsed_s)
         self._run.finish(part, **dataclasses.asdict(result))
-        note = f"RMSE {rmse(scores, targets[fold.test]):.3f} out of fold"
-        self._report(part, 1, 1, note)
+        self._report(part, 1, 1, f"RMSE {rmse(scores, targets[fold.test]):.3f} out of fold")
         return result
 
     def _tune(self, part: str, fitted: Rows, held_out: Rows | None, stop: float = 1.0, share: float = 1.0) -> Tuned:
         """Fit all members of the soup and put them together; rows held out, if there are any, set stop and share."""
         settings, targets = self._settings, self._corpus.targets
         # The head starts where the frozen encoder's best one is, so that the first steps do not spoil the encoder.
-        columns = self._pooled().shape[1] if settings.hidden_states == "all" else self._hidden_size
-        head, _ = fit_head(self._pooled()[fitted][:, -columns:], targets[fitted])
+        columns = self._pooled.shape[1] if settings.hidden_states == "all" else self._hidden_size
+        head, _ = fit_head(self._pooled[fitted][:, -columns:], targets[fitted])
         rows = [self._rows[row] for row in fitted]
         validation = None if held_out is None else ([self._rows[row] for row in held_out], targets[held_out])
         states, members = [], []
@@ -181,13 +180,9 @@ class BertTraining:
         if last and last[0].step == state.step:
             self._run.log(name, state.history)
 
+    @cached_property
     def _pooled(self) -> Floats:
-        """Return the frozen encoder's hidden states, pooled: float32 [rows, columns]."""
-        if not hasattr(self, "_pooled_rows"):
-            self._pooled_rows = self._embed()
-        return self._pooled_rows
-
-    def _embed(self) -> Floats:
+        """The frozen encoder's hidden states, pooled: float32 [rows, columns]."""
         part = "embedding"
         if done := self._run.done(part):
             return done["pooled"]

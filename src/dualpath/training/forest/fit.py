@@ -31,9 +31,6 @@ LARGEST_DIFFERENCE = {"sklearn": 1e-6, "cuml": 1e-5}
 here; scikit-learn adds up 100 trees in float64, cuML in float32 and in an order of its own."""
 
 N_TREES = 100
-DEPTH = 16
-LEAF_ROWS = 3
-SPLIT_FEATURES = 1 / 3
 
 Floats = npt.NDArray[np.float32]
 
@@ -134,27 +131,25 @@ def _sklearn_forest(seed: int) -> Any:
     with needs("models"):
         from sklearn.ensemble import RandomForestRegressor
 
-    return RandomForestRegressor(
-        n_estimators=N_TREES,
-        max_depth=DEPTH,
-        min_samples_leaf=LEAF_ROWS,
-        max_features=SPLIT_FEATURES,
-        random_state=seed,
-        n_jobs=-1,
-    )
+    return RandomForestRegressor(**_options(seed), n_jobs=-1)
 
 
 def _cuml_forest(seed: int) -> Any:
     from cuml import ensemble
 
-    return ensemble.RandomForestRegressor(
-        n_estimators=N_TREES,
-        max_depth=DEPTH,
-        min_samples_leaf=LEAF_ROWS,
-        max_features=SPLIT_FEATURES,
-        random_state=seed,
-        n_streams=1,  # with more, the same seed does not give the same forest
-    )
+    # With more streams, the same seed does not give the same forest.
+    return ensemble.RandomForestRegressor(**_options(seed), n_streams=1)
+
+
+def _options(seed: int) -> dict[str, Any]:
+    """Return what both libraries have by one name."""
+    return {
+        "n_estimators": N_TREES,
+        "max_depth": 16,
+        "min_samples_leaf": 3,
+        "max_features": 1 / 3,
+        "random_state": seed,
+    }
 
 
 def export_forest(forest: Forest, table: Floats, path: Path) -> None:
