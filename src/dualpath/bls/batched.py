@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from dualpath.bls import inline
+from dualpath.bls import wishes
 from dualpath.bls.calls import Carried, Outputs, chosen
 from dualpath.bls.child import NOT_IN_TIME, Called, in_thread, leave, note_failure, with_retries
 from dualpath.bls.errors import ChildError, ChildLate, ChildUnavailable, ConfigError
 from dualpath.bls.metrics import SIZES
-from dualpath.bls.pace import Cutter
+from dualpath.bls.pace import CallUnderWay, Cutter
 from dualpath.bls.request import Request
 from dualpath.bls.run import Run, current_run
 from dualpath.bls.tensors import Array, concatenate
@@ -76,7 +76,7 @@ class BatchedChild(Called):
         self._call_s = 0.0  # seconds that a call takes
         self._waiting = WaitingRows()
         self._callers: set[asyncio.Task[Any]] = set()
-        self._under_way: list[_CallUnderWay] = []
+        self._under_way: list[CallUnderWay] = []
         self._on_the_way: deque[float] = deque()  # when each row was sent to the event loop, until it waits there
 
     async def rows(self, rows: Sequence[Any]) -> Any:
@@ -119,14 +119,14 @@ class BatchedChild(Called):
             if len(rows) > self._max_rows:
                 raise leave()
             self._leave_if_slow(len(rows))
-        except inline.Leave:
+        except wishes.Leave:
             self._refuse_inline(run, len(rows))
             raise
         started = time.perf_counter()
         carried = Carried.by([run.request], self.forward_parameters)
         try:
-            ask = partial(self._ask, self._collate(rows), len(rows), carried, _CallUnderWay(1))
-            outputs: Outputs = await inline.call(ask)
+            ask = partial(self._ask, self._collate(rows), len(rows), carried, CallUnderWay(1))
+            outputs: Outputs = await wishes.call(ask)
         except ChildError as error:
             raise note_failure(self, run, error, self.retry) from None
         run.memo.note(self, rows, outputs, partial(_Answers, n_rows=len(rows)))
@@ -134,7 +134,7 @@ class BatchedChild(Called):
             self.metrics._observe_stage(self.name, time.perf_counter() - started)
         return outputs
 
-    def _ask(self, inputs: Mapping[str, Any], n_rows: int, carried: Carried, call: _CallUnderWay) -> Outputs:
+    def _ask(self, inputs: Mapping[str, Any], n_rows: int, carried: Carried, call: CallUnderWay) -> Outputs:
         """Call the child and learn from it. Blocks."""
         started = time.perf_counter()
         outputs = self._calls.ask(inputs, carried)
@@ -226,7 +226,7 @@ class BatchedChild(Called):
         assert caller
         try:
             while chunk := self._waiting.take(self._rows_in_call, self._cutter.chunk_rows):
-                call = _CallUnderWay(len(self._under_way) + 1)
+                call = CallUnderWay(len(self._under_way) + 1)
                 self._under_way.append(call)
                 for each in self._under_way:
                     each.n_most = max(each.n_most, call.n_first)
@@ -240,7 +240,7 @@ class BatchedChild(Called):
     def _rows_in_call(self, n_waiting: int) -> int:
         return self._cutter.rows_in_call(n_waiting, len(self._under_way))
 
-    async def _run(self, chunk: list[WaitingRow], call: _CallUnderWay) -> None:
+    async def _run(self, chunk: list[WaitingRow], call: CallUnderWay) -> None:
         try:
             if asking := [group for group in groups_of(chunk) if group.has_waited()]:
                 await asyncio.gather(*(group.drop_if_cancelled() for group in asking))
@@ -250,7 +250,7 @@ class BatchedChild(Called):
             for group in groups_of(chunk):
                 group.fail(error)
 
-    async def _answer(self, chunk: list[WaitingRow], call: _CallUnderWay) -> None:
+    async def _answer(self, chunk: list[WaitingRow], call: CallUnderWay) -> None:
         groups = groups_of(chunk)
         requests = [group.request for group in groups]
         try:
@@ -268,7 +268,7 @@ class BatchedChild(Called):
         for row, answer in zip(chunk, _Answers(outputs, len(chunk)), strict=True):
             row.group.fill(row.index, answer)
 
-    async def _call(self, chunk: list[WaitingRow], requests: list[Request], call: _CallUnderWay) -> Outputs:
+    async def _call(self, chunk: list[WaitingRow], requests: list[Request], call: CallUnderWay) -> Outputs:
         inputs = self._collate([row.row for row in chunk])
         carried = Carried.by(requests, self.forward_parameters)
         trace = next((request.trace for request in requests if request.trace and not request.trace.closed), None)
@@ -276,22 +276,6 @@ class BatchedChild(Called):
             return await in_thread(partial(self._ask, inputs, len(chunk), carried, call))
         carried = carried._replace(trace=trace.raw)
         return await trace.lend(in_thread(partial(self._ask, inputs, len(chunk), carried, call)))
-
-
-@dataclass(eq=False)
-class _CallUnderWay:
-    """A call under way.
-
-    Attributes:
-        n_first: how many were under way when it began, itself included.
-        n_most: the most that were so since.
-    """
-
-    n_first: int
-    n_most: int = 0
-
-    def __post_init__(self) -> None:
-        self.n_most = self.n_first
 
 
 def stack(rows: Sequence[Mapping[str, Array]]) -> dict[str, Array]:

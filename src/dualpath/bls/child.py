@@ -9,7 +9,7 @@ from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from dualpath.bls import inline
+from dualpath.bls import wishes
 from dualpath.bls.calls import Calls, Carried, Outputs, Retry
 from dualpath.bls.errors import ChildError, ChildLate
 from dualpath.bls.metrics import Metrics
@@ -106,7 +106,7 @@ class Child(Called):
         """
         run = current_run()
         if run is not None and run.inline:
-            raise inline.Leave
+            raise wishes.Leave
         carried = Carried.by([run.request], self.forward_parameters) if run else Carried()
         answers = self._calls.stream(inputs, carried)
         while True:
@@ -125,7 +125,7 @@ class Child(Called):
         self._leave_if_slow(1)
         carried = Carried.by([run.request], self.forward_parameters)
         try:
-            outputs: Outputs = await inline.call(partial(self._timed, inputs, carried))
+            outputs: Outputs = await wishes.call(partial(self._timed, inputs, carried))
         except ChildError as error:
             raise note_failure(self, run, error, self.retry) from None
         return outputs
@@ -161,17 +161,17 @@ async def in_thread(function: Callable[[], T]) -> T:
     return await asyncio.get_running_loop().run_in_executor(None, function)
 
 
-def leave(apart: bool = False) -> inline.Leave:
+def leave(apart: bool = False) -> wishes.Leave:
     """Return what to raise so that the requests at work go on elsewhere, or each by itself first."""
     whose = owners()
-    return inline.Leave(None if whose is None else whose.tolist(), apart=apart)
+    return wishes.Leave(None if whose is None else whose.tolist(), apart=apart)
 
 
 def note_failure(child: Any, run: Run, error: ChildError, retry: Retry | None) -> BaseException:
     """Return what to raise for a call that failed inline: the error, or a wish to try again on the event loop."""
     run.memo.attempts[child] = 1
     if retry and retry._delay_before(1, error, run.request.remaining_s()) is not None:
-        return inline.Leave()
+        return wishes.Leave()
     if error.kind == "unavailable":
         run.memo.unavailable[child] = error
     return error

@@ -11,55 +11,14 @@ import contextvars
 import inspect
 import threading
 import time
-import types
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from dualpath.bls.tensors import use_gpu
-
-
-class Leave(BaseException):
-    """The graph waits for something that must not keep `execute`: it goes on elsewhere.
-
-    Attributes:
-        owners: which of the run's requests do so; None if all of them.
-        needs_loop: whether it needs an event loop, as it will each time.
-        apart: whether each of these requests is to be run by itself first, to see whether it has to go.
-    """
-
-    def __init__(self, owners: Iterable[int] | None = None, needs_loop: bool = False, apart: bool = False) -> None:
-        self.owners = None if owners is None else frozenset(owners)
-        self.needs_loop, self.apart = needs_loop, apart
-
-
-class _Call:
-    """A blocking call that a graph waits for."""
-
-    def __init__(self, function: Callable[[], Any]) -> None:
-        self.function = function
-
-
-class _Fork:
-    """What a graph waits for, all at once."""
-
-    def __init__(self, awaitables: Sequence[Awaitable[Any]]) -> None:
-        self.awaitables = awaitables
-
-
-@types.coroutine
-def call(function: Callable[[], Any]) -> Generator[Any, Any, Any]:
-    """Await a blocking function, in a graph that is driven inline."""
-    return (yield _Call(function))
-
-
-@types.coroutine
-def fork(awaitables: Sequence[Awaitable[Any]]) -> Generator[Any, Any, list[Any]]:
-    """Await all at once, in a graph that is driven inline; if one fails, the others are closed."""
-    results: list[Any] = yield _Fork(awaitables)
-    return results
+from dualpath.bls.wishes import Call, Fork, Leave
 
 
 class Inline:
@@ -188,7 +147,7 @@ class _Drive:
             for task in reversed(self._tasks):
                 task.close()
 
-    def _next_call(self, answered: _Task | None = None) -> tuple[_Task, _Call] | None:
+    def _next_call(self, answered: _Task | None = None) -> tuple[_Task, Call] | None:
         """Take coroutines further, up to a call that this thread is to make."""
         try:
             if answered and self._stopped:
@@ -203,12 +162,12 @@ class _Drive:
                         self._end()
                     elif parent := task.parent_to_resume():
                         self._ready.append(parent)
-                elif type(wish) is _Call:
+                elif type(wish) is Call:
                     self._n_under_way += 1
                     if self._ready:
                         self._start(self.go_on)
                     return task, wish
-                elif type(wish) is _Fork:
+                elif type(wish) is Fork:
                     children = [_Task(_as_coroutine(each), task.context.copy(), task) for each in wish.awaitables]
                     task.children = children
                     self._tasks += children
@@ -264,7 +223,7 @@ class _Task:
         if not self.ended:
             with suppress(Leave):
                 wish = self.step()
-                for each in wish.awaitables if type(wish) is _Fork else ():
+                for each in wish.awaitables if type(wish) is Fork else ():
                     _close(_as_coroutine(each))
 
     def result(self) -> Any:
@@ -315,7 +274,7 @@ class _NoLoop:
 _NO_LOOP: Any = _NoLoop()
 
 
-def _outcome(wish: _Call) -> tuple[Any, BaseException | None]:
+def _outcome(wish: Call) -> tuple[Any, BaseException | None]:
     try:
         return wish.function(), None
     except BaseException as error:
@@ -332,7 +291,7 @@ def _close(coroutine: Coroutine[Any, Any, Any]) -> None:
 
 
 def _as_coroutine(awaitable: Awaitable[Any]) -> Coroutine[Any, Any, Any]:
-    if type(awaitable) is types.CoroutineType or isinstance(awaitable, Coroutine):
+    if inspect.iscoroutine(awaitable) or isinstance(awaitable, Coroutine):
         return awaitable
     return _awaiting(awaitable)
 

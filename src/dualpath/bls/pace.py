@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 SLOW_S = 0.005
 """A child whose calls take longer must not keep `execute`."""
@@ -62,6 +63,22 @@ class Pace:
             return mean_s
         per_row = max(0.0, (self._ns / self._weight - mean_n * mean_s) / spread)
         return max(mean_s * 0.1, mean_s + per_row * (n_rows - mean_n))
+
+
+@dataclass(eq=False)
+class CallUnderWay:
+    """A call under way.
+
+    Attributes:
+        n_first: how many were under way when it began, itself included.
+        n_most: the most that were so since.
+    """
+
+    n_first: int
+    n_most: int = 0
+
+    def __post_init__(self) -> None:
+        self.n_most = self.n_first
 
 
 class Cutter:

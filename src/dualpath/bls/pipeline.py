@@ -13,7 +13,7 @@ from typing import Any
 
 from dualpath.bls.config import ModelConfig
 from dualpath.bls.errors import CallerGone, ChildFailed
-from dualpath.bls.inline import Inline, Leave
+from dualpath.bls.inline import Inline
 from dualpath.bls.loop_thread import LoopThread
 from dualpath.bls.metrics import SECONDS, Metrics
 from dualpath.bls.reply import Reply
@@ -21,6 +21,7 @@ from dualpath.bls.request import CallerErrors, Request, respond, respond_error
 from dualpath.bls.run import STAGE_SECONDS, Memo, Run, begin
 from dualpath.bls.tensors import Array, Arrays
 from dualpath.bls.triton import pb_utils
+from dualpath.bls.wishes import Leave
 
 Graph = Callable[[Request], Awaitable[Arrays]] | Callable[[Request], AsyncIterator[Arrays]]
 

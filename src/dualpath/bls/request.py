@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from dualpath.bls import inline
+from dualpath.bls import wishes
 from dualpath.bls.errors import (
     BadParameter,
     CallerGone,
@@ -78,7 +78,7 @@ class Request:
         """Ask Triton, by a round trip to the server, whether the caller (of a shared run: every caller) has gone."""
         run = current_run()
         if run is not None and run.inline:
-            return bool(await inline.call(lambda: all(arrival.raw.is_cancelled() for arrival in self._arrivals)))
+            return bool(await wishes.call(lambda: all(arrival.raw.is_cancelled() for arrival in self._arrivals)))
         return all([await arrival.is_cancelled() for arrival in self._arrivals])
 
 
