@@ -54,7 +54,6 @@ DAMAGES: tuple[tuple[str, str, str, Damage], ...] = (
 
 
 def rows() -> Iterator[Row]:
-    """Give the rows of this file."""
     yield Row("artifacts damaged, at start", "named and refused, exit code 1 or 2", _at_start)
     yield Row("artifacts damaged, at reload", "named and refused, the served version stays up", _at_reload)
 

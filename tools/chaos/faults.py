@@ -15,10 +15,11 @@ import numpy as np
 import psutil
 from clients import TEXTS, WEIGHTS, Call, Load
 from row import Found, Row, Stage
-from served_process import COMPUTES, SHM, ServedProcess, served
+from served_process import SHM, ServedProcess, served
 from tritonclient.utils import InferenceServerException
 
 from dualpath.serving.client import Scorer, open_client
+from dualpath.serving.watch.processes import COMPUTES
 
 PAUSE_S = 2.0
 """How long the load runs undisturbed before each fault."""
@@ -33,7 +34,6 @@ Fault = Callable[[ServedProcess], None]
 
 
 def rows() -> Iterator[Row]:
-    """Give the rows of this file."""
     for name, model, n in (
         ("one bert-large process", "bert-large", 1),
         ("every bert-large process", "bert-large", None),

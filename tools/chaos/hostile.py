@@ -53,7 +53,6 @@ Send = Callable[[str, random.Random], str]
 
 
 def rows() -> Iterator[Row]:
-    """Give the rows of this file."""
     bound = f"0 crashes, 0 without an answer in {ANSWER_S:g} s, memory within {MOST_GROWTH / 1e6:g} MB"
     for name, at, send in (
         ("JSON over HTTP", "gateway", _json),

@@ -13,13 +13,13 @@ from typing import Any
 
 import grpc
 import numpy as np
-import tritonclient.grpc as grpcclient
 from clients import N_CLIENTS, TEXTS
 from row import Found, Row, Stage
 from tritonclient.grpc import service_pb2
 
 from dualpath.compare.connection import Send, over_grpc, serialise
 from dualpath.compare.load import Contender, Turn, run_open_turn, run_turn
+from dualpath.serving.client import scored_inputs
 
 OVERLOAD_S = 60.0
 LIGHT_PER_S = 20.0
@@ -33,7 +33,6 @@ PREFERRED = -10
 
 
 def rows() -> Iterator[Row]:
-    """Give the rows of this file."""
     yield Row(
         "overload: 4 x capacity for a minute, open loop",
         f"admitted p99 <= {LATE:g} x that at 80 % load, the rest refused within {REFUSED_MS:g} ms (p99), "
@@ -68,12 +67,7 @@ class Refusals:
 def _requests(weight: float, deadline_s: float | None = None) -> list[bytes]:
     found = []
     for text in TEXTS:
-        inputs = [
-            grpcclient.InferInput("excerpt", [1, 1], "BYTES"),
-            grpcclient.InferInput("BERT_WEIGHT", [1, 1], "FP32"),
-        ]
-        inputs[0].set_data_from_numpy(np.array([[text]], np.object_))
-        inputs[1].set_data_from_numpy(np.array([[weight]], np.float32))
+        inputs = scored_inputs([text], np.array([weight], np.float32))
         request = service_pb2.ModelInferRequest.FromString(serialise("orchestrator", inputs))
         if deadline_s is not None:
             request.parameters["timeout"].int64_param = int(deadline_s * 1e6)

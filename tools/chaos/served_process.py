@@ -17,14 +17,15 @@ from typing import Any
 import psutil
 
 from dualpath.serving.watch import processes
+from dualpath.serving.watch.processes import COMPUTES
 
 DUALPATH = Path(sys.executable).parent / "dualpath"
 REPOSITORY = Path(__file__).parents[2] / "model_repository"
 SHM = Path("/dev/shm")
 PORTS = [word for name in ("http", "grpc", "metrics", "health") for word in (f"--{name}-port", "0")]
 START_S = 120.0
-COMPUTES = "dualpath.inference.service"
-"""In the arguments of the process that computes for the instances of `bert-large`."""
+SERVE = [str(DUALPATH), "serve", "--model-repository", str(REPOSITORY), *PORTS]
+"""The command that serves `REPOSITORY` on free ports."""
 
 
 class Ended(Exception):
@@ -106,7 +107,7 @@ class ServedProcess:
     def processes(self) -> list[psutil.Process]:
         """Return Triton and all that it has started."""
         triton = self.triton
-        return [psutil.Process(pid) for pid in _pids_of_session(triton)] if triton else []
+        return list(map(psutil.Process, processes.in_session(triton))) if triton else []
 
     def shm_prefix(self) -> str:
         """Return how the names of Triton's regions in /dev/shm begin."""
@@ -174,15 +175,6 @@ def run_cli(*arguments: str, environment: Mapping[str, str] | None = None, timeo
         env={**os.environ, **(environment or {})},
     )
     return done.returncode, done.stderr.strip()
-
-
-def _pids_of_session(leader: int) -> list[int]:
-    found = []
-    for pid in psutil.pids():
-        with suppress(OSError):
-            if os.getsid(pid) == leader:
-                found.append(pid)
-    return found
 
 
 def _arguments(process: psutil.Process) -> list[str]:

@@ -27,7 +27,6 @@ SETTLED_S = 16.0
 
 
 def rows() -> Iterator[Row]:
-    """Give the rows of this file."""
     bound = f"flat: below {MOST_PER_1000 / 1e6:g} MB per 1,000 requests in every process; /dev/shm the same"
     yield Row("slopes: 20,000 requests at weight 0", bound, partial(_requests, 20_000, (0.0,)))
     yield Row("slopes: 2,000 mixed requests", bound, partial(_requests, 2_000, WEIGHTS))

@@ -21,7 +21,7 @@ import psutil
 from clients import TEXTS
 from damage import copied
 from row import Found, Row, Stage
-from served_process import DUALPATH, PORTS, REPOSITORY, SHM, ServedProcess, run_cli, served
+from served_process import DUALPATH, PORTS, REPOSITORY, SERVE, SHM, ServedProcess, run_cli, served
 
 from dualpath.serving.client import Scorer, open_client
 
@@ -32,7 +32,6 @@ CLOSED_TESTS = ("tests/server/test_closed.py", "tests/browser/test_closed_to_pag
 
 
 def rows() -> Iterator[Row]:
-    """Give the rows of this file."""
     sentence = "a sentence, exit code 1 or 2, nothing left"
     yield Row("port taken", sentence, _port_taken)
     yield Row("no permission: repository, key folder", sentence, _no_permission)
@@ -94,8 +93,7 @@ def _with_leftovers(found: Found, leftovers: _Leftovers) -> Found:
 
 def _serve(*options: str) -> tuple[int, str]:
     """Start `dualpath serve`, which is expected to end by itself."""
-    command = [str(DUALPATH), "serve", "--model-repository", str(REPOSITORY), *PORTS, *options]
-    return _run(command)
+    return _run([*SERVE, *options])
 
 
 def _run(command: list[str], timeout_s: float = 60, **how: Any) -> tuple[int, str]:
@@ -129,8 +127,7 @@ def _no_permission(stage: Stage) -> Found:
         repository.mkdir(mode=0)
         environment = {**os.environ, "HOME": str(home), "XDG_CACHE_HOME": str(home), "XDG_RUNTIME_DIR": ""}
         unread = _run([*_MORTAL, str(DUALPATH), "serve", "--model-repository", str(repository), *PORTS])
-        serve = [str(DUALPATH), "serve", "--model-repository", str(REPOSITORY), *PORTS]
-        no_key = _run([*_MORTAL, *serve], env=environment)
+        no_key = _run([*_MORTAL, *SERVE], env=environment)
         unwritten = _run(
             [*_MORTAL, str(DUALPATH), "score", "--local", "--output", f"{home}/out.csv", "The cat."], cwd=ROOT
         )
@@ -162,8 +159,7 @@ def _disk_full(stage: Stage) -> Found:
             (full / "filling").write_bytes(b"x" * (1 << 20))
         # All folders that Python would take for temporary files.
         fill = " && ".join(f"mount --bind {full} {folder}" for folder in ("/var/tmp", "/tmp"))
-        serve = " ".join([str(DUALPATH), "serve", "--model-repository", str(REPOSITORY), *PORTS])
-        start = _run(["unshare", "--mount", "sh", "-c", f"{fill} && cd /sys && exec {serve}"])
+        start = _run(["unshare", "--mount", "sh", "-c", f"{fill} && cd /sys && exec {' '.join(SERVE)}"])
         with tempfile.NamedTemporaryFile("w", suffix=".txt") as texts:
             texts.write("The cat sat on the mat.\n" * 5000)
             texts.flush()
@@ -186,8 +182,7 @@ def _disk_full(stage: Stage) -> Found:
 
 def _shm_full(stage: Stage) -> Found:
     leftovers = _Leftovers()
-    serve = " ".join([str(DUALPATH), "serve", "--model-repository", str(REPOSITORY), *PORTS])
-    script = f"mount -t tmpfs -o size=40m tmpfs /dev/shm && exec {serve}"
+    script = f"mount -t tmpfs -o size=40m tmpfs /dev/shm && exec {' '.join(SERVE)}"
     status, said = _run(["unshare", "--mount", "sh", "-c", script], 60)
     return _with_leftovers(_seen(("start", status, said, _told(status, said, "/dev/shm"))), leftovers)
 

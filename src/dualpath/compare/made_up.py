@@ -67,11 +67,9 @@ class RandomRows:
         ]
 
     def has(self, name: str) -> bool:
-        """Return whether there is a value for an input: there always is."""
         return True
 
     def n_without_weight(self) -> int:
-        """Return how many rows have no BERT_WEIGHT."""
         return 0
 
     def _shape(self, tensor: Tensor, rng: np.random.Generator) -> tuple[int, ...]:

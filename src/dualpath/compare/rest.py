@@ -35,21 +35,17 @@ class RestClient:
         self._url, self._headers = url.rstrip("/"), headers
 
     def is_server_live(self, client_timeout: float = TIMEOUT_S) -> bool:
-        """Return whether the server says that it is alive."""
         return self._is_ok("/v2/health/live", client_timeout)
 
     def is_model_ready(self, model: str, version: str = "", client_timeout: float = TIMEOUT_S) -> bool:
-        """Return whether a model is ready."""
         return self._is_ok(f"{_path(model, version)}/ready", client_timeout)
 
     def get_server_metadata(self, as_json: bool, client_timeout: float = TIMEOUT_S) -> dict[str, Any]:
-        """Return the server's name and version."""
         return dict(self._get("/v2", client_timeout))
 
     def get_model_config(
         self, model: str, version: str = "", as_json: bool = False, client_timeout: float = TIMEOUT_S
     ) -> Any:
-        """Return a model's config, completed by Triton."""
         plain = self._get(f"{_path(model, version)}/config", client_timeout)
         config = _message(plain, model_config_pb2.ModelConfig())
         if as_json:
@@ -57,11 +53,9 @@ class RestClient:
         return service_pb2.ModelConfigResponse(config=config)
 
     def get_model_repository_index(self, as_json: bool, client_timeout: float = TIMEOUT_S) -> dict[str, Any]:
-        """Return the models that the server knows."""
         return {"models": self._get("/v2/repository/index", client_timeout, b"{}")}
 
     def get_inference_statistics(self, client_timeout: float = TIMEOUT_S) -> Any:
-        """Return the statistics of all models."""
         return _message(self._get("/v2/models/stats", client_timeout), service_pb2.ModelStatisticsResponse())
 
     def close(self) -> None:

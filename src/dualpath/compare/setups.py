@@ -24,10 +24,11 @@ from dualpath.compare.tensors import infer_input
 from dualpath.compare.wire import Ask
 from dualpath.errors import UserError
 from dualpath.readability.combine import Scores, combine
-from dualpath.readability.contract import BERT, EXCERPT, FOREST, SCORE, WEIGHT, ModelContract, Tensor
+from dualpath.readability.contract import BERT, EXCERPT, FOREST, SCORE, ModelContract, Tensor
 from dualpath.readability.features import FeatureCounter, WordLists
 from dualpath.readability.tokens import TokenEncoder, pad
 from dualpath.repository.releases import newest_release
+from dualpath.serving.client import scored_inputs
 
 BERT_WEIGHT = 0.5
 """Every row needs both models."""
@@ -78,9 +79,8 @@ class InTriton:
         return Contender(self.name, requests, [GROUP] * len(batches), len(batches[0]), lambda _: connect())
 
     def _request(self, excerpts: Sequence[bytes]) -> bytes:
-        weights = np.full((len(excerpts), 1), BERT_WEIGHT, np.float32)
-        column = np.array([[excerpt] for excerpt in excerpts], np.object_)
-        return serialise(self.model, [infer_input(EXCERPT, column), infer_input(WEIGHT, weights)], [SCORE.name])
+        weights = np.full(len(excerpts), BERT_WEIGHT, np.float32)
+        return serialise(self.model, scored_inputs(excerpts, weights), [SCORE.name])
 
 
 @dataclass(frozen=True)
@@ -210,6 +210,6 @@ def headline(result: Result) -> str:
     said = [f"One excerpt alone takes {', '.join(alone)}."] if alone else []
     if loads:
         rows_per_s, name, load = max(loads, key=lambda it: it[0])
-        clients = f"{load.concurrency} client{'' if load.concurrency == 1 else 's'}"
-        said.append(f"The best throughput is {rows_per_s:.3g} rows/s ({name}; {clients}, {load.batch} rows a request).")
+        how = f"{name}; {load.senders}, {load.batch} rows a request"
+        said.append(f"The best throughput is {rows_per_s:.3g} rows/s ({how}).")
     return " ".join(said)

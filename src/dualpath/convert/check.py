@@ -83,10 +83,8 @@ def check_model(models: Models, name: str, n_cores: int) -> Iterator[RepositoryF
 def _without_second_batcher(models: Models, name: str) -> RepositoryModel | None:
     """Return an ensemble without the batching that it must not have: protobuf takes one scheduler only."""
     file = models.repository / name / CONFIG_FILE
-    text = file.read_bytes().decode("utf-8", "surrogateescape")
     try:
-        config = Config(text, str(file))
-        bare = config
+        bare = config = Config.load(file)
         for field in ("dynamic_batching", "sequence_batching"):
             if config.find("ensemble_scheduling") and bare.find(field):
                 bare = bare.remove(field)

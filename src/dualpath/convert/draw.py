@@ -7,6 +7,9 @@ from typing import Any
 
 from dualpath.convert.graph import EnsembleStep, Graph, GraphTensor
 
+STEP_FACTS = ("model", "version", "namespace", "batched", "decoupled", "sequence")
+"""Fields of a step that stand in JSON as they are."""
+
 
 def as_text(graph: Graph) -> str:
     """Return the graph as lines: its stages from top to bottom, the steps of a stage being independent."""
@@ -41,12 +44,7 @@ def as_data(graph: Graph) -> dict[str, Any]:
         "outputs": [_tensor_data(tensor) for tensor in graph.outputs],
         "steps": [
             {
-                "model": step.model,
-                "version": step.version,
-                "namespace": step.namespace,
-                "batched": step.batched,
-                "decoupled": step.decoupled,
-                "sequence": step.sequence,
+                **{name: getattr(step, name) for name in STEP_FACTS},
                 "inputs": [_tensor_data(tensor) for tensor in step.inputs],
                 "outputs": [_tensor_data(tensor) for tensor in step.outputs],
                 **({"graph": as_data(step.graph)} if step.graph else {}),

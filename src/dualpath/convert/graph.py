@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from dualpath.extras import needs
@@ -180,8 +180,3 @@ def without(steps: Iterable[EnsembleStep], inner: Iterable[EnsembleStep]) -> lis
     """Return the steps that are not among `inner`, in order."""
     gone = {step.index for step in inner}
     return [step for step in steps if step.index not in gone]
-
-
-def renumbered(graph: Graph) -> Graph:
-    """Return the graph with its steps counted anew."""
-    return replace(graph, steps=tuple(replace(step, index=i) for i, step in enumerate(graph.steps)))

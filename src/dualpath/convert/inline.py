@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dualpath.convert.graph import EnsembleStep, Graph, GraphTensor, renumbered
+from dualpath.convert.graph import EnsembleStep, Graph, GraphTensor
 
 
 class CannotInline(Exception):
@@ -54,7 +54,7 @@ def inlined(graph: Graph) -> Graph:
     kept = [replace(step, outputs=tuple(t for t in step.outputs if t.tensor in needed)) for step in steps]
     if idle := next((step for step in kept if not step.outputs), None):
         raise CannotInline(0, f"nothing takes what its step {idle.model} gives")
-    return renumbered(replace(graph, steps=tuple(kept)))
+    return replace(graph, steps=tuple(replace(step, index=i) for i, step in enumerate(kept)))
 
 
 def _renamed(tensor: GraphTensor, names: dict[str, str]) -> GraphTensor:

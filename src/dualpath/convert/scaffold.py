@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -146,29 +145,17 @@ def _words(config: Config, start: int, end: int) -> str:
 
 def _write(folder: Path, texts: dict[str, bytes], vendor: bool) -> None:
     """Write a model's folder as a whole: it is there with all its files or not at all."""
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
+        new, old = Path(scratch) / "new", Path(f"{scratch}-old")
         for name, content in texts.items():
-            (scratch / name).parent.mkdir(parents=True, exist_ok=True)
-            (scratch / name).write_bytes(content)
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
+            (new / name).write_bytes(content)
         if vendor:
-            _vendor(scratch / "1")
-        scratch.chmod(0o777 & ~_umask())
+            _vendor(new / "1")
         if folder.exists():
-            old = scratch.with_name(f"{scratch.name}-old")
             folder.rename(old)
-            scratch.rename(folder)
-            shutil.rmtree(old)
-        else:
-            scratch.rename(folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
+        new.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _vendor(version: Path) -> None:

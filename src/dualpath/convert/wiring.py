@@ -65,11 +65,17 @@ class _Wiring:
             return
         yield from self._version(step, found)
         if step.known:
-            yield from self._limit(step, found)
+            limit, mine = found.message.max_batch_size, self.graph.max_batch_size
+            if 0 < limit < mine:
+                yield self.model.at(
+                    "max_batch_size",
+                    message=f"max_batch_size: expected at most {limit}, which {step.model} takes, got {mine}. "
+                    f"Write {limit} here, or more in {found.file}.",
+                )
             yield from self._maps(step, found.message)
 
     def _version(self, step: EnsembleStep, found: RepositoryModel) -> Iterator[RepositoryFault]:
-        there, written = found.versions, step.version
+        there, written, policy = found.versions, step.version, found.message.version_policy
         if written == -1:
             return
         if self.model.config.find(*STEPS, step.index, "model_version") is None and written not in there:
@@ -85,8 +91,7 @@ class _Wiring:
                 message=f"model_version: expected one of {', '.join(map(str, there)) or 'no'} version folders of "
                 f"{found.folder}, got {written}. Write one that is there, or -1 for the one that its policy chooses.",
             )
-        elif found.message.version_policy.specific.versions:
-            served = sorted(found.message.version_policy.specific.versions)
+        elif served := sorted(policy.specific.versions):
             if written not in served:
                 yield self.model.at_step(
                     step,
@@ -94,21 +99,12 @@ class _Wiring:
                     message=f"model_version: expected one that the version_policy of {step.model} serves "
                     f"({', '.join(map(str, served))}), got {written}. Write one of them, or change the policy.",
                 )
-        elif not found.message.version_policy.HasField("all") and not _latest(found.message, there, written):
+        elif not policy.HasField("all") and written not in there[-(policy.latest.num_versions or 1) :]:
             yield self.model.at_step(
                 step,
                 "model_version",
                 message=f"model_version: expected the version that {step.model} serves ({max(there)}), got {written}. "
                 f"Write -1, or add `version_policy {{ specific {{ versions: {written} }} }}` to {found.file}.",
-            )
-
-    def _limit(self, step: EnsembleStep, found: RepositoryModel) -> Iterator[RepositoryFault]:
-        limit, mine = found.message.max_batch_size, self.graph.max_batch_size
-        if 0 < limit < mine:
-            yield self.model.at(
-                "max_batch_size",
-                message=f"max_batch_size: expected at most {limit}, which {step.model} takes, got {mine}. "
-                f"Write {limit} here, or more in {found.file}.",
             )
 
     def _maps(self, step: EnsembleStep, config: Any) -> Iterator[RepositoryFault]:
@@ -192,11 +188,6 @@ def _contains(model: RepositoryModel, name: str, models: Models, seen: set[str])
     seen.add(model.name)
     inner = {step.model_name for step in model.message.ensemble_scheduling.step} - seen
     return any(found is not None and _contains(found, name, models, seen) for found in map(models.find, sorted(inner)))
-
-
-def _latest(config: Any, there: list[int], version: int) -> bool:
-    n_versions = config.version_policy.latest.num_versions or 1
-    return version in there[-n_versions:]
 
 
 def _fit(a: tuple[int, ...], b: tuple[int, ...]) -> bool:

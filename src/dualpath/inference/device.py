@@ -11,13 +11,13 @@ How streams are kept in order, by the sources of Triton's Python backend (branch
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from dualpath.extras import needs
 from dualpath.inference.model import EngineError
+from dualpath.inference.torch_model import answers, load_script
 
 with needs("models"):
     import torch
@@ -51,23 +51,11 @@ class DeviceModel:
             torch.cuda.set_device(self.device)
             where = torch.cuda.get_device_name(self.device)
         self.engine = f"torch {version} on {where}"
-        self._n_outputs = n_outputs
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # Triton's pytorch backend takes TorchScript
-            try:
-                self._model = torch.jit.load(str(path), map_location=self.device).eval()
-            except (RuntimeError, ValueError, OSError) as error:
-                problem = str(error).strip().partition("\n")[0]
-                raise EngineError(f"{path}: expected a TorchScript model, got: {problem} Build it again.") from None
+        self._model, self._n_outputs = load_script(path, self.device), n_outputs
 
     def run(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Return the model's outputs, on the GPU. They may still be computed when this returns."""
-        with torch.inference_mode():
-            answer = self._model(*inputs)
-        answers = answer if isinstance(answer, tuple) else (answer,)
-        if len(answers) != self._n_outputs or not all(isinstance(part, torch.Tensor) for part in answers):
-            raise EngineError(f"expected {self._n_outputs} tensors from the model, got {answer!r:.80}.")
-        return [part.contiguous() for part in answers]
+        return [part.contiguous() for part in answers(self._model, inputs, self._n_outputs)]
 
     def read(self, tensor: Any) -> torch.Tensor:
         """Return what a tensor of Triton's holds, on the GPU, wherever it lies."""

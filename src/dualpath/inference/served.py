@@ -15,13 +15,17 @@ _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 def engines(metrics_url: str) -> dict[str, str]:
     """Return the engine of each model that a stand-in serves, by `model:version`; empty if nothing answers there."""
-    # The server is reached directly, whatever proxy the environment names.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(metrics_url, timeout=TIMEOUT_S) as answer:
-            return parse(answer.read().decode())
+        return parse(read(metrics_url, TIMEOUT_S))
     except (OSError, ValueError):
         return {}
+
+
+def read(url: str, timeout_s: float) -> str:
+    """Return the text at an address of a server, which is reached directly, whatever proxy the environment names."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(url, timeout=timeout_s) as answer:
+        return str(answer.read().decode())
 
 
 def parse(text: str) -> dict[str, str]:

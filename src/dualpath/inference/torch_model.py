@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dualpath.extras import needs
@@ -22,19 +22,37 @@ class TorchModel:
         torch.set_num_threads(threads)
         self.engine = f"torch {torch.__version__.partition('+')[0]}"
         self.reason = reason
-        self._n_outputs = n_outputs
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # Triton's pytorch backend takes TorchScript
-            try:
-                self._model = torch.jit.load(str(path), map_location="cpu").eval()
-            except (RuntimeError, ValueError, OSError) as error:
-                problem = str(error).strip().partition("\n")[0]
-                raise EngineError(f"{path}: expected a TorchScript model, got: {problem} Build it again.") from None
+        self._model, self._n_outputs = load_script(path, "cpu"), n_outputs
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
-        with torch.inference_mode():
-            answer = self._model(*map(torch.from_numpy, inputs))
-        answers = answer if isinstance(answer, tuple) else (answer,)
-        if len(answers) != self._n_outputs or not all(isinstance(part, torch.Tensor) for part in answers):
-            raise EngineError(f"expected {self._n_outputs} tensors from the model, got {answer!r:.80}.")
-        return [part.numpy() for part in answers]
+        return [part.numpy() for part in answers(self._model, map(torch.from_numpy, inputs), self._n_outputs)]
+
+
+def load_script(path: Path, device: str | torch.device) -> torch.nn.Module:
+    """Load a TorchScript file onto a device.
+
+    Raises:
+        EngineError: it is none.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Triton's pytorch backend takes TorchScript
+        try:
+            model: torch.nn.Module = torch.jit.load(str(path), map_location=device).eval()
+            return model
+        except (RuntimeError, ValueError, OSError) as error:
+            problem = str(error).strip().partition("\n")[0]
+            raise EngineError(f"{path}: expected a TorchScript model, got: {problem} Build it again.") from None
+
+
+def answers(model: torch.nn.Module, inputs: Iterable[torch.Tensor], n_outputs: int) -> tuple[torch.Tensor, ...]:
+    """Run a model.
+
+    Raises:
+        EngineError: it does not answer with so many tensors.
+    """
+    with torch.inference_mode():
+        answer = model(*inputs)
+    found = answer if isinstance(answer, tuple) else (answer,)
+    if len(found) != n_outputs or not all(isinstance(part, torch.Tensor) for part in found):
+        raise EngineError(f"expected {n_outputs} tensors from the model, got {answer!r:.80}.")
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -217,8 +217,3 @@ def _name(address: str) -> str:
 
 def _is_parquet(name: str) -> bool:
     return name.lower().endswith(PARQUET)
-
-
-def taken(rows: Sequence[int], table: pyarrow.Table) -> pyarrow.Table:
-    """Return some rows of a table, by their numbers."""
-    return table.take(pyarrow.array(rows, pyarrow.int64()))

@@ -70,7 +70,7 @@ class Output:
         try:
             if self._system.exists(path):
                 self._check_same(self._system.cat_file(path), described, resume)
-            elif self._system.exists(self._root) and self._holds_files():
+            elif self._system.exists(self._root) and {*self._names(self._root)} - {LOCK}:
                 raise UserError(
                     f"--output {self.address}: expected an empty folder or one of an earlier job, got other files. "
                     "Name another."
@@ -78,10 +78,9 @@ class Output:
             else:
                 self._put(path, json.dumps(described, indent=1).encode())
             folder = f"{self._root}/{SCORES}"
-            names = self._system.ls(folder, detail=False) if self._system.exists(folder) else []
+            done = set(self._names(folder)) if self._system.exists(folder) else set()
         except OSError as error:
             raise self._unwritable(error) from None
-        done = {name.rsplit("/", 1)[-1] for name in names}
         return [partition for partition in partitions if _name(partition.number) not in done]
 
     def write(self, partition: Partition, scored: pyarrow.Table, rejected: pyarrow.Table) -> None:
@@ -105,8 +104,8 @@ class Output:
                 raise UserError(f"{path}: expected the rows without a score, got: {error}. Remove the file.") from None
         return n_rows
 
-    def _holds_files(self) -> bool:
-        return any(name.rsplit("/", 1)[-1] != LOCK for name in self._system.ls(self._root, detail=False))
+    def _names(self, folder: str) -> list[str]:
+        return [name.rsplit("/", 1)[-1] for name in self._system.ls(folder, detail=False)]
 
     def _unwritable(self, error: OSError) -> UserError:
         return UserError(f"--output {self.address}: expected a folder to write to, got: {error}. Name another.")

@@ -15,7 +15,7 @@ import numpy as np
 from dualpath.errors import UserError
 from dualpath.extras import needs
 from dualpath.readability.excerpts import InvalidInput
-from dualpath.scale.dataset import Partition, Rows, read, taken
+from dualpath.scale.dataset import Partition, Rows, read
 from dualpath.scale.output import Output
 from dualpath.scale.servers import RowsRefused, Servers, ServersFailed, start_server
 from dualpath.serving import ServerFailed
@@ -129,7 +129,8 @@ class PartitionScorer:
 
 def _scores(rows: Rows, scored: Sequence[tuple[_Row, float]]) -> pyarrow.Table:
     return _with(
-        taken([it.number for it, _ in scored], rows.table),
+        rows.table,
+        [it.number for it, _ in scored],
         {
             ROW_COLUMN: pyarrow.array([it.where for it, _ in scored], pyarrow.string()),
             WEIGHT_COLUMN: pyarrow.array([it.weight for it, _ in scored], pyarrow.float64()),
@@ -141,7 +142,8 @@ def _scores(rows: Rows, scored: Sequence[tuple[_Row, float]]) -> pyarrow.Table:
 def _rejected(rows: Rows, reasons: dict[int, str]) -> pyarrow.Table:
     numbers = sorted(reasons)
     return _with(
-        taken(numbers, rows.table),
+        rows.table,
+        numbers,
         {
             ROW_COLUMN: pyarrow.array([rows.records[number].where for number in numbers], pyarrow.string()),
             REASON_COLUMN: pyarrow.array([reasons[number] for number in numbers], pyarrow.string()),
@@ -149,7 +151,9 @@ def _rejected(rows: Rows, reasons: dict[int, str]) -> pyarrow.Table:
     )
 
 
-def _with(table: pyarrow.Table, columns: dict[str, Any]) -> pyarrow.Table:
+def _with(table: pyarrow.Table, numbers: Sequence[int], columns: dict[str, Any]) -> pyarrow.Table:
+    """Return the rows of these numbers with further columns."""
+    table = table.take(pyarrow.array(numbers, pyarrow.int64()))
     table = table.select([name for name in table.column_names if name not in columns])
     for name, values in columns.items():
         table = table.append_column(name, values)

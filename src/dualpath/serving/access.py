@@ -159,9 +159,7 @@ def _is_stale(path: Path) -> bool:
     with path.open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:  # a file system without locks
+        except OSError:  # it is locked, or on a file system without locks
             return False
         return True
 

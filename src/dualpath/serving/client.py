@@ -117,11 +117,17 @@ class Scorer:
         Raises:
             InferenceServerException: the server refused or failed.
         """
-        inputs = [
-            grpcclient.InferInput(EXCERPT.name, [len(excerpts), 1], "BYTES"),
-            grpcclient.InferInput(WEIGHT.name, [len(excerpts), 1], "FP32"),
-        ]
-        inputs[0].set_data_from_numpy(np.array(excerpts, np.object_)[:, None])
-        inputs[1].set_data_from_numpy(weights.astype(np.float32)[:, None])
-        scores: Scores = self._client.infer(self._model, inputs, **options).as_numpy(SCORE.name)[:, 0]
+        answer = self._client.infer(self._model, scored_inputs(excerpts, weights), **options)
+        scores: Scores = answer.as_numpy(SCORE.name)[:, 0]
         return scores
+
+
+def scored_inputs(excerpts: Sequence[bytes], weights: Scores) -> list[grpcclient.InferInput]:
+    """Return the inputs of a request to score UTF-8 excerpts by BERT_WEIGHT, float32 [rows]."""
+    inputs = [
+        grpcclient.InferInput(EXCERPT.name, [len(excerpts), 1], "BYTES"),
+        grpcclient.InferInput(WEIGHT.name, [len(excerpts), 1], "FP32"),
+    ]
+    inputs[0].set_data_from_numpy(np.array(excerpts, np.object_)[:, None])
+    inputs[1].set_data_from_numpy(weights.astype(np.float32)[:, None])
+    return inputs

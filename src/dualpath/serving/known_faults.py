@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from dualpath.errors import UserError
 from dualpath.repository import configs
@@ -44,16 +42,12 @@ def check_configs(models: list[Path], config_name: str | None, release: Release 
                 "their parameters, and answers a request that failed before as a success without outputs; no release "
                 "is known to mend it. Remove response_cache, or cache in front of the server."
             )
-        bound = max(_bounds(config), default=0)
+        batching = config.dynamic_batching
+        policies = (batching.default_queue_policy, *batching.priority_queue_policy.values())
+        bound = max(policy.max_queue_size for policy in policies)
         if name in steps and bound and release is not None and release < QUEUE_MENDED:
             raise UserError(
                 f"{name}: expected no max_queue_size, got {bound} on a step of {steps[name]}. In Triton "
                 f"{release[0]}.{release[1]:02} an ensemble hangs for ever once a step's queue is full; 26.02 mends it. "
                 "Remove max_queue_size, or bound the requests in front of the server."
             )
-
-
-def _bounds(config: Any) -> Iterator[int]:
-    batching = config.dynamic_batching
-    yield batching.default_queue_policy.max_queue_size
-    yield from (policy.max_queue_size for policy in batching.priority_queue_policy.values())

@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import dualpath
 from dualpath.errors import UserError
@@ -98,7 +97,8 @@ def pack(
             )
         environment.check_writable(output.parent)
     conda = folder is not None and (folder / "conda-meta").is_dir()
-    packer = _import("conda_pack" if conda else "venv_pack")
+    with needs("pack"):
+        packer = importlib.import_module("conda_pack" if conda else "venv_pack")
     refusal: type[Exception] = packer.CondaPackException if conda else packer.VenvPackException
     chosen = _describe(python if folder is None else _python_in(folder))
     stub = stub or _stub(server, chosen.minor)
@@ -130,13 +130,8 @@ def pack(
             ) from None
         n_bytes = archive.stat().st_size
         place = environment.attach(models, archive, stub, output)
-    needs = None if conda else chosen.base
-    return Packed(place, n_bytes, chosen.version, needs, tuple(model.name for model in models), stub is not None)
-
-
-def _import(packer: str) -> ModuleType:
-    with needs("pack"):
-        return importlib.import_module(packer)
+    linked = None if conda else chosen.base
+    return Packed(place, n_bytes, chosen.version, linked, tuple(model.name for model in models), stub is not None)
 
 
 def _describe(python: str) -> Interpreter:

@@ -10,7 +10,6 @@ import ssl
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from dualpath.errors import UserError
 from dualpath.readability.contract import MODELS
@@ -31,7 +30,7 @@ def check_artifacts(models: list[Path]) -> None:
     built = {model.name: filter(None, (model.artifact, model.companion)) for model in MODELS}
     for model in models:
         for file in built.get(model.name, ()):
-            if not _in_any_version(model, file):
+            if not any((version / file).is_file() for version in folders.versions(model)):
                 raise UserError(f"{model.name}: expected {model / '1' / file}, got none. Run `dualpath build`.")
         check_undamaged(folders.newest(model))
         check_code(model, folders.newest(model).name)
@@ -83,10 +82,6 @@ def check_tls(files: tuple[Path, Path] | None) -> None:
         ) from None
 
 
-def _in_any_version(model: Path, file: str) -> bool:
-    return any((version / file).is_file() for version in folders.versions(model))
-
-
 def check_config_name(models: list[Path], config_name: str | None) -> None:
     """Refuse a config name that a model with instances lacks: Triton would silently take its config.pbtxt."""
     if config_name is None:
@@ -102,7 +97,10 @@ def check_config_name(models: list[Path], config_name: str | None) -> None:
 
 def check_devices(models: list[Path], config_name: str | None, installation: Installation) -> None:
     """Refuse a GPU configuration if there is no GPU, or if what would compute on it is missing."""
-    wanting = [model.name for model in models if _asks_for_gpu(configs.read(model, config_name))]
+    read = {model.name: configs.read(model, config_name) for model in models}
+    wanting = [
+        name for name, config in read.items() if any(group.kind == group.KIND_GPU for group in config.instance_group)
+    ]
     if not wanting:
         return
     instead = "leave out --config-name" if config_name else "give it KIND_CPU"
@@ -111,13 +109,16 @@ def check_devices(models: list[Path], config_name: str | None, installation: Ins
             f"{', '.join(wanting)}: expected {missing.expected} for KIND_GPU, got {missing.got}. "
             f"To use the CPU, {instead}."
         )
-    on_torch = [model.name for model in models if model.name in wanting and _backend(model, config_name) == "pytorch"]
+    on_torch = [name for name in wanting if read[name].backend == "pytorch"]
     if on_torch and "pytorch" in installation.missing_backends() and (missing := gpus.no_cuda_in_torch()):
         raise UserError(
             f"{', '.join(on_torch)}: expected {missing.expected} for KIND_GPU, as the server has no C++ backend "
             f"pytorch, got {missing.got}. {missing.get}, or {instead}."
         )
-    if (in_this_python := _in_this_python(models, wanting, config_name)) and (missing := gpus.no_rapids()):
+    ours = {model.name for model in MODELS if model.backend == "python"}.intersection(wanting)
+    # The others have an environment of their own, which brings a Python.
+    in_this_python = [name for name in read if name in ours and "EXECUTION_ENV_PATH" not in read[name].parameters]
+    if in_this_python and (missing := gpus.no_rapids()):
         text_on_cpu = all((model / "configs" / f"{TEXT_ON_CPU}.pbtxt").is_file() for model in _with_instances(models))
         without = f"pass --config-name {TEXT_ON_CPU}, which needs none, " if text_on_cpu else ""
         raise UserError(
@@ -126,26 +127,8 @@ def check_devices(models: list[Path], config_name: str | None, installation: Ins
         )
 
 
-def _backend(model: Path, config_name: str | None) -> str:
-    return str(configs.read(model, config_name).backend)
-
-
 def _with_instances(models: list[Path]) -> list[Path]:
     return [model for model in models if configs.read(model).instance_group]
-
-
-def _asks_for_gpu(config: Any) -> bool:
-    return any(group.kind == group.KIND_GPU for group in config.instance_group)
-
-
-def _in_this_python(models: list[Path], wanting: list[str], config_name: str | None) -> list[str]:
-    """Name those of Dualpath's Python models that no environment of their own brings a Python for."""
-    ours = {model.name for model in MODELS if model.backend == "python"}.intersection(wanting)
-    return [
-        model.name
-        for model in models
-        if model.name in ours and "EXECUTION_ENV_PATH" not in configs.read(model, config_name).parameters
-    ]
 
 
 def resolve(host: str) -> str:

@@ -206,7 +206,8 @@ class _Switch:
         except ReloadFailed as error:
             if common:
                 self.point(max(common))
-            self._take_back()
+            for name in self.readers + self.children:
+                self._server.load(name, self._server.config(name, self.ready[name]))
             raise ReloadFailed(
                 f"{error} Nothing has changed: {_said(before)} goes on. Publish another release before a restart, or "
                 f"remove it: dualpath prune {self.release}."
@@ -227,10 +228,6 @@ class _Switch:
             self._report(f"{name}: loading it, since it is not served")
             self._server.load(name)
         return ", ".join(self._lost) or None
-
-    def _take_back(self) -> None:
-        for name in self.readers + self.children:
-            self._server.load(name, self._server.config(name, self.ready[name]))
 
     def _allow(self, name: str, versions: Versions) -> None:
         for _ in range(2):  # a load that a killed command has left waiting may come after the first, and undo it

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import http.client
-import urllib.request
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from dualpath.compare.result import Stage
+from dualpath.inference import served
 
 FLUSH_S = 1.2
 """The models pass their counters on once a second."""
@@ -49,12 +49,8 @@ def tells_any(url: str) -> bool:
 
 
 def _text(url: str) -> str:
-    # The server is reached as directly as by gRPC, whatever proxy the environment names.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(url, timeout=TIMEOUT_S) as answer:
-            text: str = answer.read().decode()
-            return text
+        return served.read(url, TIMEOUT_S)
     except http.client.HTTPException as error:
         raise ValueError(f"no HTTP at {url}: {error!r}") from error
 

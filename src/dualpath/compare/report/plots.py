@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import attrgetter
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from dualpath.compare.report.ratios import ratios
@@ -48,12 +48,8 @@ def contenders(result: Result, cells: Sequence[Cell] | None = None) -> list[Key]
 
 
 def _throughput(result: Result, cells: Sequence[Cell]) -> Plot:
-    def rate(measured: Measured) -> float:
-        return measured.rows_per_s
-
-    panels = [
-        _curves(result, title, across, points, "rows/s", {"-": rate}) for title, across, points in _families(cells)
-    ]
+    of = {"-": attrgetter("rows_per_s")}
+    panels = [_curves(result, title, across, points, "rows/s", of) for title, across, points in _families(cells)]
     return Plot(
         "throughput", "Throughput", "Rows answered per second; higher is better.", panels, contenders(result, cells)
     )
@@ -92,7 +88,7 @@ def _curves(
     across: str,
     points: Sequence[tuple[float, Cell]],
     unit: str,
-    values: dict[str, Callable[[Measured], float]],
+    values: Mapping[str, Callable[[Measured], float]],
 ) -> Panel:
     def lines(of: Callable[[Measured], float]) -> Lines:
         named = {
@@ -136,18 +132,13 @@ def _scale(axes: Axes, ys: Sequence[float], unit: str) -> None:
     sizes = [y for y in ys if math.isfinite(y) and y > 0]
     if sizes and max(sizes) / min(sizes) > WIDE:
         axes.set_yscale("log")
-        _plain_log(axes.yaxis, max(sizes) / min(sizes))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(sizes) / min(sizes) < 500 else (1,)))
+        axes.yaxis.set_minor_locator(NullLocator())
     else:
         axes.set_ylim(0, max(sizes, default=1) * 1.08)
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,.6g}"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,.6g}"))
     axes.set_ylabel(unit)
-
-
-def _plain_log(axis: Axis, span: float) -> None:
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if span < 500 else (1,)))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
 
 
 def _distribution(result: Result) -> Plot:

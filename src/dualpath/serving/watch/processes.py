@@ -17,7 +17,7 @@ ALONE_S = 10.0
 _PUNCH_HOLE = 3  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
 _INSTANCE = re.compile(r"(.+)_\d+_\d+")
 _SHM = Path("/dev/shm")
-_COMPUTES = "dualpath.inference.service"
+COMPUTES = "dualpath.inference.service"
 """In the arguments of a process that computes for a model, before the model's name."""
 
 
@@ -48,9 +48,9 @@ def stubs(server_pid: int) -> list[Stub]:
 def helpers(server_pid: int) -> list[Stub]:
     """Return the living processes that compute for a server's stubs, whichever of these has started them."""
     return [
-        Stub(pid, int(stat[19]), arguments[arguments.index(_COMPUTES) + 1], stat[0] == "T")
+        Stub(pid, int(stat[19]), arguments[arguments.index(COMPUTES) + 1], stat[0] == "T")
         for pid, arguments, stat in _living(server_pid)
-        if _COMPUTES in arguments[:-1]
+        if COMPUTES in arguments[:-1]
     ]
 
 
@@ -93,7 +93,7 @@ class Sweeper:
         now = self._clock()
         regions = {str(path) for path in _SHM.glob(f"{self._prefix}*")}
         ours = set(_mapped(server_pid))
-        others = {region for pid in _in_session(server_pid) if pid != server_pid for region in _mapped(pid)}
+        others = {region for pid in in_session(server_pid) if pid != server_pid for region in _mapped(pid)}
         self._alone = {region: self._alone.get(region, now) for region in regions & ours - others}
         dead = (regions - ours - others) | {it for it, since in self._alone.items() if now - since >= ALONE_S}
         for region in dead:
@@ -117,7 +117,7 @@ def _empty(region: str) -> None:
 
 def _living(server_pid: int) -> Iterator[tuple[int, list[str], list[str]]]:
     """Give the number, the arguments and the `_stat` of each living process of the server's session."""
-    for pid in _in_session(server_pid):
+    for pid in in_session(server_pid):
         with suppress(OSError):  # it has ended meanwhile
             arguments, stat = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0"), _stat(pid)
             if stat[0] not in "ZX":
@@ -134,7 +134,7 @@ def _stat(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
-def _in_session(server_pid: int) -> Iterator[int]:
+def in_session(server_pid: int) -> Iterator[int]:
     """Give the processes of the server's session. The kernel's own list of a process's children leaves some out while
     others end, as they do whenever a model is loaded."""
     with suppress(OSError):
