@@ -127,7 +127,11 @@ async def _answers(other: Other, process: subprocess.Popen[bytes], port: int) ->
             except aiohttp.ClientConnectionError:
                 pass
             await asyncio.sleep(0.2)
-    raise UserError(f"{other}: expected an answer, got none. Run `pip install fastapi uvicorn litserve`.")
+    if process.poll() is None:
+        raise UserError(f"{other}: expected an answer within {START_S:g} s, got none. Look for what else is running.")
+    raise UserError(
+        f"{other}: expected a server, got exit code {process.returncode}. Run `pip install fastapi uvicorn litserve`."
+    )
 
 
 def _over_http(port: int) -> Any:

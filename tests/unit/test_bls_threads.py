@@ -1,7 +1,10 @@
 """In which thread a graph's calls are made while `execute` waits for them, and on which GPU."""
 
+import asyncio
 import sys
 import threading
+import time
+from contextvars import copy_context
 from types import SimpleNamespace
 
 import fake_triton
@@ -11,6 +14,7 @@ from bls_driver import PATIENCE_S, answer_to, answered_values, asking, error_of,
 from dualpath.bls import Child, together
 from dualpath.bls.inline import Inline
 from dualpath.bls.loop_thread import LoopThread
+from dualpath.bls.wishes import Leave, call, fork
 
 
 @pytest.fixture
@@ -84,6 +88,78 @@ def test_what_goes_wrong_in_the_second_thread_is_answered_to_the_caller(gated, w
         assert type(what).__name__ in error_of(answer_to(request))[1]
 
 
+def test_an_error_of_a_later_branch_is_answered_once_the_first_call_has_come_back(gated):
+    first, ended = Child("child", "y", early_return=False), threading.Event()
+
+    async def wrong():
+        ended.set()
+        raise ValueError("not prepared")
+
+    async def graph(request):
+        return {"y": (await together(first.call({"x": request.inputs["rows"]}), wrong()))[0]}
+
+    with serving(graph) as server:
+        request = asking(5)
+        server.execute(request)
+        call = gated.next_call()
+        assert ended.wait(PATIENCE_S)
+        assert not request.answered.is_set()
+        call.let_through()
+        assert "not prepared" in error_of(answer_to(request))[1]
+
+
+def driven(*branches, deadline=None, inline=None):
+    """Drive a graph of these branches."""
+
+    async def graph():
+        return await fork(branches)
+
+    return (inline or Inline()).drive(graph(), copy_context(), deadline)
+
+
+def test_a_thread_that_cannot_be_started_is_an_error_of_the_graph(monkeypatch):
+    def full(work):
+        raise RuntimeError("can't start new thread")
+
+    inline = Inline()
+    monkeypatch.setattr(inline, "_start", full)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        driven(call(lambda: 1), call(lambda: 2), inline=inline)
+
+
+def test_a_branch_that_leaves_says_who_leaves_also_if_the_deadline_passes_meanwhile():
+    may_end = threading.Event()
+
+    async def leaving():
+        raise Leave([1], apart=True)
+
+    try:
+        with pytest.raises(Leave) as left:
+            driven(call(may_end.wait), leaving(), deadline=time.monotonic() + 0.05)
+    finally:
+        may_end.set()
+    assert left.value.owners == {1}
+    assert left.value.apart
+
+
+def test_a_graph_that_needs_an_event_loop_while_it_is_closed_changes_no_result():
+    async def wrong():
+        raise ValueError("not prepared")
+
+    async def cleaning():
+        try:
+            await call(may_end.wait)
+        finally:
+            await asyncio.sleep(0)
+
+    may_end = threading.Event()
+    threading.Timer(0.05, may_end.set).start()
+    with pytest.raises(ValueError, match="not prepared"):
+        driven(cleaning(), wrong())
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        asyncio.get_running_loop()
+
+
 def test_threads_use_the_gpu_of_the_instance(monkeypatch):
     used = []
 
@@ -92,8 +168,9 @@ def test_threads_use_the_gpu_of_the_instance(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=SimpleNamespace(Device=device)))
     inline, loop, done = Inline(gpu=1), LoopThread(1, gpu=1), threading.Event()
+    assert (threading.current_thread().name, 1) in used
     inline._start(done.set)
     assert done.wait(PATIENCE_S)
     inline.close()
     loop.close()
-    assert sorted(used) == [("child", 1), ("loop", 1)]
+    assert sorted(used[1:]) == [("child", 1), ("loop", 1)]

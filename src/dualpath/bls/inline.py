@@ -1,7 +1,7 @@
-"""Drive a graph in the thread that calls, without an event loop: its calls to children are all that it waits for.
+"""Drive a graph while its caller waits, without an event loop: its calls to children are all that it waits for.
 
 An event loop costs two changes of threads for each call to a child. Here the first call runs in the calling thread
-itself, at once; a second thread prepares the others meanwhile. So the child to wait for longest is best asked first.
+itself, at once; a second thread prepares the others meanwhile.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from dualpath.bls.tensors import use_gpu
-from dualpath.bls.wishes import Call, Fork, Leave
+from dualpath.bls.wishes import NO_LOOP, Call, Fork, Leave
 
 
 class Inline:
     """Drives graphs, with threads that are kept for the calls made beside those of the calling thread.
 
     Args:
-        gpu: the GPU that is the threads' current one; None or 0 for CUDA's default.
+        gpu: the GPU that is these threads' and the calling one's; None or 0 for CUDA's default.
     """
 
     def __init__(self, gpu: int | None = None) -> None:
+        use_gpu(gpu)  # a GPU that cannot be had is an error now, not in each thread
         self._gpu = gpu
         self._idle: list[_Helper] = []
         self._closed = False
@@ -47,7 +48,7 @@ class Inline:
             Leave: the graph asked to, it awaits what needs an event loop, or the deadline has passed.
         """
         drive = _Drive(_Task(_as_coroutine(awaitable), context, None), self._start)
-        asyncio._set_running_loop(_NO_LOOP)
+        asyncio._set_running_loop(NO_LOOP)
         try:
             if deadline is None:
                 drive.go_on()
@@ -55,8 +56,10 @@ class Inline:
                 self._start(drive.go_on)
             return drive.wait(deadline)
         finally:
-            drive.close()
-            asyncio._set_running_loop(None)
+            try:
+                drive.close()
+            finally:
+                asyncio._set_running_loop(None)
 
     def close(self) -> None:
         """Let the threads end, each after the call that it is in."""
@@ -88,7 +91,7 @@ class _Helper:
 
     def _run(self) -> None:
         use_gpu(self._gpu)
-        asyncio._set_running_loop(_NO_LOOP)
+        asyncio._set_running_loop(NO_LOOP)
         while work := self.work.get():
             work()
             del work
@@ -99,7 +102,8 @@ class _Drive:
     """A graph on its way. Its coroutines go on in one thread at a time, the one that has the baton.
 
     A thread whose coroutine comes to a call makes the call itself, at once. If other coroutines are ready, a second
-    thread takes the baton. Whoever comes back from a call goes on from there.
+    thread takes the baton. Whoever comes back from a call goes on from there. If the graph ends meanwhile, as another
+    branch has failed, the calling thread still finishes the call that it is in.
     """
 
     def __init__(self, root: _Task, start: Callable[[Callable[[], None]], None]) -> None:
@@ -128,11 +132,11 @@ class _Drive:
     def wait(self, deadline: float | None) -> Any:
         """Wait for the end, and return the graph's result or raise its error."""
         if not self._is_over:
-            try:
+            with suppress(Empty):
                 self._over.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
-            except Empty:
-                raise Leave from None
-        stopped, self._stopped = self._stopped, None
+        with self._baton:
+            stopped = self._stopped or (None if self._is_over else Leave())
+            self._is_over, self._stopped = True, None
         if stopped:
             try:
                 raise stopped
@@ -163,9 +167,9 @@ class _Drive:
                     elif parent := task.parent_to_resume():
                         self._ready.append(parent)
                 elif type(wish) is Call:
-                    self._n_under_way += 1
                     if self._ready:
                         self._start(self.go_on)
+                    self._n_under_way += 1
                     return task, wish
                 elif type(wish) is Fork:
                     children = [_Task(_as_coroutine(each), task.context.copy(), task) for each in wish.awaitables]
@@ -174,7 +178,7 @@ class _Drive:
                     self._ready += children
                 else:
                     raise Leave(needs_loop=True)
-        except BaseException as error:  # Leave, or what is no awaitable
+        except BaseException as error:  # Leave; or a thread cannot be started
             self._stopped = error
         if self._stopped and not self._n_under_way:
             self._end()
@@ -257,21 +261,8 @@ class _Task:
             child.close()
         if not self.ended:
             self.ended = True
-            with suppress(Exception):  # it has nobody left to answer to
+            with suppress(Exception, Leave):  # it has nobody left to answer to
                 self.context.run(_close, self._coroutine)
-
-
-class _NoLoop:
-    """Stands for the event loop of a graph that has none; whoever needs one leaves."""
-
-    def __getattr__(self, name: str) -> Any:
-        raise Leave(needs_loop=True)
-
-    def __hash__(self) -> int:
-        raise Leave(needs_loop=True)
-
-
-_NO_LOOP: Any = _NoLoop()
 
 
 def _outcome(wish: Call) -> tuple[Any, BaseException | None]:

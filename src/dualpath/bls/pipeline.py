@@ -32,7 +32,7 @@ GIVE_UP_S = 10.0
 
 INLINE_ROWS = 128
 INLINE_BYTES = 262_144
-"""What one run takes at most in the thread of `execute`: a few milliseconds of preprocessing text."""
+"""What one run takes at most while `execute` waits: a few milliseconds of preprocessing text."""
 
 FAILURES = (Exception, asyncio.CancelledError, SystemExit)
 """What is answered with an error, whatever it is: a caller must not wait for ever."""
@@ -41,7 +41,7 @@ FAILURES = (Exception, asyncio.CancelledError, SystemExit)
 class Pipeline:
     """Answers requests by a graph: a coroutine function that gets a `Request` and returns its outputs by name.
 
-    The rows of all requests that arrived together go through the graph as one, in the thread of `execute`, and their
+    The rows of all requests that arrived together go through the graph as one, while `execute` waits, and their
     answers go back with its return. As soon as some of them have to wait for a slow child, the graph starts again for
     each of these by itself, on an event loop; they are answered later, while `execute` takes new requests ("early
     return"). What children and `in_slices` have answered already is not asked for again. If a run over several

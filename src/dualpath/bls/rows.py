@@ -111,7 +111,8 @@ def _scattered(given: Array, mask: npt.NDArray[np.bool_], fill: Any) -> Array:
 async def together(*awaitables: Awaitable[Any]) -> list[Any]:
     """Await all at once and return their results; if one fails, cancel the others, await their end, raise its error.
 
-    Name the child that takes longest first: its call begins before the others are prepared.
+    Name first the child that takes longest: its call begins before the others are prepared. While `execute` waits, an
+    error of another is raised once that call has come back.
     """
     run = current_run()
     if not awaitables:

@@ -31,7 +31,7 @@ class Run:
 
     Attributes:
         request: what the graph gets.
-        inline: whether it is driven in the thread of `execute`, where nothing may wait for long.
+        inline: whether `execute` waits for it, so that nothing may take long.
         n_rows: rows of each of its requests.
         attempts: calls to children that an earlier run made in vain and that are to be made again.
         notes: what to count once the run has answered: a run that is given up counts nothing.

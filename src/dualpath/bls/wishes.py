@@ -46,3 +46,16 @@ def fork(awaitables: Sequence[Awaitable[Any]]) -> Generator[Any, Any, list[Any]]
     """Await all at once, in a graph that is driven inline; if one fails, the others are closed."""
     results: list[Any] = yield Fork(awaitables)
     return results
+
+
+class _NoLoop:
+    """Stands for the event loop of a graph that has none; whoever needs one leaves."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise Leave(needs_loop=True)
+
+    def __hash__(self) -> int:
+        raise Leave(needs_loop=True)
+
+
+NO_LOOP: Any = _NoLoop()

@@ -152,10 +152,12 @@ def _write(folder: Path, texts: dict[str, bytes], vendor: bool) -> None:
             (new / name).write_bytes(content)
         if vendor:
             _vendor(new / "1")
-        if folder.exists():
+        is_replaced = folder.exists()
+        if is_replaced:
             folder.rename(old)
         new.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
+        if is_replaced:
+            shutil.rmtree(old)
 
 
 def _vendor(version: Path) -> None:
