@@ -46,7 +46,7 @@ def server(foreign):
         "--backend-config=python,shm-default-byte-size=1048576",
     ]
     # These ensembles use what `serve` refuses on this release, such as the response cache.
-    with patch("dualpath.serving.known_faults.check_configs"), start(foreign, extra_args=extra) as it:
+    with patch("dualpath.serving.preflight.check_known_faults"), start(foreign, extra_args=extra) as it:
         yield it
 
 
