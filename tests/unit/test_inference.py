@@ -26,7 +26,7 @@ from dualpath.readability.reference import BERT_INPUTS
 from dualpath.readability.tokens import pad
 from dualpath.repository.facts import Facts
 from dualpath.repository.folders import newest
-from dualpath.training.bert.precision import Int8Linear
+from dualpath.training.bert.export import Int8Linear
 from prove_engines import largest_difference
 
 FLOATS, WHOLE = Input("float32", (-1, 4)), Input("int64", (-1, -1))

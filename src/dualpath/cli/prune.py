@@ -8,7 +8,7 @@ from contextlib import closing
 from functools import partial
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from dualpath.cli.options import DEFAULT_REPOSITORY, DEFAULT_URL, Json, ModelRepository, Url
 
@@ -16,10 +16,10 @@ from dualpath.cli.options import DEFAULT_REPOSITORY, DEFAULT_URL, Json, ModelRep
 def prune(
     releases: Annotated[
         list[int] | None,
-        typer.Argument(metavar="[RELEASE]...", help="Remove these; by default all that are not needed."),
+        Argument(metavar="[RELEASE]...", help="Remove these; by default all that are not needed."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed.")] = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Ask no server: none runs on this folder.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Say what would be removed.")] = False,
+    offline: Annotated[bool, Option("--offline", help="Ask no server: none runs on this folder.")] = False,
     as_json: Json = False,
     model_repository: ModelRepository = DEFAULT_REPOSITORY,
     url: Url = DEFAULT_URL,

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dualpath.extras import needs
-from dualpath.training.corpus.folds import Fold
+from dualpath.training.corpus import Fold
 
 Floats = npt.NDArray[np.float32]
 
