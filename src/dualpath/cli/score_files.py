@@ -78,7 +78,6 @@ def written_to(path: Path | None, resume: bool, quoted: bool) -> Iterator[int]:
     """Let what is printed go to a file; give the number of lines or CSV rows that it holds already, its header too.
 
     Args:
-        path: the file; None is standard output.
         resume: keep the whole rows of the file, and cut off what was half written.
         quoted: whether a row may go on after a line break within quotes, as in CSV.
     Raises:

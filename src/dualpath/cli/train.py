@@ -160,9 +160,9 @@ def _train(models: list[str], data: Path, folds: int, model_repository: Path, as
         print(json.dumps(said | {"card": trained.card.as_json()}, indent=2, default=str))
         return
     table = Table("model", "RMSE", title=f"{folds}-fold cross-validation, {trained.card.n_rows:,} excerpts")
-    for name, error in trained.card.errors():
-        if error is not None:
-            table.add_row(name.replace("`", ""), f"{error:.3f}")
+    for name, rmse in trained.card.errors():
+        if rmse is not None:
+            table.add_row(name.replace("`", ""), f"{rmse:.3f}")
     Console().print(table)
     for note in trained.notes:
         print(note)

@@ -99,11 +99,7 @@ def blend(bert: Floats, forest: Floats, targets: Floats, folds: Sequence[Fold] =
 
 
 def plot(blend: Blend, path: Path) -> None:
-    """Draw the error by weight, the best weight marked, as a PNG file.
-
-    Raises:
-        UserError: matplotlib is not installed.
-    """
+    """Draw the error by weight, the best weight marked, as a PNG file."""
     with needs("train"):
         from matplotlib import style
         from matplotlib.figure import Figure

@@ -62,12 +62,7 @@ class ForestTable:
 
 @dataclass(frozen=True)
 class Forest:
-    """A fitted forest.
-
-    Attributes:
-        engine: what fitted it, "cuml" or "sklearn".
-        fitted: that library's own model.
-    """
+    """What an engine, "cuml" or "sklearn", has fitted: that library's own model."""
 
     engine: str
     fitted: Any
@@ -107,11 +102,7 @@ def _lacking() -> str:
 
 
 def fit_forest(table: ForestTable, engine: str = "sklearn", seed: int = 0) -> Forest:
-    """Fit 100 trees of depth 16 on the table's 207 features.
-
-    Raises:
-        UserError: see `chosen_engine`.
-    """
+    """Fit 100 trees of depth 16 on the table's 207 features, by the `chosen_engine`."""
     engine = chosen_engine(engine)
     return Forest(engine, _unfitted(engine, seed).fit(features(table.counts), table.targets))
 
@@ -163,8 +154,6 @@ def cross_validate_forest(
         on_fold: gets each fold's number, from 0, and its root mean squared error, as soon as it is done.
     Returns:
         float32 [rows].
-    Raises:
-        UserError: see `chosen_engine` and `telling_words`.
     """
     engine = chosen_engine(engine)
     scores = np.full(len(corpus.excerpts), np.nan, np.float32)
@@ -177,11 +166,7 @@ def cross_validate_forest(
 
 
 def write_forest(forest: Forest, table: ForestTable, folder: Path) -> None:
-    """Write the files of the model `cuml` into `folder`: the checkpoint of a forest, and the word lists of its table.
-
-    Raises:
-        RuntimeError: the checkpoint predicts something else than the forest.
-    """
+    """Write the files of the model `cuml`: what `export_forest` does, and the word lists of the forest's table."""
     assert FOREST.artifact
     assert FOREST.companion
     export_forest(forest, features(table.counts), folder / FOREST.artifact)

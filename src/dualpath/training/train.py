@@ -36,16 +36,12 @@ BLEND_FIGURE = "blend.png"
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """What to train.
+    """What to train, as by the options of `dualpath train`.
 
     Attributes:
         models: BERT's name, the forest's, or both.
-        encoder: `minilm`, a folder, or a name of the Hugging Face hub.
-        precision: what BERT will be served in.
         keep: which BERT to publish: FINE_TUNED, FROZEN, or of these the one with the lower error (BETTER).
-        engine: what fits the forest: auto, cuml or sklearn.
         run_dir: folder to keep unfinished work in; None is one below `runs` that is told apart by what is asked for.
-        fresh: forget what `run_dir` holds.
     """
 
     data: Path
