@@ -12,6 +12,9 @@ from typer import Argument, Option
 
 from dualpath.cli.options import DEFAULT_REPOSITORY, DEFAULT_URL, Json, ModelRepository, Url
 
+UNLOAD_S = 60.0
+"""How long to wait for versions that a reload has just left: a process ends after its last request."""
+
 
 def prune(
     releases: Annotated[
@@ -37,11 +40,12 @@ def prune(
 
     folders.models(model_repository)
 
+    report = partial(print, file=sys.stderr)
+
     def served() -> dict[str, set[int]]:
         with closing(connect(url)) as client:
-            return Loader(client).present()
+            return Loader(client).unloaded(UNLOAD_S, report)
 
-    report = partial(print, file=sys.stderr)
     gone = pruning.prune(model_repository, dict if offline else served, releases or (), dry_run, report)
     if as_json:
         print(json.dumps([{"path": str(path), "n_bytes": size} for path, size in gone.items()], indent=2))
