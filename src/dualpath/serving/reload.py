@@ -63,7 +63,8 @@ def reload_release(
 
     Args:
         client: of a server with explicit model control, which loads from this model repository.
-        model: the only model that may change. If the release is served, its code is loaded again, and if it is the newest, its config too.
+        model: the only model that may change. If the release is served, its code is loaded again, and its config too if
+            that release is the newest.
         to: the release; None is the newest.
         drain_timeout_s: how long the requests that began before may take to end.
         report: gets a line before each step, and if another command has to end first.
