@@ -63,7 +63,8 @@ def reload_release(
 
     Args:
         client: of a server with explicit model control, which loads from this model repository.
-        model: the only model that may change. If the release is served, its code and config are loaded again.
+        model: the only model that may change. If the release is served, its code is loaded again, and its config too if
+            that release is the newest.
         to: the release; None is the newest.
         drain_timeout_s: how long the requests that began before may take to end.
         report: gets a line before each step, and if another command has to end first.
@@ -111,17 +112,21 @@ def _load_again(
 ) -> Reloaded:
     """Load a model's code and config as they are now, in the version that is served; artifacts stay."""
     release = switch.release if switch else None
-    if model is None or (switch and model in switch.children):
+    if model is None:
         return Reloaded(release)
-    served = server.ready()[model]
+    served, newest = server.ready()[model], releases.newest_release(model_repository)
+    by_disk = not switch or model not in switch.ready or served == {newest}
+    if switch and model in switch.children and not by_disk:
+        raise UserError(
+            f"{model}: expected version {newest} alone to be served, which Triton takes by the config on disk, "
+            f"got {' and '.join(map(str, sorted(served)))}. Run `dualpath reload`, or restart `dualpath serve`."
+        )
     folder = model_repository / model
     if folder.is_dir():
         check_code(folder, max(served))
     report(f"{model}: loading its code and config")
-    if switch and model in switch.readers and served != {releases.newest_release(model_repository)}:
-        server.load(model, server.config(model, served))  # by the config on disk it would take the newest version
-    else:
-        server.load(model)
+    # By the config on disk Triton would take the newest version.
+    server.load(model, None if by_disk else server.config(model, served))
     if switch and model in switch.ensembles:
         switch.point(switch.release)
     return Reloaded(release, loaded=model)
