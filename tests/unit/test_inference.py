@@ -17,7 +17,7 @@ from dualpath.readability.contract import TOLERANCES
 from dualpath.readability.reference import BERT_INPUTS
 from dualpath.repository.facts import Facts
 from dualpath.repository.folders import newest
-from dualpath.training.bert.precision import Int8Linear
+from dualpath.training.bert.export import Int8Linear
 from prove_engines import largest_difference
 
 pytestmark = pytest.mark.usefixtures("cache")
