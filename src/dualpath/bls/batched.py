@@ -95,9 +95,11 @@ class BatchedChild(Called):
         """
         run = current_run()
         if run is None:
-            raise RuntimeError(f"{self.name}.rows: expected code that a Pipeline's graph calls, got other code.")
+            raise RuntimeError(
+                f"{self.name}.rows: expected code that a Pipeline's graph calls, got other code. Call it there."
+            )
         if not len(rows):
-            raise ValueError(f"{self.name}: expected at least one row, got none.")
+            raise ValueError(f"{self.name}: expected at least one row, got none. Leave such a call out.")
         if known := run.memo.recall(self, rows):
             answers = known
             if self.metrics:
@@ -142,7 +144,7 @@ class BatchedChild(Called):
         for name, rows in outputs.items():
             if not rows.ndim or len(rows) != n_rows:
                 got = f"{len(rows)} rows" if rows.ndim else "no batch dimension"
-                raise self._calls.misconfigured(f"expected {n_rows} rows in output {name!r}, got {got}.")
+                raise self._calls.misconfigured(f"expected {n_rows} rows in output {name!r}, got {got}. See its model.")
         self._pace.note(n_rows, elapsed_s)
         if call.n_most == call.n_first:  # none came later: it took as long as all of them together
             self._cutter.note(n_rows, call.n_most, elapsed_s)

@@ -162,7 +162,9 @@ class Calls:
         outputs = {tensor.name(): to_array(tensor) for tensor in response.output_tensors()}
         for name in self._required:
             if name not in outputs:
-                raise self.misconfigured(f"expected an output {name!r}, got {', '.join(outputs) or 'none'}.")
+                raise self.misconfigured(
+                    f"expected an output {name!r}, got {', '.join(outputs) or 'none'}. See its config."
+                )
         self.count("ok")
         return outputs
 
