@@ -86,7 +86,10 @@ def test_a_wrong_number_of_rows_in_an_answer_is_an_error(n_rows):
         [response] = server.ask(asking(1, 2))
     code, message = error_of(response)
     assert code == TritonError.INTERNAL
-    assert message == f"child: expected 2 rows in output 'y', got {n_rows} rows. See its model."
+    assert (
+        message
+        == f"child: expected 2 rows in output 'y', got {n_rows} rows. Correct this model's config or the child's."
+    )
 
 
 @pytest.mark.parametrize("error", [KeyError("a bug"), StopIteration("a bug")])
