@@ -16,13 +16,14 @@ from dualpath.compare.verdict import doubt
 
 NARROW = 16
 """Names up to this length are kept in one line."""
+FIGURES = ("rows/s", "ratio", "p50 ms", "p90 ms", "p99 ms", "p50 ratio", "p99 ratio", "failed")
 WIDE = 120
 """Columns of a terminal from which on there is room for all figures."""
 
 
 def show(result: Result, console: Console) -> None:
     """Print a result's tables, its notes and its verdict."""
-    show_parity(result, console)
+    _show_parity(result, console)
     for cell in result.cells:
         console.print(_cell(cell, result, console.width >= WIDE))
         absent = (f"{name} was not measured: {reason}." for name, reason in cell.not_measured.items())
@@ -33,7 +34,7 @@ def show(result: Result, console: Console) -> None:
     console.print(result.verdict, markup=False, highlight=False, style="bold")
 
 
-def show_parity(result: Result, console: Console) -> None:
+def _show_parity(result: Result, console: Console) -> None:
     """Print whose answers were compared with whose, how far they agree, and the rows that differ most."""
     if result.parity:
         console.print(_parity(result))
@@ -68,70 +69,58 @@ def _parity(result: Result) -> Table:
 
 def _cell(cell: Cell, result: Result, wide: bool) -> Table:
     """Return the figures under a load; a narrow terminal has no room for p90, p99's ratio and a column of zeros."""
+    failed = {name: it.n_errors + it.n_timeouts for name, it in cell.measured.items()}
+    if_wide = {"p90 ms", "p99 ratio"} if any(failed.values()) else {"p90 ms", "p99 ratio", "failed"}
+    headers = [header for header in FIGURES if wide or header not in if_wide]
     table = Table(title=str(cell.load), title_justify="left", padding=0)
     table.add_column(overflow="fold", no_wrap=max(map(len, result.contenders)) <= NARROW)
-    failed = {name: it.n_errors + it.n_timeouts for name, it in cell.measured.items()}
-    columns = {
-        "rows/s": True,
-        "ratio": True,
-        "p50 ms": True,
-        "p90 ms": wide,
-        "p99 ms": True,
-        "p50 ratio": True,
-        "p99 ratio": wide,
-        "failed": wide or any(failed.values()),
-    }
-    for header, is_shown in columns.items():
-        if is_shown:
-            is_ratio = "ratio" in header  # below which a doubt may stand
-            width = len("0.968 [0.929, 1.01]") if is_ratio else None
-            table.add_column(header, justify="right", overflow="fold", no_wrap=not is_ratio, min_width=width)
+    for header in headers:
+        is_ratio = "ratio" in header  # below which a doubt may stand
+        width = len("0.968 [0.929, 1.01]") if is_ratio else None
+        table.add_column(header, justify="right", overflow="fold", no_wrap=not is_ratio, min_width=width)
     for name in result.contenders:
         if name in cell.not_measured:
             table.add_row(escape(name), "–")
-        elif name in cell.measured:
-            measured = cell.measured[name]
-            ratios = _ratios(cell, name, result.contenders[0])
-            latencies = [_ms(measured.latencies_ms, percentile) for percentile in (50, 90, 99)]
-            cells = [f"{measured.rows_per_s:.4g}", ratios[0], *latencies, *ratios[1:], str(failed[name])]
-            shown = (it for it, is_shown in zip(cells, columns.values(), strict=True) if is_shown)
-            table.add_row(escape(name), *shown)
-            for group, of_group in measured.groups_ms.items():
-                latencies = [_ms(of_group, percentile) for percentile in (50, 90, 99) if wide or percentile != 90]
-                table.add_row(f"  BERT_WEIGHT {escape(group)}", "", "", *latencies, style="dim")
+        elif measured := cell.measured.get(name):
+            figures = {"rows/s": f"{measured.rows_per_s:.4g}", "failed": str(failed[name])}
+            figures |= _latencies(measured.latencies_ms) | _ratios(cell, name, result.contenders[0])
+            table.add_row(escape(name), *(figures.get(header, "") for header in headers))
+            for group, latencies_ms in measured.groups_ms.items():
+                figures = _latencies(latencies_ms)
+                of_group = (figures.get(header, "") for header in headers)
+                table.add_row(f"  BERT_WEIGHT {escape(group)}", *of_group, style="dim")
     return table
 
 
-def _ratios(cell: Cell, name: str, baseline: str) -> list[str]:
+def _latencies(latencies_ms: Mapping[float, float]) -> dict[str, str]:
+    return {f"p{percentile} ms": f"{latencies_ms[percentile]:.1f}" for percentile in (50, 90, 99) if latencies_ms}
+
+
+def _ratios(cell: Cell, name: str, baseline: str) -> dict[str, str]:
     """Return the ratios of throughput, p50 and p99 as markup."""
     if (compared := cell.compared.get(name)) is None:
-        return [""] * 3
-    decisive = compared.throughput if cell.load.rate is None else compared.p50
-    return [
-        escape(short_ratio(ratio)) + (in_doubt(cell, name, baseline) if ratio is decisive else "")
-        for ratio in (compared.throughput, compared.p50, compared.p99)
-    ]
+        return {}
+    decisive = "ratio" if cell.load.rate is None else "p50 ratio"
+    ratios = {"ratio": compared.throughput, "p50 ratio": compared.p50, "p99 ratio": compared.p99}
+    shown = {header: escape(_short_ratio(ratio)) for header, ratio in ratios.items()}
+    return shown | {decisive: shown[decisive] + _in_doubt(cell, name, baseline)}
 
 
-def short_ratio(ratio: Ratio) -> str:
+def _short_ratio(ratio: Ratio) -> str:
     """Return such as "0.98 [0.95, 1.01]"; of too few turns there is no interval."""
     interval = f" [{ratio.low:.3g}, {ratio.high:.3g}]" if isfinite(ratio.high) else ""
     return f"{ratio.value:.3g}{interval}"
 
 
-def in_doubt(cell: Cell, name: str, baseline: str) -> str:
+def _in_doubt(cell: Cell, name: str, baseline: str) -> str:
     """Return what stands under the ratio that a verdict goes by if it is not to be taken as it stands, as markup."""
     why = doubt(cell, name, baseline)
     return f"\n[yellow]{escape(why)}[/]" if why else ""
 
 
-def _ms(latencies_ms: Mapping[float, float], percentile: int) -> str:
-    return f"{latencies_ms[percentile]:.1f}" if latencies_ms else ""
-
-
 def show_bench(result: Result, console: Console) -> None:
     """Print how far answers agree, what was not measured and why, the notes, the figures and the verdict."""
-    show_parity(result, console)
+    _show_parity(result, console)
     said = [f"{cell.load}: {note}" for cell in result.cells for note in cell.notes]
     for text in [*said, *_not_measured(result), *result.notes]:
         console.print(text, markup=False, highlight=False)
@@ -152,13 +141,14 @@ def _add(table: Table, cell: Cell, rows: str, names: list[str]) -> None:
     for name in names:
         if measured := cell.measured.get(name):
             compared = cell.compared.get(name)
-            latencies = (f"{measured.latencies_ms[it]:.1f}" if measured.latencies_ms else "" for it in (50, 99))
+            latencies = _latencies(measured.latencies_ms)
             table.add_row(
                 rows,
                 escape(name),
                 f"{measured.rows_per_s:.3g}",
-                f"{escape(short_ratio(compared.throughput))}{in_doubt(cell, name, names[0])}" if compared else "",
-                *latencies,
+                f"{escape(_short_ratio(compared.throughput))}{_in_doubt(cell, name, names[0])}" if compared else "",
+                latencies.get("p50 ms", ""),
+                latencies.get("p99 ms", ""),
             )
             rows = ""
     table.add_section()
