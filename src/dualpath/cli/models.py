@@ -31,7 +31,7 @@ def models(
     from dualpath.repository import folders, releases
     from dualpath.serving import access
     from dualpath.serving.client import connect
-    from dualpath.serving.watch.status import status_of
+    from dualpath.serving.watch.endpoint import status_of
 
     client = connect(url)
     try:

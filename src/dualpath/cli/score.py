@@ -207,8 +207,7 @@ def _local(model_repository: Path) -> ScoreRows:
 def _served(url: str, model: str, retry_for_s: float) -> ScoreRows:
     from tritonclient.utils import InferenceServerException
 
-    from dualpath.serving.client import Scorer, connect
-    from dualpath.serving.retry import retrying
+    from dualpath.serving.client import Scorer, connect, retrying
 
     client = connect(url)
     scorer = Scorer(client, model)

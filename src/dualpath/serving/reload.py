@@ -137,24 +137,16 @@ def _check_alone(model: str, switch: _Switch, model_repository: Path) -> None:
     release = switch.release
     if model not in [*switch.children, *switch.readers, *switch.ensembles]:
         raise UserError(f"{model}: expected release {release} to be served, got others. Run `dualpath reload` first.")
-    changed = [
-        name
-        for name in switch.children
-        if not all(
-            _same(model_repository / name / str(version), model_repository / name / str(release))
-            for version in switch.ready[name]
-        )
-    ]
+    changed = []
+    for name in switch.children:  # a version that is a link to another, or both to a third, is no change
+        served = [model_repository / name / str(version) for version in switch.ready[name]]
+        if not all(folder.exists() and folder.samefile(folder.with_name(str(release))) for folder in served):
+            changed.append(name)
     if changed != [model]:
         raise UserError(
             f"{model}: expected a release that changes this model alone, got release {release}, which changes "
             f"{' and '.join(changed)}. Run `dualpath reload` without a model."
         )
-
-
-def _same(one: Path, other: Path) -> bool:
-    """Tell if one version is a link to the other, or both are to a third."""
-    return one.exists() and one.samefile(other)
 
 
 class _Switch:
@@ -220,12 +212,20 @@ class _Switch:
         self._report(f"{', '.join(self.readers)}: finishing the requests of {_said(before)}")
         for name in self.readers:
             self._allow(name, self._target(name))
-        self._drain(before, drain_timeout_s)
+        if busy := left_after(self._finishing, drain_timeout_s):
+            raise ReloadFailed(
+                f"{', '.join(busy)}: expected the requests of {_said(before)} to end within {drain_timeout_s:g} s, got "
+                f"some that have not. Release {self.release} serves all others; run `dualpath reload` again to finish."
+            )
         for name in self.children:
             self._report(f"{name}: leaving only version {' and '.join(map(str, sorted(self._target(name))))}")
             self._allow(name, self._target(name))
         self.revive()
         return Reloaded(self.release, tuple(sorted(before)))
+
+    def _finishing(self) -> list[str]:
+        present = self._server.present()
+        return [name for name in self.readers if present.get(name, set()) - self._target(name)]
 
     def revive(self) -> str | None:
         """Load the ensembles of members that are not served, and name them; None if all are."""
@@ -260,17 +260,6 @@ class _Switch:
             for member in members * 2:
                 self._allow(member, self._server.ready()[member])
             self._server.load(name, config)
-
-    def _drain(self, before: Versions, timeout_s: float) -> None:
-        if busy := left_after(self._finishing, timeout_s):
-            raise ReloadFailed(
-                f"{', '.join(busy)}: expected the requests of {_said(before)} to end within {timeout_s:g} s, got "
-                f"some that have not. Release {self.release} serves all others; run `dualpath reload` again to finish."
-            )
-
-    def _finishing(self) -> list[str]:
-        present = self._server.present()
-        return [name for name in self.readers if present.get(name, set()) - self._target(name)]
 
 
 def _said(numbers: Iterable[int]) -> str:
