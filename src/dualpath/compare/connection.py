@@ -145,7 +145,7 @@ def array_of(name: str, datatype: str, shape: Sequence[int], raw: bytes) -> npt.
     else:
         array = from_bytes(datatype, raw)
     if len(array) != math.prod(shape):
-        raise ValueError(f"output {name}: expected the values of shape {list(shape)}, got {len(array)}")
+        raise ValueError(f"output {name}: expected the values of shape {list(shape)}, got {len(array)}. See its model.")
     return array.reshape(tuple(shape))
 
 
