@@ -174,7 +174,7 @@ class _Run:
             verdict.annotate(cell, turns, self.result.contenders)
             if not cell.measured and not cell.not_measured:
                 self.result.cells.remove(cell)
-            if any(m.n_requests == m.n_errors + m.n_timeouts > 0 for m in cell.measured.values()):
+            if any(m.n_requests == m.n_failed > 0 for m in cell.measured.values()):
                 self.result.failed = True
         for name, measured in cell.measured.items():
             self.rows_per_s[name] = max(self.rows_per_s.get(name, 0.0), measured.rows_per_s)
