@@ -32,10 +32,10 @@ from dualpath.compare.interruptible import run
 from dualpath.compare.load import Contender, Turn, run_turn
 from dualpath.compare.load_check import LoadCheck
 from dualpath.compare.made_up import RandomRows
+from dualpath.compare.requests import Wire
 from dualpath.compare.result import Load
 from dualpath.compare.tolerance import tolerances
 from dualpath.compare.verdict import judge
-from dualpath.compare.wire import Wire
 from dualpath.serving.client import connect
 from dualpath.serving.server import TritonServer
 

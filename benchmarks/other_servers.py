@@ -28,11 +28,12 @@ from rich.console import Console
 
 from dualpath.cli import compare_view
 from dualpath.compare import inputs, requests, target
-from dualpath.compare.connection import Send, decode, over_grpc
+from dualpath.compare.connection import Send, over_grpc
 from dualpath.compare.load import Contender
 from dualpath.compare.result import Load, Result
-from dualpath.compare.run import Timing, measure, on_server
+from dualpath.compare.run import Measurement, Timing, on_server
 from dualpath.compare.server import serving
+from dualpath.compare.tensors import decode
 from dualpath.errors import UserError
 from dualpath.readability.contract import EXCERPT, SCORE, TOLERANCES, WEIGHT
 
@@ -93,7 +94,7 @@ def main(
                 asyncio.run(_check(first, server.url, make(name, Load(1, 1)), tolerance))
             with Console(stderr=True).status(title):
                 loads = [Load(1, n) for n in clients]
-                measure(result, loads, make, on_server(server.url, 60.0), Timing(duration, 60.0))
+                Measurement(result, loads, make, on_server(server.url, 60.0), Timing(duration, 60.0)).run()
             compare_view.show(result, Console(width=150))
 
 
@@ -154,8 +155,6 @@ def _body(tensors: Any) -> dict[str, Any]:
 
 async def _check(triton: Contender, url: str, other: Contender, tolerance: float) -> None:
     """Raise UserError if another server's scores are not Triton's."""
-    ask_triton: Any
-    ask_other: Any
     async with over_grpc(url) as ask_triton, other.connect(url) as ask_other:
         for number in range(min(N_CHECKED, len(other.requests))):
             response, got = [await ask(it.requests[number]) for ask, it in ((ask_triton, triton), (ask_other, other))]

@@ -37,7 +37,7 @@ from gpu_settings import (
 
 from dualpath import compare
 from dualpath.compare import setups
-from dualpath.compare.bench_models import build_encoder
+from dualpath.compare.bench_servers import build_encoder
 from dualpath.compare.result import Load
 from dualpath.compare.run import TurnSpec, on_server
 from dualpath.compare.server import start_quietly

@@ -14,9 +14,9 @@ from dualpath.compare.inputs import Row
 from dualpath.compare.load import Contender
 from dualpath.compare.load_check import LoadCheck
 from dualpath.compare.parity import N_LATE, Asking, Companies
+from dualpath.compare.requests import Wire
 from dualpath.compare.result import Result
 from dualpath.compare.tolerance import Tolerance, tolerances
-from dualpath.compare.wire import Wire
 from dualpath.errors import UserError
 from dualpath.readability.contract import ROUTE, SCORE
 from dualpath.serving.client import connect

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from clients import TEXTS
 from row import Found, Row, Stage
-from served_process import REPOSITORY, Ended, ServedProcess, run_cli, served
+from served_process import DUALPATH, REPOSITORY, Ended, ServedProcess, run, served
 
 from dualpath.repository.facts import FACTS_FILE, Facts
 from dualpath.repository.folders import newest
@@ -101,7 +101,8 @@ def _at_reload(stage: Stage) -> Found:
 
             number = publish(repository, {model: copy_of})
             damage(repository / model / str(number) / file)
-            status, said = run_cli("reload", "--model-repository", str(repository), "--url", it.at["gRPC"])
+            reload = [str(DUALPATH), "reload", "--model-repository", str(repository), "--url", it.at["gRPC"]]
+            status, said = run(reload, 120)
             held = status in (1, 2) and model in said and bool(np.array_equal(score(), before))
             good = good and held
             seen.append(f"{what}: {status}" + ("" if held else f", {said[-200:]}"))

@@ -12,16 +12,14 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
 from clients import TEXTS
 from damage import copied
 from row import Found, Row, Stage
-from served_process import DUALPATH, PORTS, REPOSITORY, SERVE, SHM, ServedProcess, run_cli, served
+from served_process import DUALPATH, PORTS, REPOSITORY, SERVE, SHM, ServedProcess, run, served, waited
 
 from dualpath.serving.client import Scorer, open_client
 
@@ -56,11 +54,8 @@ class _Leftovers:
 
     def left(self) -> list[str]:
         """Wait a moment for the last process to end; name what is left then, but for others' servers."""
-        deadline = time.monotonic() + 15
-        while (left := self._now() - self._before) and time.monotonic() < deadline:
-            time.sleep(0.2)
-        ours = [path for path in left if not _is_in_use(path)]
-        return sorted(path.name for path in ours)
+        waited(lambda: self._now() <= self._before, 15)
+        return sorted(path.name for path in self._now() - self._before if not _is_in_use(path))
 
 
 def _is_in_use(path: Path) -> bool:
@@ -91,29 +86,13 @@ def _with_leftovers(found: Found, leftovers: _Leftovers) -> Found:
     return Found(f"{found.seen}; {f'LEFT: {left[:3]}' if left else 'nothing left'}", found.good and not left)
 
 
-def _serve(*options: str) -> tuple[int, str]:
-    """Start `dualpath serve`, which is expected to end by itself."""
-    return _run([*SERVE, *options])
-
-
-def _run(command: list[str], timeout_s: float = 60, **how: Any) -> tuple[int, str]:
-    process: subprocess.Popen[str] = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **how
-    )
-    try:
-        return process.wait(timeout_s), process.communicate()[1].strip()
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)
-        return -1, f"still running after {timeout_s:g} s; {process.communicate()[1].strip()}"
-
-
 def _port_taken(stage: Stage) -> Found:
     leftovers = _Leftovers()
     results = []
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         for name in ("http", "grpc", "metrics", "health", "gateway"):
-            status, said = _serve(f"--{name}-port", port)
+            status, said = run([*SERVE, f"--{name}-port", port])
             results.append((name, status, said, _told(status, said, f"--{name}-port", port, "already in use")))
     return _with_leftovers(_seen(*results), leftovers)
 
@@ -126,9 +105,9 @@ def _no_permission(stage: Stage) -> Found:
         home.mkdir(mode=0o555)
         repository.mkdir(mode=0)
         environment = {**os.environ, "HOME": str(home), "XDG_CACHE_HOME": str(home), "XDG_RUNTIME_DIR": ""}
-        unread = _run([*_MORTAL, str(DUALPATH), "serve", "--model-repository", str(repository), *PORTS])
-        no_key = _run([*_MORTAL, *SERVE], env=environment)
-        unwritten = _run(
+        unread = run([*_MORTAL, str(DUALPATH), "serve", "--model-repository", str(repository), *PORTS])
+        no_key = run([*_MORTAL, *SERVE], env=environment)
+        unwritten = run(
             [*_MORTAL, str(DUALPATH), "score", "--local", "--output", f"{home}/out.csv", "The cat."], cwd=ROOT
         )
     return _with_leftovers(
@@ -159,18 +138,18 @@ def _disk_full(stage: Stage) -> Found:
             (full / "filling").write_bytes(b"x" * (1 << 20))
         # All folders that Python would take for temporary files.
         fill = " && ".join(f"mount --bind {full} {folder}" for folder in ("/var/tmp", "/tmp"))
-        start = _run(["unshare", "--mount", "sh", "-c", f"{fill} && cd /sys && exec {' '.join(SERVE)}"])
+        start = run(["unshare", "--mount", "sh", "-c", f"{fill} && cd /sys && exec {' '.join(SERVE)}"])
         with tempfile.NamedTemporaryFile("w", suffix=".txt") as texts:
             texts.write("The cat sat on the mat.\n" * 5000)
             texts.flush()
             score = [str(DUALPATH), "score", "--file", texts.name, "--bert-weight", "0", "--url", served.at["gRPC"]]
-            output = _run([*score, "--output", str(full / "out.txt")])
+            output = run([*score, "--output", str(full / "out.txt")])
             with (full / "stdout").open("wb") as stdout:
                 stream = subprocess.run(score, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=60)
     with _small_mount(20 << 20) as small:
         repository = small / "model_repository"
         shutil.copytree(REPOSITORY, repository, ignore=shutil.ignore_patterns("*.pt", "*.tl", "*.json"))
-        build = _run([str(DUALPATH), "build", "--model-repository", str(repository)], 120)
+        build = run([str(DUALPATH), "build", "--model-repository", str(repository)], 120)
         kept = sorted(path.name for path in repository.glob("*/[0-9]*/*") if path.suffix in (".pt", ".tl"))
     return _seen(
         ("start", *start, _told(*start, "temporary")),
@@ -183,7 +162,7 @@ def _disk_full(stage: Stage) -> Found:
 def _shm_full(stage: Stage) -> Found:
     leftovers = _Leftovers()
     script = f"mount -t tmpfs -o size=40m tmpfs /dev/shm && exec {' '.join(SERVE)}"
-    status, said = _run(["unshare", "--mount", "sh", "-c", script], 60)
+    status, said = run(["unshare", "--mount", "sh", "-c", script], 60)
     return _with_leftovers(_seen(("start", status, said, _told(status, said, "/dev/shm"))), leftovers)
 
 
@@ -213,8 +192,7 @@ def _build_while_serving(stage: Stage) -> Found:
     with copied() as repository:
         with served(repository) as it:
             before = _scores(it)
-            build = partial(run_cli, "build", "--force", "--model-repository", str(repository), timeout_s=400)
-            status, said = build()
+            status, said = run([str(DUALPATH), "build", "--force", "--model-repository", str(repository)], 400)
             same, restarts = _scores(it) == before, it.restarts()
         with served(repository) as it:
             after = _scores(it)

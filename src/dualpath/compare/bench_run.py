@@ -14,14 +14,12 @@ import numpy as np
 
 from dualpath.compare import breakdown, inputs, parity, verdict
 from dualpath.compare.agreement import Agreement
-from dualpath.compare.bench_models import default_work_dir
-from dualpath.compare.bench_servers import Place, served
+from dualpath.compare.bench_servers import Place, default_work_dir, served
 from dualpath.compare.inputs import Row
 from dualpath.compare.load import Contender, Turn
-from dualpath.compare.machine import machine_facts
 from dualpath.compare.result import Load, Process, Result
-from dualpath.compare.run import OnProgress, Timing, TurnSpec, measure, on_server
-from dualpath.compare.server import Server, Start, start_quietly
+from dualpath.compare.run import Measurement, OnProgress, Timing, TurnSpec, on_server
+from dualpath.compare.server import Server, Start, machine_facts, start_quietly
 from dualpath.compare.setups import (
     BERT_WEIGHT,
     LONGEST_REQUEST_S,
@@ -140,26 +138,22 @@ class _Bench:
 
     def _add(self, place: Place, suffix: str) -> None:
         on_gpu = place.gpu or place.text_on_cpu
-        inner, device = (on_gpu, "GPU") if on_gpu else (place.cpu, "CPU")
-        all_cpu, client, text_on_cpu, all_gpu = (
-            f"{name}{suffix}"
-            for name in (
-                "all in Triton, CPU",
-                f"client + models on {device}",
-                "all in Triton, text on CPU, models on GPU",
-                "all in Triton, GPU",
-            )
-        )
-        self._setups[all_cpu] = InTriton(all_cpu, place.cpu.url, self.model)
-        self._setups[client] = InClient.of(client, inner.url, place.repository)
-        family = [all_cpu, client]
-        for name, server, config in ((text_on_cpu, place.text_on_cpu, TEXT_ON_CPU), (all_gpu, place.gpu, GPU)):
+        all_cpu, client = f"all in Triton, CPU{suffix}", f"client + models on {'GPU' if on_gpu else 'CPU'}{suffix}"
+        family: dict[str, BenchSetup] = {
+            all_cpu: InTriton(all_cpu, place.cpu.url, self.model),
+            client: InClient.of(client, (on_gpu or place.cpu).url, place.repository),
+        }
+        for where, server, config in (
+            ("text on CPU, models on GPU", place.text_on_cpu, TEXT_ON_CPU),
+            ("GPU", place.gpu, GPU),
+        ):
+            name = f"all in Triton, {where}{suffix}"
             if server:
-                self._setups[name] = InTriton(name, server.url, self.model)
-                family.append(name)
+                family[name] = InTriton(name, server.url, self.model)
             else:
                 self._absent[name] = place.why_not[config]
-        self._families.append(family)
+        self._setups |= family
+        self._families.append([*family])
 
     def _compare_answers(self, place: Place, family: Sequence[str], on_progress: OnProgress) -> bool:
         """Compare the answers of one encoder's set-ups with its first; say whether the servers are still there."""
@@ -202,16 +196,8 @@ class _Bench:
             self._now.n_rows += turn.n_rows + order.load.batch * n_clients * (order.warm_up or n_clients > 1)
             return turn
 
-        measure(
-            self.result,
-            self.loads,
-            make,
-            counted,
-            self.timing,
-            around=self._around,
-            gone=self._gone,
-            on_progress=on_progress,
-        )
+        around, gone = self._around, self._gone
+        Measurement(self.result, self.loads, make, counted, self.timing, around, gone, on_progress).run()
 
     @contextmanager
     def _around(self, name: str) -> Iterator[None]:

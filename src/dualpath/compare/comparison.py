@@ -9,25 +9,25 @@ from datetime import datetime
 from functools import cache
 from pathlib import Path
 
-from dualpath.compare import asked, expected, gate, inputs, parity, requests, sequences, target, verdict
+from dualpath.compare import expected, gate, inputs, parity, requests, sequences, target, verdict
 from dualpath.compare.agreement import Agreement
 from dualpath.compare.breakdown import Recorder, timelines
 from dualpath.compare.breakdown.processes import is_loopback
-from dualpath.compare.excuses import Filter, excuse
+from dualpath.compare.expected import Filter
 from dualpath.compare.gate import Condition
-from dualpath.compare.inputs import InputRows
+from dualpath.compare.inputs import DEFAULT_WEIGHT, InputRows
 from dualpath.compare.load import Contender, Turn
 from dualpath.compare.load_check import LoadCheck
-from dualpath.compare.machine import machine_facts
 from dualpath.compare.made_up import RandomRows
-from dualpath.compare.requests import Mix
+from dualpath.compare.requests import Mix, Wire
 from dualpath.compare.result import Load, Result
-from dualpath.compare.run import OnProgress, Timing, TurnSpec, measure, on_server
-from dualpath.compare.server import Server, Start, check_models, serving, start_quietly
+from dualpath.compare.run import Measurement, OnProgress, Timing, TurnSpec, on_server
+from dualpath.compare.sequences import Sequences
+from dualpath.compare.server import Server, Start, check_models, machine_facts, serving, start_quietly
+from dualpath.compare.target import Pair, Target
 from dualpath.compare.tolerance import tolerances
-from dualpath.compare.wire import Wire
 from dualpath.errors import UserError
-from dualpath.readability.contract import SCORERS, TOLERANCES
+from dualpath.readability.contract import EXCERPT, SCORERS, TOLERANCES, WEIGHT
 
 CONCURRENCY = (1, 4, 16)
 BATCHES = (1, 8, 64)
@@ -153,14 +153,12 @@ class _Comparison:
     def _prepare(self, server: Server) -> None:
         self._server = server
         a, b = (target.read(server.client, name) for name in (self.a, self.b))
-        self._pair = asked.pair_for(a, b, self.rows, self.mix, self.ignore, self.filters)
+        self._targets = {a.name: a, b.name if b.name != a.name else f"{b.name} (again)": b}
+        self._pair = self._pair_of(a, b)
         self._wire = Wire(server.url, self._pair, server.headers)
         self._rows = self.rows.tensors(self._pair.inputs, self._pair.optional)
-        self._sequences = asked.sequences_for(
-            self._pair, self.rows, len(self._rows), self.mix, self.loads, self.timing.seed
-        )
-        self._loads = asked.loads_for(self._pair, self.loads, self.batches_given)
-        self._targets = {a.name: a, b.name if b.name != a.name else f"{b.name} (again)": b}
+        self._sequences = self._sequences_of()
+        self._loads = self._loads_of()
         self._expected = expected.read(self.rows, self._pair, self._targets.values(), self.mix is not None)
         self._is_ours = {a.model, b.model} <= {model.name for model in SCORERS}
         known = TOLERANCES[server.precision or "float32"] if self._is_ours else None
@@ -172,14 +170,14 @@ class _Comparison:
             environment=self._environment(),
             notes=self._notes(),
         )
-        names = list(self._targets)
+        name_a, name_b = self._targets
         self._asked = requests.weighted(self._rows, self.mix)
         self._agreement = Agreement(
-            (names[0], names[1]),
+            (name_a, name_b),
             [row.where for row in self._asked],
             self._tolerances,
             (a.max_batch_size > 0, b.max_batch_size > 0),
-            excuse(self.filters, self._asked),
+            expected.excuse(self.filters, self._asked),
         )
         self._load_check = LoadCheck(
             self._agreement, lambda name, answer: self._wire.decode(self._targets[name], answer)
@@ -191,6 +189,40 @@ class _Comparison:
             server.own.pid if server.own else None,
             dict(server.headers),
         )
+
+    def _pair_of(self, a: Target, b: Target) -> Pair:
+        """Return what two models have in common, without what no row has a value for, and without ignored outputs."""
+        expected.check_filters(self.filters, [*a.inputs, *b.inputs, *a.outputs, *b.outputs])
+        pair = target.pair(a, b).given(self.rows.has).without(self.ignore)
+        names = [tensor.name for tensor in pair.inputs]
+        if self.mix and WEIGHT.name not in names:
+            raise UserError(
+                f"--mix: expected models with an input {WEIGHT.name}, got {', '.join(names)}. Leave it out."
+            )
+        if self.rows.is_built_in and not {*names} <= {EXCERPT.name, WEIGHT.name}:
+            raise UserError(
+                f"--input: expected a file with {', '.join(names)}, got the built-in excerpts, which have "
+                f"{EXCERPT.name} only. Give one, or --random 100 for rows that are made up."
+            )
+        return replace(pair, watched=tuple(it.name for it in self.filters))
+
+    def _sequences_of(self) -> Sequences:
+        """Return the sequences in which models with state are asked; none for others."""
+        if not self._pair.keeps_state:
+            return ()
+        if self.mix or any(load.rate is not None for load in self.loads):
+            option = "--mix" if self.mix else "--rate"
+            raise UserError(f"{option}: expected models without state, got some with sequence batching. Leave it out.")
+        return self.rows.sequences or sequences.made_up(len(self._rows), self.timing.seed)
+
+    def _loads_of(self) -> Sequence[Load]:
+        """Return the loads, those that nobody gave with no larger batches than the models take."""
+        most, loads = self._pair.max_batch_size, self.loads
+        if not self.batches_given:
+            loads = list(dict.fromkeys(replace(load, batch=min(load.batch, most)) for load in loads))
+        for load in loads:
+            requests.check_batch(self._pair, load.batch)
+        return loads
 
     def _conclude(self) -> None:
         result = self._result
@@ -249,7 +281,7 @@ class _Comparison:
             self._load_check.settle(spec.contender, "under load")
             return turn
 
-        measure(
+        Measurement(
             self._result,
             self._loads,
             lambda name, load: contender(name, load.batch),
@@ -258,7 +290,7 @@ class _Comparison:
             around=self._recorder.turn,
             gone=self._server.gone,
             on_progress=on_progress,
-        )
+        ).run()
 
     def _break_down(self) -> None:
         result, recorder = self._result, self._recorder
@@ -287,7 +319,16 @@ class _Comparison:
         }
 
     def _notes(self) -> list[str]:
-        notes = list(asked.notes(self._pair, self.rows, len(self._rows), self.mix, self._sequences))
+        """Say what of the models and the rows is left out or made up."""
+        notes = list(self._pair.notes)
+        if self._sequences:
+            whence = "of the input" if self.rows.sequences else "made up of its rows, in their order"
+            notes.append(f"Asked in sequences, as one of them keeps state: {len(self._sequences)} {whence}.")
+        n_without = self.rows.n_without_weight()
+        if not self.mix and n_without and WEIGHT.name in {tensor.name for tensor in self._pair.inputs}:
+            notes.append(
+                f"{WEIGHT.name} is {DEFAULT_WEIGHT} in the rows that have none, {n_without} of {len(self._rows)}."
+            )
         if self.atol.get("") is None and self._is_ours and self._server.precision is None:
             notes.append("The precision of the server is unknown; the tolerance is float32's: give --atol for another.")
         return notes

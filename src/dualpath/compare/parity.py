@@ -14,16 +14,14 @@ import grpc.aio
 import numpy as np
 
 from dualpath.compare.agreement import Agreement, Answer
-from dualpath.compare.connection import reason
+from dualpath.compare.connection import HTTPRefusal, reason
 from dualpath.compare.inputs import Row
 from dualpath.compare.interruptible import run
-from dualpath.compare.over_http import HTTPRefusal
-from dualpath.compare.requests import companies
+from dualpath.compare.requests import Ask, companies
 from dualpath.compare.result import Result, n_rows
 from dualpath.compare.run import OnProgress
 from dualpath.compare.sequences import Asked, Sequences, ended
 from dualpath.compare.sequences import run as steps_of
-from dualpath.compare.wire import Ask
 from dualpath.errors import UserError
 
 N_LATE = 5

@@ -14,7 +14,7 @@ from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 from tritonclient.grpc import model_config_pb2, service_pb2
 from tritonclient.utils import InferenceServerException
 
-from dualpath.compare.over_http import is_http
+from dualpath.compare.connection import is_http
 from dualpath.errors import UserError
 from dualpath.serving.client import connect, open_client
 

@@ -12,19 +12,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tritonclient.grpc as grpcclient
-from tritonclient.grpc import service_pb2
 
 from dualpath.compare.agreement import Answer
 from dualpath.compare.connection import Send, over_grpc, serialise
 from dualpath.compare.inputs import Row
 from dualpath.compare.load import Contender
+from dualpath.compare.requests import Ask
 from dualpath.compare.result import Cell, Load, Result
-from dualpath.compare.tensors import infer_input
-from dualpath.compare.wire import Ask
+from dualpath.compare.tensors import decode, infer_input
 from dualpath.errors import UserError
 from dualpath.readability.combine import Scores, combine
-from dualpath.readability.contract import BERT, EXCERPT, FOREST, SCORE, ModelContract, Tensor
+from dualpath.readability.contract import BERT, EXCERPT, FOREST, SCORE, ModelContract
 from dualpath.readability.features import FeatureCounter, WordLists
 from dualpath.readability.tokens import TokenEncoder, pad
 from dualpath.repository.releases import newest_release
@@ -34,7 +32,6 @@ BERT_WEIGHT = 0.5
 """Every row needs both models."""
 GROUP = str(BERT_WEIGHT)
 """The label of all latencies."""
-
 N_ROWS = 256
 """Rows that the requests of a load hold between them, at least; they go round and round."""
 
@@ -65,18 +62,17 @@ class InTriton:
     async def connect(self) -> AsyncIterator[Score]:
         """Open a connection."""
 
-        async def score(excerpts: Sequence[bytes]) -> Scores:
-            scores: Scores = (await _answer(send, self._request(excerpts), SCORE))[:, 0]
-            return scores
-
         async with over_grpc(self.url) as send:
+
+            async def score(excerpts: Sequence[bytes]) -> Scores:
+                return decode(await send(self._request(excerpts)))[SCORE.name][:, 0]
+
             yield score
 
     def contender(self, batches: Sequence[Sequence[bytes]]) -> Contender:
         """Return what puts load on it: these excerpts, one batch a request."""
         requests = [self._request(excerpts) for excerpts in batches]
-        connect = partial(over_grpc, self.url)
-        return Contender(self.name, requests, [GROUP] * len(batches), len(batches[0]), lambda _: connect())
+        return Contender(self.name, requests, [GROUP] * len(batches), len(batches[0]), lambda _: over_grpc(self.url))
 
     def _request(self, excerpts: Sequence[bytes]) -> bytes:
         weights = np.full(len(excerpts), BERT_WEIGHT, np.float32)
@@ -186,13 +182,7 @@ def _rows(load: Load) -> int:
 
 async def _infer(send: Send, version: str, model: ModelContract, *inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
     tensors = [infer_input(tensor, array) for tensor, array in zip(model.inputs, inputs, strict=True)]
-    return await _answer(send, serialise(model.name, tensors, version=version), model.outputs[0])
-
-
-async def _answer(send: Send, request: bytes, output: Tensor) -> npt.NDArray[Any]:
-    answer = grpcclient.InferResult(service_pb2.ModelInferResponse.FromString(await send(request)))
-    array: npt.NDArray[Any] = answer.as_numpy(output.name)
-    return array
+    return decode(await send(serialise(model.name, tensors, version=version)))[model.outputs[0].name]
 
 
 def headline(result: Result) -> str:

@@ -1,20 +1,29 @@
-"""Values from a file as the tensors that Triton takes."""
+"""Tensors as Triton takes and gives them: made of values from a file, read from an answer."""
 
 from __future__ import annotations
 
 import base64
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tritonclient.grpc as grpcclient
+from tritonclient.grpc import service_pb2
 from tritonclient.utils import deserialize_bytes_tensor
 
-from dualpath.compare.connection import NUMPY_DTYPES, from_bytes
 from dualpath.readability.contract import Tensor
+
+NUMPY_DTYPES = {
+    **{
+        f"{kind}{bits}": f"<{letter}{bits // 8}"
+        for kind, letter in (("INT", "i"), ("UINT", "u"))
+        for bits in (8, 16, 32, 64)
+    },
+    **{"FP16": "<f2", "FP32": "<f4", "FP64": "<f8", "BOOL": "?", "BF16": "<u2"},
+}
 
 
 class BadValue(ValueError):
@@ -148,3 +157,67 @@ def _integer(value: Any, limits: Any) -> int:
     if not limits.min <= number <= limits.max or (isinstance(value, float) and number != value):
         raise ValueError
     return number
+
+
+def decode_all(responses: Sequence[bytes], axis: int) -> dict[str, npt.NDArray[Any]]:
+    """Return the outputs of a request's responses, in their order along a new axis.
+
+    If shapes differ, each array is filled up to the largest, and beside it stands a 1 for each value and 0 for filler.
+
+    Raises:
+        ValueError: as `decode`, or responses have an output of different numbers of dimensions.
+    """
+    answers = [decode(response) for response in responses]
+    found = {}
+    for name in dict.fromkeys(name for answer in answers for name in answer):
+        arrays = [answer[name] for answer in answers if name in answer]
+        if len({array.shape for array in arrays}) > 1:
+            largest = np.max([array.shape for array in arrays], axis=0)
+            fill = [[(0, size) for size in largest - array.shape] for array in arrays]
+            both = [
+                (np.pad(it, width), np.pad(np.ones_like(it), width)) for it, width in zip(arrays, fill, strict=True)
+            ]
+            arrays = [np.stack(it, axis) for it in both]
+        found[name] = np.stack(arrays, axis)
+    return found
+
+
+def decode(response: bytes) -> dict[str, npt.NDArray[Any]]:
+    """Return the outputs of a serialised ModelInferResponse by name; BF16 becomes float32.
+
+    Raises:
+        ValueError: an output is not what its shape and type say.
+    """
+    answer = service_pb2.ModelInferResponse.FromString(response)
+    described = zip(answer.outputs, answer.raw_output_contents, strict=True)
+    return {output.name: array_of(output.name, output.datatype, output.shape, raw) for output, raw in described}
+
+
+def array_of(name: str, datatype: str, shape: Sequence[int], raw: bytes) -> npt.NDArray[Any]:
+    """Return an output as an array; BF16 becomes float32.
+
+    Raises:
+        ValueError: it is not what its shape and type say.
+    """
+    # Not by tritonclient: what its versions make of BF16 and of empty tensors differs.
+    if datatype == "BYTES":
+        array: npt.NDArray[Any] = np.array([*_texts(raw), None], np.object_)[:-1]
+    else:
+        array = from_bytes(datatype, raw)
+    if len(array) != math.prod(shape):
+        raise ValueError(f"output {name}: expected the values of shape {list(shape)}, got {len(array)}")
+    return array.reshape(tuple(shape))
+
+
+def from_bytes(datatype: str, raw: bytes) -> npt.NDArray[Any]:
+    """Return little-endian numbers as an array; BF16 becomes float32."""
+    array = np.frombuffer(raw, NUMPY_DTYPES[datatype])
+    return (array.astype(np.uint32) << 16).view(np.float32) if datatype == "BF16" else array
+
+
+def _texts(raw: bytes) -> Iterator[bytes]:
+    at = 0
+    while at < len(raw):
+        end = at + 4 + int.from_bytes(raw[at : at + 4], "little")
+        yield raw[at + 4 : end]
+        at = end

@@ -104,7 +104,9 @@ class Recorder:
         counted = {name: dict(series) for name, series in self._counted.items()}
         if self._metrics_first is not None and (now := self._read_metrics()):
             for series, value in metrics.difference(now, self._metrics_first).items():
-                callers = [name for name, share in self._shares.items() if series.model in share.models()]
+                callers = [
+                    name for name, it in self._shares.items() if series.model in {model for model, _ in it.counts}
+                ]
                 if callers and series.model not in self._shared:
                     counted.setdefault(" + ".join(callers), {})[series] = value
         own = {name: share.model for name, share in self._shares.items()}
