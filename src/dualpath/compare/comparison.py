@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from dualpath.compare import expected, gate, inputs, parity, requests, sequences, target, verdict
@@ -27,7 +27,7 @@ from dualpath.compare.server import Server, Start, check_models, machine_facts, 
 from dualpath.compare.target import Pair, Target
 from dualpath.compare.tolerance import tolerances
 from dualpath.errors import UserError
-from dualpath.readability.contract import EXCERPT, SCORERS, TOLERANCES, WEIGHT
+from dualpath.readability.contract import SCORERS, TOLERANCES, WEIGHT
 
 CONCURRENCY = (1, 4, 16)
 BATCHES = (1, 8, 64)
@@ -92,7 +92,7 @@ def compare(
     names = {target.split(name)[0] for name in (a, b)}
     if n_random is not None and input_file:
         raise UserError("--random: expected no --input with it, got both. Leave one out.")
-    rows: InputRows | RandomRows = RandomRows(n_random, seed, shapes) if n_random else inputs.read(input_file)
+    rows = RandomRows(n_random, seed, shapes) if n_random else inputs.read(input_file)
     atol, rtol = (it if isinstance(it, Mapping) else {"": it} for it in (atol, rtol))
     batches = BATCHES if batch is None else batch
     loads = [Load(n_rows, n) for n_rows in batches for n in concurrency]
@@ -120,7 +120,7 @@ class _Comparison:
 
     a: str
     b: str
-    rows: InputRows | RandomRows
+    rows: InputRows
     mix: Mix | None
     loads: Sequence[Load]
     batches_given: bool
@@ -132,23 +132,25 @@ class _Comparison:
     conditions: Sequence[Condition]
 
     def run(self, server: Server, on_progress: OnProgress) -> Result:
-        """Check parity, measure under each load, and see where the time goes.
-
-        Raises:
-            UserError: the models are not there, or cannot be compared, or do not take what is asked of them.
-        """
+        """Check parity, measure under each load, and see where the time goes."""
         self._prepare(server)
-        with closing(self._recorder):
+        result, recorder = self._result, self._recorder
+        with closing(recorder):
             try:
                 if self._compare_answers(on_progress):
                     self._measure(on_progress)
             except KeyboardInterrupt:
-                self._result.interrupted = True
+                result.interrupted = True
             self._conclude()
-            self._break_down()
-        if not self._result.interrupted and not self._pair.streams and not server.gone():
-            self._trace()
-        return self._result
+            result.steps, result.stages, result.processes = recorder.steps(), recorder.stages(), recorder.processes()
+            result.notes += recorder.notes
+        if not result.interrupted and not self._pair.streams and not server.gone():
+            lone = sequences.flags(sequences.new_id(), True, True) if self._sequences else b""
+            asked = {name: requests.request(it, self._pair, self._rows[:1]) for name, it in self._targets.items()}
+            first = {name: request + lone for name, request in asked.items()}
+            result.timelines, notes = timelines(server.url, first, dict(server.headers))
+            result.notes += notes
+        return result
 
     def _prepare(self, server: Server) -> None:
         self._server = server
@@ -179,16 +181,10 @@ class _Comparison:
             (a.max_batch_size > 0, b.max_batch_size > 0),
             expected.excuse(self.filters, self._asked),
         )
-        self._load_check = LoadCheck(
-            self._agreement, lambda name, answer: self._wire.decode(self._targets[name], answer)
-        )
-        self._recorder = Recorder(
-            server.url,
-            {name: (target.model, target.version) for name, target in self._targets.items()},
-            server.own.metrics_url if server.own else None,
-            server.own.pid if server.own else None,
-            dict(server.headers),
-        )
+        self._load_check = LoadCheck(self._agreement, lambda name, it: self._wire.decode(self._targets[name], it))
+        models = {name: (target.model, target.version) for name, target in self._targets.items()}
+        metrics_url, pid = (server.own.metrics_url, server.own.pid) if server.own else (None, None)
+        self._recorder = Recorder(server.url, models, metrics_url, pid, dict(server.headers))
 
     def _pair_of(self, a: Target, b: Target) -> Pair:
         """Return what two models have in common, without what no row has a value for, and without ignored outputs."""
@@ -199,11 +195,7 @@ class _Comparison:
             raise UserError(
                 f"--mix: expected models with an input {WEIGHT.name}, got {', '.join(names)}. Leave it out."
             )
-        if self.rows.is_built_in and not {*names} <= {EXCERPT.name, WEIGHT.name}:
-            raise UserError(
-                f"--input: expected a file with {', '.join(names)}, got the built-in excerpts, which have "
-                f"{EXCERPT.name} only. Give one, or --random 100 for rows that are made up."
-            )
+
         return replace(pair, watched=tuple(it.name for it in self.filters))
 
     def _sequences_of(self) -> Sequences:
@@ -258,14 +250,10 @@ class _Comparison:
             self.timing.duration_s,
             self.timing.seed,
         )
-        self._asking = parity.Asking(
-            self._result, self._agreement, (name_a, name_b), self._asked, in_company, self._sequences
-        )
-        return self._asking.run(
-            lambda: self._wire.both(a, b, self._asked, self.timing.timeout_s),
-            gone=self._server.gone,
-            on_progress=on_progress,
-        )
+        names = name_a, name_b
+        self._asking = parity.Asking(self._result, self._agreement, names, self._asked, in_company, self._sequences)
+        both = partial(self._wire.both, a, b, self._asked, self.timing.timeout_s)
+        return self._asking.run(both, gone=self._server.gone, on_progress=on_progress)
 
     def _measure(self, on_progress: OnProgress) -> None:
         @cache
@@ -281,27 +269,11 @@ class _Comparison:
             self._load_check.settle(spec.contender, "under load")
             return turn
 
-        Measurement(
-            self._result,
-            self._loads,
-            lambda name, load: contender(name, load.batch),
-            checked,
-            self.timing,
-            around=self._recorder.turn,
-            gone=self._server.gone,
-            on_progress=on_progress,
-        ).run()
+        def make(name: str, load: Load) -> Contender:
+            return contender(name, load.batch)
 
-    def _break_down(self) -> None:
-        result, recorder = self._result, self._recorder
-        result.steps, result.stages, result.processes = recorder.steps(), recorder.stages(), recorder.processes()
-        result.notes += recorder.notes
-
-    def _trace(self) -> None:
-        lone = sequences.flags(sequences.new_id(), True, True) if self._sequences else b""
-        first = {name: requests.request(it, self._pair, self._rows[:1]) + lone for name, it in self._targets.items()}
-        self._result.timelines, notes = timelines(self._server.url, first, dict(self._server.headers))
-        self._result.notes += notes
+        around, gone = self._recorder.turn, self._server.gone
+        Measurement(self._result, self._loads, make, checked, self.timing, around, gone, on_progress).run()
 
     def _environment(self) -> dict[str, str]:
         server = self._server
@@ -320,15 +292,12 @@ class _Comparison:
 
     def _notes(self) -> list[str]:
         """Say what of the models and the rows is left out or made up."""
-        notes = list(self._pair.notes)
+        notes, n_rows, n_without = list(self._pair.notes), len(self._rows), self.rows.n_without_weight()
         if self._sequences:
             whence = "of the input" if self.rows.sequences else "made up of its rows, in their order"
             notes.append(f"Asked in sequences, as one of them keeps state: {len(self._sequences)} {whence}.")
-        n_without = self.rows.n_without_weight()
         if not self.mix and n_without and WEIGHT.name in {tensor.name for tensor in self._pair.inputs}:
-            notes.append(
-                f"{WEIGHT.name} is {DEFAULT_WEIGHT} in the rows that have none, {n_without} of {len(self._rows)}."
-            )
+            notes.append(f"{WEIGHT.name} is {DEFAULT_WEIGHT} in the rows that have none, {n_without} of {n_rows}.")
         if self.atol.get("") is None and self._is_ours and self._server.precision is None:
             notes.append("The precision of the server is unknown; the tolerance is float32's: give --atol for another.")
         return notes

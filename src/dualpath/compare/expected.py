@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from dualpath.compare.agreement import Agreement, Answer, Excuse
 from dualpath.compare.inputs import InputRows, Row
-from dualpath.compare.made_up import RandomRows
 from dualpath.compare.result import CONFIG, Parity, Result, WorstRow
 from dualpath.compare.target import AtOdds, Pair, Target
 from dualpath.compare.tolerance import Tolerance
@@ -28,7 +27,7 @@ Expected = Mapping[str, Answer]
 _COMPARE: Mapping[str, Callable[[Any, Any], Any]] = {"=": operator.eq, "<": operator.lt, ">": operator.gt}
 
 
-def read(rows: InputRows | RandomRows, pair: Pair, targets: Iterable[Target], is_mixed: bool) -> Expected:
+def read(rows: InputRows, pair: Pair, targets: Iterable[Target], is_mixed: bool) -> Expected:
     """Return the outputs that a file expects.
 
     Args:
@@ -36,7 +35,7 @@ def read(rows: InputRows | RandomRows, pair: Pair, targets: Iterable[Target], is
     Raises:
         UserError: they are none of the models' outputs, or a row has several answers.
     """
-    if not isinstance(rows, InputRows) or not rows.validation:
+    if not rows.validation:
         return {}
     if is_mixed or pair.streams:
         what = "--mix" if is_mixed else "decoupled models"
