@@ -11,7 +11,7 @@ import pytest
 import sample_results
 from PIL import Image
 
-from dualpath.compare.report import check, folder, page, plots, ratios, wording, write
+from dualpath.compare.report import check, folder, page, plots, wording, write
 from dualpath.compare.report.palette import DARK, LIGHT, MARKERS
 from dualpath.compare.result import Load, Result
 from dualpath.compare.stats import Ratio
@@ -282,7 +282,7 @@ def test_loads_and_ratios_in_words():
 @pytest.mark.parametrize("low", [0.003, 0.03, 0.3, 0.86, 0.95])
 @pytest.mark.parametrize("high", [1.05, 1.3, 2.4, 9, 41, 900])
 def test_ticks_of_ratios_are_few_and_hold_one(low, high):
-    ticks = ratios._ticks(low, high)
+    ticks = plots._ticks(low, high)
     assert 1 in ticks
     assert 2 <= len(ticks) <= 6
     assert all(low <= tick <= high for tick in ticks)

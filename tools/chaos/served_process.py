@@ -54,11 +54,7 @@ class ServedProcess:
         self.at: dict[str, str] = {}
 
     def await_start(self) -> ServedProcess:
-        """Return when it serves.
-
-        Raises:
-            Ended: it does not.
-        """
+        """Return when it serves; Ended if it does not."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             if line.startswith("Ctrl-C"):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dualpath.compare import breakdown, inputs, parity, verdict
+from dualpath.compare import breakdown, inputs, parity, setups, verdict
 from dualpath.compare.agreement import Agreement
 from dualpath.compare.bench_servers import Place, default_work_dir, served
 from dualpath.compare.inputs import Row
@@ -27,7 +27,6 @@ from dualpath.compare.setups import (
     InClient,
     InTriton,
     batches,
-    both,
     excerpt_of,
     headline,
     too_slow,
@@ -164,11 +163,9 @@ class _Bench:
             names = (baseline, other)
             agreement = Agreement(names, [row.where for row in rows], {SCORE.name: tolerance})
             try:
-                there = parity.Asking(self.result, agreement, names, rows).run(
-                    partial(both, self._setups[baseline], self._setups[other], rows, self.timing.timeout_s),
-                    gone=self._gone,
-                    on_progress=on_progress,
-                )
+                asking = parity.Asking(self.result, agreement, names, rows)
+                connects = [partial(setups.asking, self._setups[name], rows) for name in names]
+                there = asking.run(connects, self.timing.timeout_s, self._gone, on_progress)
             finally:
                 found = agreement.parities()
                 self.result.parity += found

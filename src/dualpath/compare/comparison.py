@@ -252,8 +252,8 @@ class _Comparison:
         )
         names = name_a, name_b
         self._asking = parity.Asking(self._result, self._agreement, names, self._asked, in_company, self._sequences)
-        both = partial(self._wire.both, a, b, self._asked, self.timing.timeout_s)
-        return self._asking.run(both, gone=self._server.gone, on_progress=on_progress)
+        connects = [partial(self._wire.asking, model, self._asked) for model in (a, b)]
+        return self._asking.run(connects, self.timing.timeout_s, self._server.gone, on_progress)
 
     def _measure(self, on_progress: OnProgress) -> None:
         @cache

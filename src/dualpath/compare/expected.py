@@ -93,11 +93,7 @@ class Filter:
 
     @classmethod
     def parse(cls, text: str) -> Filter:
-        """Read "ROUTE=cuml", "BERT_WEIGHT=0" or "GAIN>1".
-
-        Raises:
-            UserError: it is not of that form.
-        """
+        """Read "ROUTE=cuml", "BERT_WEIGHT=0" or "GAIN>1"; UserError if it is not of that form."""
         if not (match := re.fullmatch(r"([^=<>]+)([=<>])(.*)", text, re.DOTALL)):
             raise UserError(
                 f"--expect-differences: expected NAME=VALUE, NAME<VALUE or NAME>VALUE, got {text!r}. Correct it."
@@ -121,13 +117,7 @@ class Filter:
 
 
 def check_filters(filters: Sequence[Filter], tensors: Sequence[Tensor]) -> None:
-    """Refuse a filter that no row could fit.
-
-    Args:
-        tensors: the inputs and outputs of both models.
-    Raises:
-        UserError: a filter names no tensor, or orders texts.
-    """
+    """Raise a UserError for a filter that names none of both models' inputs and outputs, or orders texts."""
     dtypes = {tensor.name: tensor.dtype for tensor in tensors}
     for it in filters:
         if it.name not in dtypes:

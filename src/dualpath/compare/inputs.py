@@ -130,11 +130,7 @@ class InputRows:
 
 
 def read(path: Path | None) -> InputRows:
-    """Read a file, or the built-in excerpts.
-
-    Raises:
-        UserError: the file cannot be read, is of none of the formats, or holds no row.
-    """
+    """Read a file, or the built-in excerpts; UserError if it cannot be read, is of no known format, or holds no row."""
     if path is None:
         records = [(f"built-in excerpt {sample.title!r}", {EXCERPT.name: [sample.text]}) for sample in SAMPLES]
         return InputRows("built-in excerpts", records, is_built_in=True)

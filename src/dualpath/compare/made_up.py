@@ -34,11 +34,7 @@ class RandomRows(InputRows):
         self._n, self._seed, self._shapes = n, seed, shapes
 
     def tensors(self, inputs: Sequence[Tensor], optional: Collection[str] = ()) -> list[Row]:
-        """Return the rows for these inputs.
-
-        Raises:
-            UserError: a shape is not one of its input's.
-        """
+        """Return the rows for these inputs; UserError if a shape is not one of its input's."""
         rng = np.random.default_rng(self._seed)
         if unknown := self._shapes.keys() - {tensor.name for tensor in inputs}:
             names = ", ".join(tensor.name for tensor in inputs)

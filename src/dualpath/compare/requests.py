@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -45,11 +44,7 @@ Ask = Callable[[Sequence[int], bytes], Awaitable[Answer]]
 
 
 def parse_mix(text: str) -> Mix:
-    """Read "0:0.5,0.7:0.5" as {0: 0.5, 0.7: 0.5}.
-
-    Raises:
-        UserError: it is not of that form, or the shares do not add up to 1.
-    """
+    """Read "0:0.5,0.7:0.5" as {0: 0.5, 0.7: 0.5}; UserError if it is not of that form, or adds up to another sum."""
     mix: dict[float, float] = {}
     for part in text.split(","):
         try:
@@ -82,11 +77,7 @@ def weighted(rows: Sequence[Row], mix: Mix | None) -> list[Row]:
 
 
 def check_batch(pair: Pair, batch: int) -> None:
-    """Refuse a batch size that the models do not allow.
-
-    Raises:
-        UserError: they take fewer rows.
-    """
+    """Raise a UserError for a batch size that the models do not allow."""
     if batch > pair.max_batch_size:
         raise UserError(f"--batch: expected at most the models' {pair.max_batch_size} rows, got {batch}. Give less.")
 
@@ -201,26 +192,18 @@ class Wire:
         return (over_stream if self.pair.streams else by_http)(url, self.headers)
 
     def decode(self, target: Target, answer: Any) -> Answer:
-        """Return the outputs of a model's answer.
-
-        Raises:
-            ValueError: an output is not what its shape and type say.
-        """
+        """Return the outputs of a model's answer; ValueError if one is not what its shape and type say."""
         if self.pair.streams:
             return decode_all(answer, axis=int(target.max_batch_size > 0))
         return decode_http(answer) if is_http(self.url) else decode(answer)
 
     @asynccontextmanager
-    async def both(self, a: Target, b: Target, rows: Sequence[Row], timeout_s: float) -> AsyncIterator[tuple[Ask, Ask]]:
-        """Connect for asking each of two models."""
-        async with self.connect(self.url) as send_a, self.connect(self.url) as send_b:
+    async def asking(self, target: Target, rows: Sequence[Row]) -> AsyncIterator[Ask]:
+        """Connect for asking a model."""
+        async with self.connect(self.url) as send:
 
-            def asking(send: Send, target: Target) -> Ask:
-                async def ask(numbers: Sequence[int], more: bytes) -> Answer:
-                    async with asyncio.timeout(timeout_s):
-                        answer = await send(request(target, self.pair, [rows[number] for number in numbers]) + more)
-                        return self.decode(target, answer)
+            async def ask(numbers: Sequence[int], more: bytes) -> Answer:
+                asked = request(target, self.pair, [rows[number] for number in numbers])
+                return self.decode(target, await send(asked + more))
 
-                return ask
-
-            yield asking(send_a, a), asking(send_b, b)
+            yield ask

@@ -96,11 +96,7 @@ def client_of(url: str, headers: Mapping[str, str]) -> RestClient | grpcclient.I
 
 
 def live_client(url: str, headers: Mapping[str, str]) -> RestClient | grpcclient.InferenceServerClient:
-    """Return a client for questions about a server, which must be alive.
-
-    Raises:
-        UserError: the address is none, or nothing answers there.
-    """
+    """Return a client for questions about a server; UserError if the address is none, or nothing answers there."""
     if not is_http(url):
         return connect(url, headers)
     client, reason = RestClient(url, headers), "a server that is not alive"

@@ -78,11 +78,7 @@ class Server:
         return {f"engine of {model}": engine for model, engine in found.items()}
 
     def describe(self) -> str:
-        """Return its name, version and address.
-
-        Raises:
-            UserError: it does not say.
-        """
+        """Return its name, version and address; UserError if it does not say."""
         try:
             metadata = self.client.get_server_metadata(as_json=True, client_timeout=5)
         except InferenceServerException as error:
@@ -94,11 +90,7 @@ class Server:
 
 
 def check_models(model_repository: Path, names: Iterable[str]) -> None:
-    """Refuse a model repository that lacks one of these models.
-
-    Raises:
-        UserError: it does.
-    """
+    """Raise a UserError for a model repository that lacks one of these models."""
     known = {model.name for model in folders.models(model_repository)}
     if unknown := sorted({*names} - known):
         raise UserError(

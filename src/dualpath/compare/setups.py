@@ -123,26 +123,18 @@ BenchSetup = InTriton | InClient
 
 
 @asynccontextmanager
-async def both(a: BenchSetup, b: BenchSetup, rows: Sequence[Row], timeout_s: float) -> AsyncIterator[tuple[Ask, Ask]]:
-    """Connect to two set-ups for asking each, as `Wire.both` does."""
+async def asking(setup: BenchSetup, rows: Sequence[Row]) -> AsyncIterator[Ask]:
+    """Connect to a set-up for asking it, as `Wire.asking` does."""
+    async with setup.connect() as score:
 
-    def asking(score: Score) -> Ask:
         async def ask(numbers: Sequence[int], more: bytes) -> Answer:
-            async with asyncio.timeout(timeout_s):
-                return {SCORE.name: await score([excerpt_of(rows[number]) for number in numbers])}
+            return {SCORE.name: await score([excerpt_of(rows[number]) for number in numbers])}
 
-        return ask
-
-    async with a.connect() as score_a, b.connect() as score_b:
-        yield asking(score_a), asking(score_b)
+        yield ask
 
 
 def excerpt_of(row: Row) -> bytes:
-    """Return the row's excerpt.
-
-    Raises:
-        UserError: it has several.
-    """
+    """Return the row's excerpt; UserError if it has several."""
     texts = row.tensors[EXCERPT.name].ravel().tolist()
     if len(texts) != 1:
         raise UserError(f"{row.where}: expected one excerpt, got {len(texts)}. Make each a row of its own.")

@@ -77,11 +77,7 @@ class Pair:
     at_odds: tuple[AtOdds, ...] = ()
 
     def without(self, ignored: Sequence[str]) -> Pair:
-        """Leave out these outputs.
-
-        Raises:
-            UserError: one is none of theirs, or none is left.
-        """
+        """Leave out these outputs; UserError if one is none of theirs, or none is left."""
         known = [tensor.name for tensor in self.outputs] + [it.output for it in self.at_odds]
         names = ", ".join(known)
         if unknown := [name for name in ignored if name not in known]:
@@ -102,11 +98,7 @@ class Pair:
 
 
 def split(name: str) -> tuple[str, str]:
-    """Split `model:version` or `model` into model and version, which may be "".
-
-    Raises:
-        UserError: it is neither.
-    """
+    """Split `model:version` or `model` into model and version, which may be ""; UserError if it is neither."""
     match = re.fullmatch(r"([^:]+)(?::([1-9][0-9]*))?", name)
     if not match:
         raise UserError(f"model: expected NAME or NAME:VERSION, got {name!r}. Write it like orchestrator:1.")
@@ -114,13 +106,7 @@ def split(name: str) -> tuple[str, str]:
 
 
 def read(client: grpcclient.InferenceServerClient, name: str) -> Target:
-    """Read a model's tensors from its server.
-
-    Args:
-        name: `model` or `model:version`.
-    Raises:
-        UserError: the server does not serve it.
-    """
+    """Read the tensors of `model` or `model:version` from its server; UserError if it does not serve it."""
     model, version = split(name)
     try:
         if not client.is_model_ready(model, version, client_timeout=TIMEOUT_S):
@@ -151,11 +137,7 @@ def _keeps_state(client: grpcclient.InferenceServerClient, config: Mapping[str, 
 
 
 def pair(a: Target, b: Target) -> Pair:
-    """Find what two models have in common.
-
-    Raises:
-        UserError: their inputs differ, or they have no output in common.
-    """
+    """Find what two models have in common; UserError if their inputs differ, or no output is common."""
     notes: list[str] = []
     inputs = _common_inputs(a, b, notes)
     of_b = {tensor.name: tensor for tensor in b.outputs}

@@ -62,23 +62,18 @@ def from_values(values: Any, tensor: Tensor, shape: Sequence[int] | None = None)
     Raises:
         BadValue: a value or the shape does not fit.
     """
-    nested = _nested_shape(values)
-    if nested is None or not nested:
+    nested = np.array(values, np.object_)
+    if not isinstance(values, list) or any(isinstance(value, list) for value in nested.flat):  # ragged
         raise BadValue(f"expected a list of values, got {values!r:.40}")
-    flat = _flatten(values, len(nested))
     dtype = numpy_dtype(tensor)
-    array = np.empty(len(flat), dtype)
-    for index, value in enumerate(flat):
+    array = np.empty(nested.size, dtype)
+    for index, value in enumerate(nested.flat):
         array[index] = _element(value, dtype)
-    return _reshape(array, tensor, shape or (nested if len(nested) > 1 else None))
+    return _reshape(array, tensor, shape or (nested.shape if nested.ndim > 1 else None))
 
 
 def from_base64(text: str, tensor: Tensor, shape: Sequence[int] | None = None) -> npt.NDArray[Any]:
-    """Make an array of Base64: little-endian values, or texts each after its length as a 4-byte integer.
-
-    Raises:
-        BadValue: it is no Base64, or its length does not fit.
-    """
+    """Make an array of Base64: little-endian values, or texts after their lengths as 4-byte integers; else BadValue."""
     try:
         raw = base64.b64decode(text, validate=True)
     except ValueError as error:
@@ -108,20 +103,6 @@ def _reshape(array: npt.NDArray[Any], tensor: Tensor, shape: Sequence[int] | Non
     if math.prod(shape) != len(array):
         raise BadValue(f"expected {math.prod(shape)} values for shape {list(shape)}, got {len(array)}")
     return array.reshape(shape)
-
-
-def _nested_shape(values: Any) -> list[int] | None:
-    """Return the shape of nested lists, [] of a value; None if they are ragged."""
-    if not isinstance(values, list):
-        return []
-    shapes = [_nested_shape(value) for value in values]
-    if any(shape is None or shape != shapes[0] for shape in shapes):
-        return None
-    return [len(values), *((shapes[0] or []) if shapes else [])]
-
-
-def _flatten(values: Any, depth: int) -> list[Any]:
-    return values if depth == 1 else [value for inner in values for value in _flatten(inner, depth - 1)]
 
 
 def _element(value: Any, dtype: np.dtype[Any]) -> Any:
@@ -183,22 +164,14 @@ def decode_all(responses: Sequence[bytes], axis: int) -> dict[str, npt.NDArray[A
 
 
 def decode(response: bytes) -> dict[str, npt.NDArray[Any]]:
-    """Return the outputs of a serialised ModelInferResponse by name; BF16 becomes float32.
-
-    Raises:
-        ValueError: an output is not what its shape and type say.
-    """
+    """Return the outputs of a serialised ModelInferResponse by name; raises as `array_of` does."""
     answer = service_pb2.ModelInferResponse.FromString(response)
     described = zip(answer.outputs, answer.raw_output_contents, strict=True)
     return {output.name: array_of(output.name, output.datatype, output.shape, raw) for output, raw in described}
 
 
 def array_of(name: str, datatype: str, shape: Sequence[int], raw: bytes) -> npt.NDArray[Any]:
-    """Return an output as an array; BF16 becomes float32.
-
-    Raises:
-        ValueError: it is not what its shape and type say.
-    """
+    """Return an output as an array, of BF16 float32; ValueError if it is not what its shape and type say."""
     # Not by tritonclient: what its versions make of BF16 and of empty tensors differs.
     if datatype == "BYTES":
         array: npt.NDArray[Any] = np.array([*_texts(raw), None], np.object_)[:-1]

@@ -29,11 +29,7 @@ Statistics = Mapping[Key, Counter[str]]
 
 
 def read(client: grpcclient.InferenceServerClient) -> dict[Key, Counter[str]]:
-    """Read every model's counts.
-
-    Raises:
-        InferenceServerException: the server does not answer.
-    """
+    """Read every model's counts; InferenceServerException if the server does not answer."""
     answer = client.get_inference_statistics(client_timeout=TIMEOUT_S)
     return {(model.name, model.version): _counts(model) for model in answer.model_stats}
 
