@@ -26,9 +26,8 @@ import typer
 from tritonclient.grpc import service_pb2
 
 from dualpath.compare import compare, requests, target
-from dualpath.compare.agreement import Agreement
+from dualpath.compare.agreement import Agreement, LoadCheck
 from dualpath.compare.load import Contender, Turn
-from dualpath.compare.load_check import LoadCheck
 from dualpath.compare.made_up import RandomRows
 from dualpath.compare.requests import Wire
 from dualpath.compare.result import Load, Result

@@ -16,10 +16,11 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
+from urllib.request import urlopen
 
 import aiohttp
 import psutil
@@ -107,7 +108,7 @@ def _started(other: Other, model_repository: Path) -> Iterator[int]:
     settings |= {"PROCESSES": str(other.processes), "PORT": str(port)}
     process = subprocess.Popen(other.command(port), env={**os.environ, **settings})
     try:
-        asyncio.run(_answers(other, process, port))
+        _await(other, process, port)
         yield port
     finally:
         if process.poll() is None:
@@ -117,17 +118,12 @@ def _started(other: Other, model_repository: Path) -> Iterator[int]:
         process.wait()
 
 
-async def _answers(other: Other, process: subprocess.Popen[bytes], port: int) -> None:
+def _await(other: Other, process: subprocess.Popen[bytes], port: int) -> None:
     give_up = time.monotonic() + START_S
-    async with aiohttp.ClientSession() as session:
-        while process.poll() is None and time.monotonic() < give_up:
-            try:
-                async with session.get(f"http://127.0.0.1:{port}/health") as answer:
-                    if answer.status == 200:
-                        return
-            except aiohttp.ClientConnectionError:
-                pass
-            await asyncio.sleep(0.2)
+    while process.poll() is None and time.monotonic() < give_up:
+        with suppress(OSError), urlopen(f"http://127.0.0.1:{port}/health"):
+            return
+        time.sleep(0.2)
     if process.poll() is None:
         raise UserError(f"{other}: expected an answer within {START_S:g} s, got none. Look for what else is running.")
     raise UserError(

@@ -22,7 +22,7 @@ ENSEMBLE = trace_file(
 def shown(text, root=1):
     """The spans of a trace file's request: name, depth, begin and end in ms."""
     read = timeline.parse(text)
-    spans = timeline.spans_of("A", read, read[root])
+    spans = timeline.spans_of("A", read[root])
     assert {span.contender for span in spans} == {"A"}
     return [(span.name, span.depth, span.start_ms, span.end_ms) for span in spans]
 

@@ -10,10 +10,9 @@ from served_models import PAIR, Model, Refusal, lengths, routed, served
 from tritonclient.grpc import service_pb2
 
 from dualpath.compare import target
-from dualpath.compare.agreement import Agreement
+from dualpath.compare.agreement import Agreement, LoadCheck
 from dualpath.compare.inputs import Row
 from dualpath.compare.load import Contender
-from dualpath.compare.load_check import LoadCheck
 from dualpath.compare.parity import N_LATE, Asking, Companies
 from dualpath.compare.requests import Wire
 from dualpath.compare.result import Result

@@ -16,6 +16,15 @@ class Found(NamedTuple):
     good: bool
 
 
+def together(*results: tuple[str, int, str, bool]) -> Found:
+    """Put results together: what was done, exit status, what was said, and whether that is right."""
+    seen = [
+        f"{what}: {status}" + ("" if good else f" {' '.join(said.split())[-230:]!r}")
+        for what, status, said, good in results
+    ]
+    return Found("; ".join(seen), all(good for *_, good in results))
+
+
 class Stage:
     """The server that rows share: started by the first that asks for it, and anew after one that broke it."""
 

@@ -20,17 +20,7 @@ from dualpath.compare.load import Contender, Turn
 from dualpath.compare.result import Load, Process, Result
 from dualpath.compare.run import Measurement, OnProgress, Timing, TurnSpec, on_server
 from dualpath.compare.server import Server, Start, machine_facts, start_quietly
-from dualpath.compare.setups import (
-    BERT_WEIGHT,
-    LONGEST_REQUEST_S,
-    BenchSetup,
-    InClient,
-    InTriton,
-    batches,
-    excerpt_of,
-    headline,
-    too_slow,
-)
+from dualpath.compare.setups import LONGEST_REQUEST_S, BenchSetup, InClient, InTriton, excerpt_of
 from dualpath.compare.tolerance import Tolerance
 from dualpath.errors import UserError
 from dualpath.readability.contract import ENSEMBLE, MAX_BATCH_SIZE, ORCHESTRATOR, SCORE, TOLERANCES
@@ -129,7 +119,7 @@ class _Bench:
                     self._measure(on_progress)
             except KeyboardInterrupt:
                 self.result.interrupted = True
-            self.result.verdict = f"{headline(self.result)} {verdict.sentence(self.result)}".strip()
+            self.result.verdict = f"{setups.headline(self.result)} {verdict.sentence(self.result)}".strip()
             self._break_down()
         if not self.result.interrupted and not self._gone():
             self._trace()
@@ -181,10 +171,10 @@ class _Bench:
 
         @cache
         def contender(name: str, batch: int) -> Contender:
-            return self._setups[name].contender(batches(shuffled, batch))
+            return self._setups[name].contender(setups.batches(shuffled, batch))
 
         def make(name: str, load: Load) -> Contender | str:
-            absent = self._absent.get(name) or too_slow(self.result.cells, name, load)
+            absent = self._absent.get(name) or setups.too_slow(self.result.cells, name, load)
             return absent or contender(name, load.batch)
 
         def counted(order: TurnSpec) -> Turn:
@@ -266,7 +256,7 @@ class _Bench:
             "Client + models: the client's process makes tokens and features and combines the scores; the models "
             "bert-large and cuml are called in parallel, a request's rows in one call to each. All clients share one "
             "process.",
-            f"BERT_WEIGHT is {BERT_WEIGHT}: every row needs both models.",
+            f"BERT_WEIGHT is {setups.BERT_WEIGHT}: every row needs both models.",
         ]
         if "random" in self.places[0].encoder:
             notes.append(

@@ -55,14 +55,11 @@ def served(
     start: Start,
     on_progress: OnProgress,
 ) -> Iterator[list[Place]]:
-    """Serve each encoder on the CPU, and on the GPU in each way that can be.
+    """Serve an encoder of each precision on the CPU, and on the GPU in each way that can be.
 
     Args:
         model: the one that will be asked if everything is in Triton.
-        shape: of the encoder.
-        precisions: of the encoder; none means the model repository as it is.
-    Raises:
-        UserError: it cannot be built or started.
+        precisions: none means the model repository as it is.
     """
     check_models(model_repository, (model, BERT.name, FOREST.name))
     with ExitStack() as stack:
@@ -109,14 +106,9 @@ def default_work_dir() -> Path:
 
 
 def build_encoder(work_dir: Path, shape: str, precision: str, report: Callable[[str], None]) -> Path:
-    """Build the default models with this encoder in a folder of their own, or find them there up to date.
+    """Build `bert-large` with this encoder, and `cuml`, in a folder of their own, or find them there up to date.
 
     In a process of its own: torch keeps the memory of a traced model, gigabytes of it, until the process ends.
-
-    Returns:
-        The folder, which holds `bert-large` and `cuml`.
-    Raises:
-        UserError: the folder cannot be written, or a package is missing.
     """
     folder = work_dir / f"{shape}-{precision}"
     try:

@@ -10,14 +10,13 @@ from functools import cache, partial
 from pathlib import Path
 
 from dualpath.compare import expected, gate, inputs, parity, requests, sequences, target, verdict
-from dualpath.compare.agreement import Agreement
+from dualpath.compare.agreement import Agreement, LoadCheck
 from dualpath.compare.breakdown import Recorder, timelines
 from dualpath.compare.breakdown.processes import is_loopback
 from dualpath.compare.expected import Filter
 from dualpath.compare.gate import Condition
 from dualpath.compare.inputs import DEFAULT_WEIGHT, InputRows
 from dualpath.compare.load import Contender, Turn
-from dualpath.compare.load_check import LoadCheck
 from dualpath.compare.made_up import RandomRows
 from dualpath.compare.requests import Mix, Wire
 from dualpath.compare.result import Load, Result
@@ -173,9 +172,10 @@ class _Comparison:
             notes=self._notes(),
         )
         name_a, name_b = self._targets
+        self._names = name_a, name_b
         self._asked = requests.weighted(self._rows, self.mix)
         self._agreement = Agreement(
-            (name_a, name_b),
+            self._names,
             [row.where for row in self._asked],
             self._tolerances,
             (a.max_batch_size > 0, b.max_batch_size > 0),
@@ -220,7 +220,8 @@ class _Comparison:
         result = self._result
         against_file = expected.compare(self._expected, self._targets, self._tolerances, self._asking.answers)
         compared = [*self._agreement.parities(), *against_file]
-        result.parity = [expected.parity_of(result.contenders, it) for it in self._pair.at_odds] + compared
+        at_odds = [expected.parity_of(result.contenders, *it) for it in self._pair.at_odds.items()]
+        result.parity = at_odds + compared
         result.n_excused = self._agreement.n_excused
         if any(self._tolerances[it.output].ulps and it.n_equal < it.n_rows for it in compared):
             result.notes.append(
@@ -242,17 +243,15 @@ class _Comparison:
         result.verdict = verdict.sentence(result)
 
     def _compare_answers(self, on_progress: OnProgress) -> bool:
-        a, b = self._targets.values()
-        name_a, name_b = self._targets
         in_company = parity.Companies(
             sorted({load.batch for load in self._loads}),
             max([8 if load.rate is not None else load.concurrency or 1 for load in self._loads]),
             self.timing.duration_s,
             self.timing.seed,
         )
-        names = name_a, name_b
-        self._asking = parity.Asking(self._result, self._agreement, names, self._asked, in_company, self._sequences)
-        connects = [partial(self._wire.asking, model, self._asked) for model in (a, b)]
+        answers = self._result, self._agreement, self._names
+        self._asking = parity.Asking(*answers, self._asked, in_company, self._sequences)
+        connects = [partial(self._wire.asking, model, self._asked) for model in self._targets.values()]
         return self._asking.run(connects, self.timing.timeout_s, self._server.gone, on_progress)
 
     def _measure(self, on_progress: OnProgress) -> None:

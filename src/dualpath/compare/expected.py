@@ -14,7 +14,7 @@ import numpy.typing as npt
 from dualpath.compare.agreement import Agreement, Answer, Excuse
 from dualpath.compare.inputs import InputRows, Row
 from dualpath.compare.result import CONFIG, Parity, Result, WorstRow
-from dualpath.compare.target import AtOdds, Pair, Target
+from dualpath.compare.target import Pair, Target
 from dualpath.compare.tolerance import Tolerance
 from dualpath.errors import UserError
 from dualpath.readability.contract import Tensor
@@ -65,12 +65,12 @@ def compare(
     return found
 
 
-def parity_of(contenders: Sequence[str], odds: AtOdds) -> Parity:
+def parity_of(contenders: Sequence[str], output: str, types: tuple[str, str]) -> Parity:
     """Return what stands for an output that the two contenders' configs describe differently."""
     baseline, other = contenders
     unknown = float("nan")
-    worst = WorstRow(CONFIG, odds.baseline, odds.other, unknown)
-    return Parity(baseline, other, odds.output, 0, 0, unknown, unknown, 0.0, (worst,), "exact", 0, {CONFIG: 1})
+    worst = WorstRow(CONFIG, *types, unknown)
+    return Parity(baseline, other, output, 0, 0, unknown, unknown, 0.0, (worst,), "exact", 0, {CONFIG: 1})
 
 
 def nothing_compared(result: Result) -> str:

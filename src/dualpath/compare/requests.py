@@ -10,17 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from dualpath.compare import connection
 from dualpath.compare.agreement import Answer
-from dualpath.compare.connection import (
-    Headers,
-    Send,
-    decode_http,
-    is_http,
-    over_grpc,
-    over_http,
-    over_stream,
-    serialise,
-)
+from dualpath.compare.connection import Headers, Send, is_http, serialise
 from dualpath.compare.inputs import Row
 from dualpath.compare.load import Contender
 from dualpath.compare.sequences import Sequences
@@ -188,14 +180,14 @@ class Wire:
 
     def connect(self, url: str) -> AbstractAsyncContextManager[Send]:
         """Open a connection of its own."""
-        by_http = over_http if is_http(url) else over_grpc
-        return (over_stream if self.pair.streams else by_http)(url, self.headers)
+        by_http = connection.over_http if is_http(url) else connection.over_grpc
+        return (connection.over_stream if self.pair.streams else by_http)(url, self.headers)
 
     def decode(self, target: Target, answer: Any) -> Answer:
         """Return the outputs of a model's answer; ValueError if one is not what its shape and type say."""
         if self.pair.streams:
             return decode_all(answer, axis=int(target.max_batch_size > 0))
-        return decode_http(answer) if is_http(self.url) else decode(answer)
+        return connection.decode_http(answer) if is_http(self.url) else decode(answer)
 
     @asynccontextmanager
     async def asking(self, target: Target, rows: Sequence[Row]) -> AsyncIterator[Ask]:

@@ -23,6 +23,8 @@ STYLES = ("-", "--", ":", "-.")
 IN_DOUBT = Key("grey: no verdict, or the client was the bottleneck; the table says which", doubtful=True)
 
 Lines = dict[str, list[tuple[float, float]]]
+Values = Mapping[str, Callable[[Measured], float]]
+"""What is drawn, by line style."""
 
 
 def speed(result: Result) -> list[Plot]:
@@ -30,11 +32,15 @@ def speed(result: Result) -> list[Plot]:
     closed = [cell for cell in result.cells if cell.load.rate is None and cell.measured]
     opened = [cell for cell in result.cells if cell.load.rate is not None and cell.measured]
     compared = [cell for cell in result.cells if cell.compared]
+    rate = {"-": attrgetter("rows_per_s")}
+    p50_p99, keys = {"-": _percentile(50), "--": _percentile(99)}, (Key("p50"), Key("p99", style="--"))
+    caption = "Median and 99th percentile of a request; lower is better."
+    at_rate = f"{caption} Counted from the time at which a request was due, so that a stall is not hidden."
     plots = [
         _ratios(result, compared, contenders(result, compared)),
-        _throughput(result, closed),
-        _latency(result, closed, "latency", "Latency"),
-        _latency(result, opened, "latency-at-rate", "Latency at a given rate of requests"),
+        _over_loads(result, closed, "throughput", "Throughput", "Rows answered per second; higher is better.", rate),
+        _over_loads(result, closed, "latency", "Latency", caption, p50_p99, *keys),
+        _over_loads(result, opened, "latency-at-rate", "Latency at a given rate of requests", at_rate, p50_p99, *keys),
         _distribution(result),
     ]
     return [plot for plot in plots if plot.panels]
@@ -145,21 +151,13 @@ def _ticks(low: float, high: float) -> list[float]:
     return [10.0**i for i in range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)]
 
 
-def _throughput(result: Result, cells: Sequence[Cell]) -> Plot:
-    of = {"-": attrgetter("rows_per_s")}
-    panels = [_curves(result, title, across, points, "rows/s", of) for title, across, points in _families(cells)]
-    return Plot(
-        "throughput", "Throughput", "Rows answered per second; higher is better.", panels, contenders(result, cells)
-    )
-
-
-def _latency(result: Result, cells: Sequence[Cell], name: str, title: str) -> Plot:
-    of = {"-": _percentile(50), "--": _percentile(99)}
-    panels = [_curves(result, title, across, points, "ms", of) for title, across, points in _families(cells)]
-    caption = "Median and 99th percentile of a request; lower is better."
-    if cells and cells[0].load.rate is not None:
-        caption += " Counted from the time at which a request was due, so that a stall is not hidden."
-    return Plot(name, title, caption, panels, [*contenders(result, cells), Key("p50"), Key("p99", style="--")])
+def _over_loads(
+    result: Result, cells: Sequence[Cell], name: str, title: str, caption: str, of: Values, *keys: Key
+) -> Plot:
+    """Return the figure of some values over the loads; `keys` explain their line styles if there are several."""
+    unit = "ms" if keys else "rows/s"
+    panels = [_curves(result, title, across, points, unit, of) for title, across, points in _families(cells)]
+    return Plot(name, title, caption, panels, [*contenders(result, cells), *keys])
 
 
 def _percentile(p: float) -> Callable[[Measured], float]:
@@ -181,12 +179,7 @@ def _families(cells: Sequence[Cell]) -> Iterator[tuple[str, str, list[tuple[floa
 
 
 def _curves(
-    result: Result,
-    title: str,
-    across: str,
-    points: Sequence[tuple[float, Cell]],
-    unit: str,
-    values: Mapping[str, Callable[[Measured], float]],
+    result: Result, title: str, across: str, points: Sequence[tuple[float, Cell]], unit: str, values: Values
 ) -> Panel:
     def lines(of: Callable[[Measured], float]) -> Lines:
         named = {
