@@ -16,7 +16,7 @@ import numpy as np
 import tritonclient.http as httpclient
 
 from dualpath.convert.check import check_repository
-from dualpath.convert.ensemble import load
+from dualpath.convert.models import load_ensemble
 from dualpath.convert.scaffold import scaffold
 from dualpath.serving.server import TritonServer
 from random_ensembles import write_graphs
@@ -42,7 +42,7 @@ def prove(seed: int, n_graphs: int, n_requests: int) -> tuple[list[str], int, in
         ) as server:
             client = httpclient.InferenceServerClient(server.http_url, network_timeout=PATIENCE_S)
             for i, name in enumerate(names):
-                ensemble = load(repository / name)
+                ensemble = load_ensemble(repository / name)
                 parts = [f"part{i}" for i in range(N_MODELS)]
                 pair = name, f"{name}_bls"
                 inputs = np.random.default_rng([seed, i])

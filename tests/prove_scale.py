@@ -20,8 +20,8 @@ from rich.table import Table
 
 from balanced import DUALPATH, Balancer, Clients, Served, serving, until
 from dualpath.readability.contract import TOLERANCES
+from dualpath.readability.features import STOP_WORDS
 from dualpath.readability.reference import Reference
-from dualpath.readability.stop_words import STOP_WORDS
 from dualpath.repository.facts import Facts
 from dualpath.repository.folders import newest
 from made_up_releases import TEXT, WEIGHTS, made_up, publish, scores_of

@@ -41,7 +41,7 @@ from dualpath.readability import device  # noqa: E402
 from dualpath.readability.combine import combine  # noqa: E402
 from dualpath.readability.excerpts import decode_weights  # noqa: E402
 from dualpath.readability.features import FeatureCounter, WordLists  # noqa: E402
-from dualpath.training.forest import fit as forest  # noqa: E402
+from dualpath.training import forest  # noqa: E402
 
 LIBRARIES = ("cudf", "cuml", "cupy", "cupti", "nvforest")
 CLASSES = ("CharacterNormalizer", "WordPieceVocabulary")

@@ -21,24 +21,22 @@ from rich.table import Table
 
 from dualpath.errors import UserError
 from dualpath.readability.tokens import TokenEncoder
-from dualpath.training.bert import minilm, scoring
-from dualpath.training.bert.encoder import Pooled, load_encoder
-from dualpath.training.bert.head import HEAD_FILE, fit_head
+from dualpath.training.bert import batches, encoders
+from dualpath.training.bert.regressor import Pooled, fit_head, load_encoder
 from dualpath.training.blend import Blend, blend
-from dualpath.training.build import DATA_FOLDER
-from dualpath.training.corpus.folds import Fold, split
-from dualpath.training.corpus.rated import N_FOLDS, Corpus, read_corpus
-from dualpath.training.forest.fit import TABLE_FILE, ForestTable, cross_validate_forest
+from dualpath.training.build import HEAD, TABLE
+from dualpath.training.corpus import N_FOLDS, Corpus, Fold, read_corpus, split
+from dualpath.training.forest import ForestTable, cross_validate_forest
 
 Floats = npt.NDArray[np.float32]
 
 
 def embed(excerpts: list[bytes], report: Callable[[int], object]) -> Floats:
     """Pool the default encoder's hidden states, float32 [excerpts, columns]; `report` gets each batch's size."""
-    folder = minilm.minilm_folder()
+    folder = encoders.minilm_folder()
     encoder = load_encoder(folder)
     rows = TokenEncoder(folder / "tokenizer.json").encode(excerpts)
-    return scoring.apply(Pooled(encoder), rows, report=report)
+    return batches.apply(Pooled(encoder), rows, report=report)
 
 
 def cross_validate_head(corpus: Corpus, pooled: Floats, folds: list[Fold]) -> Floats:
@@ -83,11 +81,11 @@ def fit(path: Path, folder: Path, console: Console) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".fitting-") as name:  # both files are whole, or none is there
         new = Path(name)
-        head.save(new / HEAD_FILE)
-        ForestTable.from_excerpts(corpus.excerpts, corpus.targets).save(new / TABLE_FILE)
-        for file in (HEAD_FILE, TABLE_FILE):
+        head.save(new / HEAD.name)
+        ForestTable.from_excerpts(corpus.excerpts, corpus.targets).save(new / TABLE.name)
+        for file in (HEAD.name, TABLE.name):
             (new / file).replace(folder / file)
-    sizes = ", ".join(f"{name} ({(folder / name).stat().st_size / 1e3:.0f} kB)" for name in (HEAD_FILE, TABLE_FILE))
+    sizes = ", ".join(f"{name} ({(folder / name).stat().st_size / 1e3:.0f} kB)" for name in (HEAD.name, TABLE.name))
     console.print(f"Ridge penalty on all excerpts: {penalty:g}. Wrote {sizes} into {folder}.", soft_wrap=True)
 
 
@@ -95,7 +93,7 @@ def main() -> None:
     """Read the command line and fit; exit code 2 on wrong input."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path, help="rated excerpts, CSV or .xlsx")
-    parser.add_argument("--output", type=Path, default=DATA_FOLDER, help="folder to write into (default: the package)")
+    parser.add_argument("--output", type=Path, default=HEAD.parent, help="folder to write into (default: the package)")
     arguments = parser.parse_args()
     try:
         fit(arguments.file, arguments.output, Console())

@@ -1,4 +1,4 @@
-"""Name the extra that brings a missing package."""
+"""Find the packages that an extra brings, or name the extra."""
 
 from __future__ import annotations
 
@@ -45,3 +45,22 @@ def require(extra: str, *packages: str) -> None:
     for package in packages:
         if importlib.util.find_spec(package) is None:
             raise MissingExtra(package, extra)
+
+
+def installed(*packages: str, extra: str = "models") -> dict[str, str]:
+    """Return the packages' versions without importing them.
+
+    Args:
+        packages: by the names that they are installed by.
+    Raises:
+        MissingExtra: one is not installed.
+    """
+    from importlib import metadata
+
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            raise MissingExtra(package, extra) from None
+    return versions

@@ -20,7 +20,7 @@ from dualpath.extras import needs
 
 Format = StrEnum("Format", ["csv", "jsonl", "txt", "parquet", "xlsx"])
 """How a file holds rows."""
-ENDINGS = {**{f".{format}": format for format in Format}, ".ndjson": Format.jsonl}
+ENDINGS = {**{f".{format}": format for format in Format}, ".ndjson": Format.jsonl, ".tsv": Format.csv}
 MAGIC = {b"PAR1": Format.parquet, b"PK\x03\x04": Format.xlsx}
 """How files begin, whatever their name."""
 NOT_TEXT = {
@@ -182,13 +182,15 @@ def _decoded(lines: Iterable[bytes]) -> Iterator[str]:
 def _guess(first: bytes) -> Format:
     """Tell a CSV's header, or an object of JSON lines, from a text.
 
-    A header has a column `excerpt`, or several columns that look like names.
+    A header has a column `excerpt`, or several columns that look like names. That of a table with another separator
+    is taken for a CSV's too, which is refused, rather than scored.
     """
     line = first.decode("utf-8-sig", errors="replace").strip()
     if line.startswith("{") and line.endswith("}"):
         return Format.jsonl
     names = [name.strip() for name in next(csv.reader(line.splitlines()), [])]
-    is_header = "excerpt" in map(str.lower, names) or (len(names) > 1 and all(map(str.isidentifier, names)))
+    cells = [cell.strip(" \"'").lower() for cell in re.split("[,;|\t]", line)]
+    is_header = "excerpt" in cells or (len(names) > 1 and all(map(str.isidentifier, names)))
     return Format.csv if is_header else Format.txt
 
 
@@ -250,13 +252,13 @@ def _json_lines(lines: Iterable[str], name: str) -> Iterator[TableRow]:
         try:
             cells, fault = json.loads(line.rstrip()), ""
             if "\\ud" in line.lower() and (half := HALF.search(json.dumps(cells, ensure_ascii=False))):
-                cells, fault = None, f"expected text, got \\u{ord(half[0]):x}, half of a character. Mend the line."
+                cells, fault = None, f"expected text, got \\u{ord(half[0]):x}, half of a character. Correct the line."
         except json.JSONDecodeError as error:
-            cells, fault = None, f"expected a JSON object, got: {error.msg} at column {error.colno}. Mend the line."
+            cells, fault = None, f"expected a JSON object, got: {error.msg} at column {error.colno}. Correct the line."
         except (ValueError, RecursionError):
             cells, fault = None, f"expected a JSON object, got {TOO_MUCH}. Leave the line out."
         if not isinstance(cells, dict):
-            fault = fault or f'expected a JSON object such as {{"excerpt": "…"}}, got {shown(cells)}. Mend the line.'
+            fault = fault or f'expected a JSON object such as {{"excerpt": "…"}}, got {shown(cells)}. Correct the line.'
             cells = {}
         yield record(name, number, cells, fault)
 

@@ -68,7 +68,7 @@ def sheet(tmp_path_factory):
         writer = csv.writer(file)
         writer.writerow(["id", "excerpt", "bert_weight"])
         for number in range(40):
-            text = SAMPLES[number % len(SAMPLES)].text[: 80 + number]
+            text = [*SAMPLES.values()][number % len(SAMPLES)][: 80 + number]
             writer.writerow([number, text, (0, "", 1, "")[number % 4]])
     return path
 

@@ -70,7 +70,7 @@ def test_both_styles_are_compared_on_a_running_server(server, tmp_path, toleranc
     path = tmp_path / "in.csv"
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerows([["excerpt", "bert_weight"], *([sample.text, 0.25] for sample in SAMPLES[:4])])
+        writer.writerows([["excerpt", "bert_weight"], *([text, 0.25] for text in list(SAMPLES.values())[:4])])
     arguments = ("--input", path, "--concurrency", "2", "--batch", "1,4", "--rate", "5", "--duration", "0.5")
     done = dualpath("compare", "--url", server.grpc_url, *arguments, "--json")
     assert done.returncode == 0, done.stderr

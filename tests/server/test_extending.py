@@ -19,7 +19,7 @@ DOCUMENT = ROOT / "docs" / "extending.md"
 CHANGES = {"cascade": "THRESHOLD", "windows": "engine.windows"}
 """Each change's name here, and a word that tells its diff from the others."""
 
-TEXTS = [sample.text[:length] for sample in SAMPLES for length in (200, 400, None)]
+TEXTS = [text[:length] for text in SAMPLES.values() for length in (200, 400, None)]
 
 
 def diff_of(change):

@@ -18,7 +18,7 @@ from tritonclient.utils import InferenceServerException
 from dualpath.readability.samples import SAMPLES
 from processes import stubs
 
-TEXTS = [sample.text for sample in SAMPLES[:3]]
+TEXTS = [*SAMPLES.values()][:3]
 WEIGHTS = [0, 0.5, 1]
 FALLBACK = {"parameters": {"on_bert_error": "fallback"}}
 LATE_FALLBACK = {"parameters": {"on_bert_late": "fallback"}}

@@ -10,7 +10,7 @@ from dualpath.readability.excerpts import InvalidInput, check_excerpt
 from dualpath.readability.samples import SAMPLES
 
 MODELS = [model.name for model in SCORERS]
-TEXTS = [sample.text for sample in SAMPLES]
+TEXTS = [*SAMPLES.values()]
 
 
 def assert_agree(score, model, excerpts, weights, expected, tolerance):

@@ -195,6 +195,13 @@ def test_what_is_missing_is_said_before_anything_changes(served):
     assert_serves(served, now + 1, k, k)
     done = served.reload("postprocess")
     assert (done.returncode, done.stdout[:51]) == (0, "postprocess is served as its code and config are no")
+    config = served.repository / "cuml/config.pbtxt"
+    config.write_text(config.read_text().replace("KIND_CPU, count: 1", "KIND_CPU, count: 2"))
+    done = served.reload("cuml")
+    assert (done.returncode, done.stdout[:44]) == (0, "cuml is served as its code and config are no")
+    with closing(connect(served.server.grpc_url)) as client:
+        assert client.get_model_config("cuml").config.instance_group[0].count == 2
+    assert_serves(served, now + 1, k, k)
 
 
 def test_releases_change_under_load_without_an_answer_lost_or_mixed(served):

@@ -11,7 +11,7 @@ import tritonclient.http as httpclient
 from asking import rows_seen
 from starting import start
 
-from dualpath.convert.ensemble import load
+from dualpath.convert.models import load_ensemble
 from dualpath.convert.plan import plan, steps_of
 from dualpath.convert.scaffold import scaffold
 from dualpath.serving import installation
@@ -46,7 +46,7 @@ def server(foreign):
         "--backend-config=python,shm-default-byte-size=1048576",
     ]
     # These ensembles use what `serve` refuses on this release, such as the response cache.
-    with patch("dualpath.serving.known_faults.check_configs"), start(foreign, extra_args=extra) as it:
+    with patch("dualpath.serving.preflight.check_known_faults"), start(foreign, extra_args=extra) as it:
         yield it
 
 
@@ -58,11 +58,11 @@ def http_client(server):
 
 
 def config_of(repository, name):
-    return load(repository / name).model.message
+    return load_ensemble(repository / name).model.message
 
 
 def steps(repository, name):
-    return sorted({step.model for step in steps_of(plan(load(repository / name).graph.steps))})
+    return sorted({step.model for step in steps_of(plan(load_ensemble(repository / name).graph.steps))})
 
 
 @pytest.mark.parametrize(("ensemble", "bls"), PAIRS)
@@ -133,7 +133,7 @@ def test_a_random_ensemble_and_its_scaffold_answer_and_fail_alike(http_client, f
     pair = f"graph{number}", f"graph{number}_bls"
     parts = [f"part{i}" for i in range(N_PARTS)]
     found, n_answered, n_failed = differences(
-        http_client, load(foreign / pair[0]), pair, np.random.default_rng(number), 9, parts
+        http_client, load_ensemble(foreign / pair[0]), pair, np.random.default_rng(number), 9, parts
     )
     assert found == []
     assert n_answered + n_failed == 9

@@ -10,7 +10,7 @@ from tritonclient.grpc import model_config_pb2 as proto
 from dualpath.readability.samples import SAMPLES
 from paths import REPOSITORY
 
-EXCERPTS = np.array([[sample.text.encode()] for sample in SAMPLES], np.object_)
+EXCERPTS = np.array([[text.encode()] for text in SAMPLES.values()], np.object_)
 
 
 def load(name):

@@ -6,8 +6,7 @@ import random
 import string
 import unicodedata
 
-from dualpath.readability.features import LOOK_ALIKES, holds_word
-from dualpath.readability.stop_words import STOP_WORDS
+from dualpath.readability.features import LOOK_ALIKES, STOP_WORDS, holds_word
 
 _PROSE = """
 the cat sat on mat and then it ran away quickly because dog barked loudly at night naïve café Zürich unbelievable

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dualpath.training.corpus.rated import Corpus
+from dualpath.training.corpus import Corpus
 
 SHORT = [f"a{number}" for number in range(120)]
 LONG = [f"complicated{number}" for number in range(120)]

@@ -13,7 +13,7 @@ from dualpath.compare.setups import BERT_WEIGHT, InClient, InTriton, batches, he
 from dualpath.readability.contract import BERT, CHUNK_ROWS, FOREST
 from dualpath.readability.samples import SAMPLES
 
-TEXTS = [sample.text.encode() for sample in SAMPLES]
+TEXTS = [text.encode() for text in SAMPLES.values()]
 
 
 @pytest.fixture

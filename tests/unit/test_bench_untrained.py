@@ -9,10 +9,10 @@ from dualpath.readability.contract import MAX_TOKENS
 from dualpath.repository.facts import Facts
 from dualpath.repository.folders import newest
 from dualpath.training import build as training
-from dualpath.training.bert import export, untrained
-from dualpath.training.bert.precision import set_precision
-from dualpath.training.bert.untrained import BERT_LARGE, untrained_bert_large
-from dualpath.training.forest import fit as forest
+from dualpath.training import forest
+from dualpath.training.bert import export
+from dualpath.training.bert.export import set_precision
+from dualpath.training.bert.regressor import BERT_LARGE, untrained_bert_large
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated:DeprecationWarning")
@@ -55,7 +55,7 @@ def repository(tmp_path, monkeypatch):
     for model in ("bert-large", "cuml"):
         (tmp_path / model).mkdir()
     small = untrained_bert_large(n_layers=1)
-    monkeypatch.setattr(untrained, "untrained_bert_large", lambda: small)
+    monkeypatch.setattr("dualpath.training.bert.regressor.untrained_bert_large", lambda: small)
     monkeypatch.setattr(
         export, "export_regressor", lambda regressor, path: path.write_text(f"{regressor.encoder.dtype}")
     )

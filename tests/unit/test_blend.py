@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dualpath.training.blend import WEIGHTS, Blend, blend, plot, rmse
-from dualpath.training.corpus.folds import Fold
+from dualpath.training.corpus import Fold
 
 RNG = np.random.default_rng(0)
 TARGETS = RNG.normal(size=400).astype(np.float32)

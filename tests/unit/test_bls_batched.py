@@ -25,7 +25,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dualpath.bls import Metrics, together
-from dualpath.bls import child as child_module
+from dualpath.bls import calls as calls_module
 from dualpath.bls.waiting import WINDOW_CHUNKS
 
 
@@ -156,7 +156,7 @@ def test_calls_of_one_request_to_two_children_run_at_once(gated):
 
 
 def test_a_child_not_known_to_be_slow_or_fast_counts_as_slow_until_its_calls_are_short(monkeypatch):
-    monkeypatch.setattr(child_module, "SLOW_S", PATIENCE_S)
+    monkeypatch.setattr(calls_module, "SLOW_S", PATIENCE_S)
     fake_triton.CHILDREN["child"] = Gated(is_open=True)
     first, second = asking(1), asking(2)
     with serving(passing_on(merging(early_return=None))) as server:
@@ -166,7 +166,7 @@ def test_a_child_not_known_to_be_slow_or_fast_counts_as_slow_until_its_calls_are
 
 
 def test_a_child_whose_calls_are_long_stays_slow(monkeypatch):
-    monkeypatch.setattr(child_module, "SLOW_S", 0)
+    monkeypatch.setattr(calls_module, "SLOW_S", 0)
     fake_triton.CHILDREN["child"] = Gated(is_open=True)
     requests = [asking(1), asking(2)]
     with serving(passing_on(merging(early_return=None))) as server:
@@ -287,8 +287,8 @@ def test_a_row_that_comes_while_another_is_in_a_call_gets_the_idle_instance(gate
 def test_many_rows_of_a_fast_child_are_answered_later(gated):
     gated.open()
     child = merging(early_return=None, chunk_rows=16)
-    child._pace.note(1, child_module.SLOW_S / 4)
-    child._pace.note(10, child_module.SLOW_S * 4)  # measured: a row is fast, many are not
+    child._pace.note(1, calls_module.SLOW_S / 4)
+    child._pace.note(10, calls_module.SLOW_S * 4)  # measured: a row is fast, many are not
     few, many = asking(1, 2), asking(*range(10))
     with serving(passing_on(child)) as server:
         server.ask(few)

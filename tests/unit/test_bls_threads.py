@@ -171,6 +171,33 @@ def test_threads_use_the_gpu_of_the_instance(monkeypatch):
     assert (threading.current_thread().name, 1) in used
     inline._start(done.set)
     assert done.wait(PATIENCE_S)
+    ran = threading.Event()
+    loop.start([(asyncio.to_thread(ran.set), copy_context())])
+    assert ran.wait(PATIENCE_S)
     inline.close()
     loop.close()
-    assert sorted(used[1:]) == [("child", 1), ("loop", 1)]
+    assert sorted(used[1:]) == [("child", 1), ("child_0", 1), ("loop", 1)]
+
+
+def test_work_is_done_in_a_thread_that_cannot_use_the_gpu(monkeypatch):
+    """Instead of being lost, which its caller would wait for."""
+    owner = threading.get_ident()
+
+    def use():
+        if threading.get_ident() != owner:
+            raise RuntimeError("no memory on the GPU")
+
+    device = SimpleNamespace(use=use)
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=SimpleNamespace(Device=lambda number: device)))
+    inline, loop, done, slept = Inline(gpu=1), LoopThread(1, gpu=1), threading.Event(), threading.Event()
+
+    async def sleeping():
+        await asyncio.sleep(0)
+        slept.set()
+
+    inline._start(done.set)
+    loop.start([(sleeping(), copy_context())])
+    assert done.wait(PATIENCE_S)
+    assert slept.wait(PATIENCE_S)
+    inline.close()
+    loop.close()

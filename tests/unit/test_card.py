@@ -84,8 +84,18 @@ def test_what_is_no_card_is_refused(training: dict[str, object] | None) -> None:
         Card.of(Facts(training=training))
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"rows": 3}'])
-def test_what_are_no_facts_is_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / "version.json").write_text(text, encoding="utf-8")
-    with pytest.raises(UserError, match=r"version\.json: expected the facts of a version, got: "):
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *(
+            ("version.json", text)
+            for text in ("", "[]", '{"rows": 3}', '{"precision": 3}', '{"artifacts": "model.pt"}')
+        ),
+        *(("build.json", text) for text in ("", "[]", "[1]", '{"encoder": ["minilm"]}')),
+        *(("card.json", text) for text in ("", "{}", "[]", '{"encoder": "minilm"}')),
+    ],
+)
+def test_what_are_no_facts_is_refused(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=rf"{name}: expected the facts of a version, got: "):
         Facts.of(tmp_path)

@@ -141,7 +141,7 @@ def test_json_lines_hold_tensors_as_lists(rows):
 def test_built_in_excerpts_need_no_file():
     source = inputs.read(None)
     assert source.is_built_in
-    assert [values(row)["excerpt"] for row in source.tensors(OURS)] == [[sample.text.encode()] for sample in SAMPLES]
+    assert [values(row)["excerpt"] for row in source.tensors(OURS)] == [[text.encode()] for text in SAMPLES.values()]
     assert source.tensors(OURS)[0].where == "built-in excerpt 'Nursery rhyme'"
 
 

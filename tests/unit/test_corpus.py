@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rated import write_csv
 
 from dualpath.errors import UserError
-from dualpath.training.corpus.rated import Corpus, read_corpus
+from dualpath.training.corpus import Corpus, read_corpus
 
 CLEAR_HEADER = ["ID", "Author", "Title", "URL", "MPAA\nMax", "Excerpt", "BT Easiness", "BT s.e."]
 

@@ -8,14 +8,14 @@ from typer.testing import CliRunner
 
 from dualpath.cli import app
 from dualpath.convert.draw import as_data, as_mermaid, as_text
-from dualpath.convert.ensemble import load
+from dualpath.convert.models import load_ensemble
 from dualpath.errors import UserError
 from foreign import SERVED, SOURCE
 from paths import REPOSITORY
 
 
 def test_the_graph_of_our_own_ensemble():
-    graph = load(REPOSITORY / "ensemble_all").graph
+    graph = load_ensemble(REPOSITORY / "ensemble_all").graph
     assert [[step.model for step in stage] for stage in graph.stages()] == [
         ["preprocess"],
         ["bert-large", "cuml"],
@@ -30,7 +30,7 @@ def test_the_graph_of_our_own_ensemble():
 
 
 def test_text_shows_stages_dtypes_and_shapes():
-    assert as_text(load(SOURCE / "tiled_detection").graph) == (
+    assert as_text(load_ensemble(SOURCE / "tiled_detection").graph) == (
         """\
 tiled_detection (no batch dimension)
   in   image  UINT8 [?, ?, 3]
@@ -54,13 +54,13 @@ tiled_detection (no batch dimension)
 
 
 def test_text_opens_nested_ensembles():
-    lines = as_text(load(SOURCE / "intent").graph).splitlines()
+    lines = as_text(load_ensemble(SOURCE / "intent").graph).splitlines()
     assert "    1 ┬─ sentence_encoder (ensemble)" in lines
     assert "      │    :     2 ── encode" in lines
 
 
 def test_mermaid_opens_nested_ensembles_and_leads_edges_to_their_steps():
-    lines = as_mermaid(load(SOURCE / "intent").graph).splitlines()
+    lines = as_mermaid(load_ensemble(SOURCE / "intent").graph).splitlines()
     assert lines[0] == "flowchart LR"
     assert '  subgraph s0["sentence_encoder (ensemble)"]' in lines
     assert '    s0_1["encode"]' in lines
@@ -72,7 +72,7 @@ def test_mermaid_opens_nested_ensembles_and_leads_edges_to_their_steps():
 
 @pytest.mark.parametrize("name", SERVED)
 def test_every_step_is_drawn_with_an_edge_for_each_tensor(name):
-    graph = load(SOURCE / name).graph
+    graph = load_ensemble(SOURCE / name).graph
     mermaid = as_mermaid(graph)
     ends = {node for edge in re.findall(r"^  (\S+) -- .* --> (\S+)$", mermaid, re.M) for node in edge}
     nodes = set(re.findall(r"^ +(\w+)[\[(]", mermaid, re.M)) - set(re.findall(r"subgraph (\w+)", mermaid))
@@ -84,7 +84,7 @@ def test_every_step_is_drawn_with_an_edge_for_each_tensor(name):
 def test_json_gives_the_whole_graph():
     result = CliRunner().invoke(app, ["graph", str(SOURCE / "intent"), "--json"])
     data = json.loads(result.output)
-    assert data == json.loads(json.dumps(as_data(load(SOURCE / "intent").graph)))
+    assert data == json.loads(json.dumps(as_data(load_ensemble(SOURCE / "intent").graph)))
     assert data["stages"] == [[0, 1], [2]]
     assert data["steps"][0]["graph"]["steps"][1] == {
         "model": "encode",
@@ -110,7 +110,7 @@ def test_json_gives_the_whole_graph():
 )
 def test_what_is_no_ensemble_is_refused(path, words):
     with pytest.raises(UserError, match=re.escape(words)):
-        load(SOURCE / path)
+        load_ensemble(SOURCE / path)
 
 
 def test_a_template_is_named_as_one(tmp_path):
@@ -121,7 +121,7 @@ def test_a_template_is_named_as_one(tmp_path):
     with pytest.raises(
         UserError, match=r"config.pbtxt:3:17: expected a config, got a template with \$\{triton_max_batch_size\} still"
     ):
-        load(tmp_path / "llm")
+        load_ensemble(tmp_path / "llm")
 
 
 def test_a_config_of_another_name_is_pointed_to_and_taken(tmp_path):
@@ -129,8 +129,8 @@ def test_a_config_of_another_name_is_pointed_to_and_taken(tmp_path):
     (folder / "1").mkdir(parents=True)
     (folder / "1" / "ensemble.pbtxt").write_bytes((SOURCE / "tabular" / "config.pbtxt").read_bytes())
     with pytest.raises(UserError, match=r"Pass --config .*1/ensemble.pbtxt\."):
-        load(folder)
-    assert [step.model for step in load(folder, folder / "1" / "ensemble.pbtxt").graph.steps] == [
+        load_ensemble(folder)
+    assert [step.model for step in load_ensemble(folder, folder / "1" / "ensemble.pbtxt").graph.steps] == [
         "features",
         "classify",
     ]

@@ -10,6 +10,7 @@ from dualpath.readability.features import (
     LOOK_ALIKES,
     N_BASE,
     N_COUNTS,
+    STOP_WORDS,
     FeatureCounter,
     WordLists,
     canonical,
@@ -17,7 +18,6 @@ from dualpath.readability.features import (
     holds_word,
     words,
 )
-from dualpath.readability.stop_words import STOP_WORDS
 
 LISTS = WordLists((*(f"w{i}" for i in range(99)), "the"), (*(f"rare{i}" for i in range(99)), "the"))
 texts = st.text(

@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from tiny_bert import rows_with_targets, tiny_regressor
 
 from dualpath.training.bert import batches, finetune
-from dualpath.training.bert.encoder import Regressor
 from dualpath.training.bert.finetune import FineTuner, rate
-from dualpath.training.bert.progress import State
-from dualpath.training.bert.settings import Settings
+from dualpath.training.bert.regressor import Regressor
+from dualpath.training.bert.settings import Settings, State
 
 CPU = torch.device("cpu")
 ROUNDING = 1e-5

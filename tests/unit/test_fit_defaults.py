@@ -9,9 +9,10 @@ from rich.console import Console
 from tiny_bert import save_encoder, write_corpus
 
 from dualpath.errors import UserError
-from dualpath.training.bert import minilm
-from dualpath.training.bert.head import HEAD_FILE, Head
-from dualpath.training.forest.fit import TABLE_FILE, ForestTable
+from dualpath.training.bert import encoders
+from dualpath.training.bert.regressor import Head
+from dualpath.training.build import HEAD, TABLE
+from dualpath.training.forest import ForestTable
 from paths import ROOT
 
 SPEC = importlib.util.spec_from_file_location("fit_defaults", ROOT / "tools" / "fit_defaults.py")
@@ -23,7 +24,7 @@ SPEC.loader.exec_module(fit_defaults)
 def fitted(tmp_path, monkeypatch):
     """fitted(file) -> what was printed; the files are in `new`."""
     folder = save_encoder(tmp_path / "encoder")
-    monkeypatch.setattr(minilm, "minilm_folder", lambda: folder)
+    monkeypatch.setattr(encoders, "minilm_folder", lambda: folder)
 
     def fitted(file):
         shown = io.StringIO()
@@ -35,7 +36,7 @@ def fitted(tmp_path, monkeypatch):
 
 def test_both_files_are_written_and_the_errors_shown(fitted, tmp_path):
     shown = fitted(write_corpus(tmp_path / "rated.csv"))
-    head, table = Head.load(tmp_path / "new" / HEAD_FILE), ForestTable.load(tmp_path / "new" / TABLE_FILE)
+    head, table = Head.load(tmp_path / "new" / HEAD.name), ForestTable.load(tmp_path / "new" / TABLE.name)
     assert head.weight.shape == (3 * 16,)
     assert table.counts.shape[0] == len(table.targets) == 40
     assert np.isfinite(head.weight).all()

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dualpath.errors import UserError
-from dualpath.training.corpus.folds import split
-from dualpath.training.corpus.rated import Corpus
+from dualpath.training.corpus import Corpus, split
 
 
 def corpus(groups: list[int]) -> Corpus:

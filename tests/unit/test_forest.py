@@ -13,11 +13,10 @@ from rated import LONG, SHORT, rated
 
 from dualpath.errors import UserError
 from dualpath.readability.features import FeatureCounter, WordLists
+from dualpath.training import forest
 from dualpath.training.blend import rmse
-from dualpath.training.corpus.folds import split
-from dualpath.training.corpus.rated import Corpus
-from dualpath.training.forest import fit as forest
-from dualpath.training.forest.words import MIN_EXCERPTS, telling_words
+from dualpath.training.corpus import Corpus, split
+from dualpath.training.forest import MIN_EXCERPTS, telling_words
 
 
 @pytest.fixture
@@ -102,7 +101,7 @@ def test_unknown_engine_is_refused() -> None:
 
 
 def test_cuml_gets_the_same_forest_to_fit_as_scikit_learn_and_one_stream(cuml: FakeCuml) -> None:
-    ours, theirs = forest._cuml_forest(7).parameters, forest._sklearn_forest(7).get_params()
+    ours, theirs = forest._unfitted("cuml", 7).parameters, forest._unfitted("sklearn", 7).get_params()
     assert ours.pop("n_streams") == 1
     assert ours == {name: theirs[name] for name in ours}
     assert (ours["n_estimators"], ours["max_depth"], ours["random_state"]) == (100, 16, 7)

@@ -1,40 +1,26 @@
-"""Which engine runs a TorchScript model, what it answers, and how instances share it."""
+"""Which engine runs a TorchScript model, and what it answers."""
 
-import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import torch
-from typer.testing import CliRunner
+from small_models import FLOATS, WHOLE, Sum
 
 from dualpath import inference
-from dualpath.cli import app
-from dualpath.inference import Input, conversion, export, openvino_model, served
-from dualpath.inference.client import Shared
-from dualpath.inference.service import TwoWays
+from dualpath.inference import Input, conversion, openvino_model, served
 from dualpath.readability.contract import TOLERANCES
 from dualpath.readability.reference import BERT_INPUTS
-from dualpath.readability.tokens import pad
 from dualpath.repository.facts import Facts
 from dualpath.repository.folders import newest
-from dualpath.training.bert.precision import Int8Linear
+from dualpath.training.bert.export import Int8Linear
 from prove_engines import largest_difference
 
-FLOATS, WHOLE = Input("float32", (-1, 4)), Input("int64", (-1, -1))
-
-
-class Sum(torch.nn.Module):
-    def forward(self, a: torch.Tensor):
-        return (a * 2.0 + 1.0).sum(1, keepdim=True)
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 class Large(torch.nn.Module):
@@ -79,22 +65,6 @@ class Two(torch.nn.Module):
 class Doubled(torch.nn.Module):
     def forward(self, a: torch.Tensor):
         return a * 2.0
-
-
-@pytest.fixture(autouse=True)
-def cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("DUALPATH_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def saved(tmp_path):
-    def save(module):
-        with torch.no_grad():
-            torch.jit.save(torch.jit.freeze(torch.jit.script(module.eval())), tmp_path / "model.pt")
-        return tmp_path / "model.pt"
-
-    return save
 
 
 def test_openvino_gives_torchs_answers_and_the_second_load_converts_nothing(saved, cache, monkeypatch):
@@ -252,189 +222,6 @@ def test_a_model_that_is_loaded_in_two_ways_has_its_weights_in_memory_once(model
     converted = conversion.convert(path, BERT_INPUTS).model.with_suffix(".bin")
     mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(f"{converted}")]
     assert len(mapped) == 1
-
-
-class Noted:
-    """A model that waits for a gate and notes how many rows each call had."""
-
-    is_exact = True
-
-    def __init__(self, is_open=True):
-        self.gate = threading.Event()
-        self.rows = []
-        if is_open:
-            self.gate.set()
-
-    def run(self, inputs):
-        self.rows.append(len(inputs[0]))
-        assert self.gate.wait(10)
-        return [inputs[0] * 10]
-
-
-def test_a_lone_row_gets_all_threads_and_many_rows_all_streams():
-    narrow, wide = Noted(), Noted()
-    ways = TwoWays(narrow, wide, streams=2, chunk_rows=4)
-    assert ways.run([np.array([[1]])])[0].tolist() == [[10]]
-    assert (narrow.rows, wide.rows) == ([], [1])
-    rows = np.arange(11)[:, None]
-    assert ways.run([rows])[0].tolist() == (rows * 10).tolist()
-    assert (sorted(narrow.rows), wide.rows) == ([3, 4, 4], [1])
-
-
-def test_a_call_beside_another_takes_a_stream_at_once_and_a_third_waits_its_turn():
-    narrow, wide = Noted(is_open=False), Noted(is_open=False)
-    ways = TwoWays(narrow, wide, streams=2, chunk_rows=4)
-    calls = [threading.Thread(target=ways.run, args=([np.array([[n]])],)) for n in range(3)]
-    for call in calls:
-        call.start()
-        time.sleep(0.1)
-    assert (len(wide.rows), len(narrow.rows)) == (1, 1)
-    narrow.gate.set()
-    calls[2].join(10)
-    assert len(narrow.rows) == 2
-    wide.gate.set()
-    for call in calls:
-        call.join(10)
-
-
-def test_after_calls_beside_one_another_a_lone_call_gets_all_threads_from_the_second_on():
-    narrow, wide = Noted(is_open=False), Noted(is_open=False)
-    ways = TwoWays(narrow, wide, streams=2, chunk_rows=4)
-    row = [np.array([[1]])]
-    calls = [threading.Thread(target=ways.run, args=(row,)) for _ in range(2)]
-    for call in calls:
-        call.start()
-        time.sleep(0.1)
-    narrow.gate.set()
-    wide.gate.set()
-    for call in calls:
-        call.join(10)
-    assert (len(wide.rows), len(narrow.rows)) == (1, 1)
-    ways.run(row)
-    assert (len(wide.rows), len(narrow.rows)) == (1, 2)
-    ways.run(row)
-    assert (len(wide.rows), len(narrow.rows)) == (2, 2)
-
-
-def test_torchs_chunks_do_not_depend_on_the_number_of_streams():
-    narrow = Noted()
-    narrow.is_exact = False
-    TwoWays(narrow, None, streams=2, chunk_rows=4).run([np.arange(6)[:, None]])
-    assert sorted(narrow.rows) == [2, 4]
-
-
-@pytest.fixture
-def name(request):
-    return f"model-of-{request.node.name}"
-
-
-@pytest.fixture
-def shared(saved, name):
-    instances = []
-
-    def make(engine="openvino"):
-        path = instances[0]._path if instances else saved(Sum())
-        instances.append(Shared(path, [FLOATS], engine=engine, name=name))
-        return instances[-1]
-
-    yield make
-    for instance in instances:
-        instance.close()
-
-
-@pytest.fixture
-def service(name):
-    """Gives the process of this test's model."""
-
-    def find():
-        [found] = [p for p in psutil.Process().children() if name in p.cmdline()]
-        return found
-
-    return find
-
-
-def test_instances_share_a_process_which_a_kill_ends_and_the_next_call_starts_again(shared, service, name):
-    one, other = shared(), shared()
-    rows = np.ones((3, 4), np.float32)
-    assert one.engine == other.engine
-    for instance in (one, other):
-        assert instance.run([rows])[0].tolist() == [[12.0]] * 3
-    killed = service()
-    assert killed.nice() == psutil.Process().nice() + 10
-    killed.send_signal(signal.SIGINT)  # Ctrl-C is for the server
-    assert one.run([rows])[0].tolist() == [[12.0]] * 3
-    killed.kill()
-    killed.wait(10)
-    for instance in (one, other):
-        with pytest.raises(
-            RuntimeError, match=f"{name}: the process that computes ended. The next request starts it again"
-        ):
-            instance.run([rows])
-        assert instance.run([rows])[0].tolist() == [[12.0]] * 3
-    service()
-
-
-def test_by_torch_each_instance_has_a_process(shared, name):
-    rows = np.ones((3, 4), np.float32)
-    for instance in (shared("torch"), shared("torch")):
-        assert instance.engine.startswith("torch")
-        assert instance.run([rows])[0].tolist() == [[12.0]] * 3
-    assert len([p for p in psutil.Process().children() if name in p.cmdline()]) == 2
-
-
-def test_the_process_ends_when_the_last_instance_has_left(shared, service):
-    instance = shared()
-    running = service()
-    instance.close()
-    running.wait(15)  # its exit code is known to whoever reaps it first
-    assert not running.is_running()
-
-
-def test_a_failing_call_is_an_error_and_the_next_one_works(shared, name):
-    instance = shared()
-    with pytest.raises(RuntimeError, match=f"{name}: "):
-        instance.run([np.ones((1, 4), np.float32).astype(object)])
-    assert instance.run([np.ones((1, 4), np.float32)])[0].tolist() == [[12.0]]
-
-
-def test_a_model_that_cannot_be_loaded_is_refused_with_its_reason(tmp_path):
-    (tmp_path / "model.pt").write_bytes(b"no model")
-    with pytest.raises(inference.EngineError, match="expected a TorchScript model"):
-        Shared(tmp_path / "model.pt", [FLOATS], engine="torch")
-
-
-def test_a_model_for_the_openvino_backend_has_the_names_of_its_config(saved, tmp_path):
-    from google.protobuf import text_format
-    from tritonclient.grpc import model_config_pb2
-
-    class Longest(torch.nn.Module):
-        def forward(self, ids: torch.Tensor, mask: torch.Tensor):
-            return (ids * mask).to(torch.float32).sum(1, keepdim=True)
-
-    inputs = {"INPUT__0": WHOLE, "INPUT__1": WHOLE}
-    path = export.export(saved(Longest()), tmp_path / "bert", inputs, "OUTPUT__0", 512)
-    config = text_format.Parse((tmp_path / "bert/config.pbtxt").read_text(), model_config_pb2.ModelConfig())
-    assert (config.name, config.backend, config.max_batch_size) == ("bert", "openvino", 512)
-    compiled = openvino_model.openvino().Core().compile_model(str(path), "CPU")
-    arrays = {tensor.name: np.full((2, 3), 2, np.int64) for tensor in config.input}
-    assert compiled(arrays)[config.output[0].name].tolist() == [[12.0], [12.0]]
-
-
-def test_build_writes_bert_for_the_openvino_backend_too(model_repository, tmp_path, monkeypatch):
-    monkeypatch.delenv("DUALPATH_CACHE")  # where the servers of other tests find the model converted
-    repository = tmp_path / "repository"
-    shutil.copytree(model_repository, repository, copy_function=os.link, symlinks=True)
-    ended = CliRunner().invoke(app, ["build", "--format", "openvino", "--model-repository", str(repository), "--json"])
-    assert ended.exit_code == 0, ended.output
-    [written] = [each for each in json.loads(ended.stdout) if each["path"].endswith("model.xml")]
-    assert written["path"] == str(tmp_path / "repository.openvino/bert-large/1/model.xml")
-    assert (tmp_path / "repository.openvino/bert-large/config.pbtxt").is_file()
-    ids, mask = pad([np.arange(1_000, 1_020), np.arange(2_000, 2_007)])
-    hints = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino_model.openvino().Core().compile_model(written["path"], "CPU", hints)
-    scores = compiled({"INPUT__0": ids, "INPUT__1": mask})["OUTPUT__0"]
-    [expected] = inference.load(newest(repository / "bert-large") / "model.pt", BERT_INPUTS, "torch").run([ids, mask])
-    np.testing.assert_allclose(scores, expected, rtol=0, atol=TOLERANCES["float32"])
 
 
 def test_the_engine_that_serves_is_read_from_the_metrics():

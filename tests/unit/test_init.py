@@ -7,8 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from dualpath.cli import app
+from dualpath.cli.init import FILES, init
 from dualpath.errors import UserError
-from dualpath.repository import template
 from paths import REPOSITORY, ROOT
 
 
@@ -32,21 +32,22 @@ def test_every_file_that_git_tracks_is_written(tmp_path):
     tracked = subprocess.run(
         ["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True
     ).stdout.split()
-    assert sorted(map(str, template.write(tmp_path))) == sorted(tracked)
+    init(tmp_path)
+    assert sorted(map(str, files(tmp_path))) == sorted(tracked)
 
 
 def test_the_wheel_holds_what_init_writes():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     data = project["tool"]["setuptools"]["package-data"]["dualpath"]
     assert [name for name in data if name.startswith("model_repository/")] == [
-        f"model_repository/{pattern}" for pattern in template.FILES
+        f"model_repository/{pattern}" for pattern in FILES
     ]
 
 
 def test_a_folder_with_files_is_refused_and_left_as_it_is(tmp_path):
     (tmp_path / "own.txt").write_text("own")
     with pytest.raises(UserError, match=r"expected an empty folder, got one with files\. Name another folder\.$"):
-        template.write(tmp_path)
+        init(tmp_path)
     assert files(tmp_path).keys() == {(tmp_path / "own.txt").relative_to(tmp_path)}
     with pytest.raises(UserError, match=r"own\.txt: expected a folder to write to, got 'File exists'"):
-        template.write(tmp_path / "own.txt")
+        init(tmp_path / "own.txt")

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from dualpath.errors import UserError
-from dualpath.serving.installation import Installation
-from dualpath.serving.known_faults import EMBEDDED, check_configs, release_of
+from dualpath.serving.installation import EMBEDDED, Installation
+from dualpath.serving.preflight import check_known_faults
 from paths import REPOSITORY
 
 ENSEMBLE = 'platform: "ensemble"\nensemble_scheduling { step [{ model_name: "child" model_version: -1 }] }\n'
@@ -32,7 +32,7 @@ def models(tmp_path):
 def test_a_response_cache_is_refused_by_every_release(models, release):
     found = models(child='backend: "python"\nresponse_cache { enable: true }\n')
     with pytest.raises(UserError, match=r"child: expected no response_cache.*success without outputs"):
-        check_configs(found, None, release)
+        check_known_faults(found, None, release)
 
 
 @pytest.mark.parametrize("queue", [QUEUE, BY_PRIORITY])
@@ -41,22 +41,22 @@ def test_a_bounded_queue_of_an_ensembles_step_is_refused_until_it_is_mended(mode
     with pytest.raises(
         UserError, match=r"child: expected no max_queue_size, got 3 on a step of caller.*24\.10.*26\.02 mends"
     ):
-        check_configs(found, None, EMBEDDED)
-    check_configs(found, None, (26, 2))
+        check_known_faults(found, None, EMBEDDED)
+    check_known_faults(found, None, (26, 2))
 
 
 def test_a_bounded_queue_outside_an_ensemble_is_served(models):
-    check_configs(models(child=BOUNDED % QUEUE), None, EMBEDDED)
+    check_known_faults(models(child=BOUNDED % QUEUE), None, EMBEDDED)
 
 
 def test_the_projects_own_models_are_served():
-    check_configs(sorted(path.parent for path in REPOSITORY.glob("*/config.pbtxt")), None, EMBEDDED)
+    check_known_faults(sorted(path.parent for path in REPOSITORY.glob("*/config.pbtxt")), None, EMBEDDED)
 
 
 def test_a_server_names_its_release(monkeypatch):
     nowhere = Path("/nowhere")
     monkeypatch.delenv("NVIDIA_TRITON_SERVER_VERSION", raising=False)
-    assert release_of(Installation(nowhere, nowhere, nowhere, embedded=True)) == (24, 10)
-    assert release_of(Installation(nowhere, nowhere, nowhere)) is None
+    assert Installation(nowhere, nowhere, nowhere, embedded=True).release == (24, 10)
+    assert Installation(nowhere, nowhere, nowhere).release is None
     monkeypatch.setenv("NVIDIA_TRITON_SERVER_VERSION", "26.06")
-    assert release_of(Installation(nowhere, nowhere, nowhere)) == (26, 6)
+    assert Installation(nowhere, nowhere, nowhere).release == (26, 6)

@@ -14,6 +14,7 @@ from dualpath.training.card import Card
 INDEX = [
     {"name": "bert-large", "version": "1", "state": "UNAVAILABLE", "reason": "unloaded"},
     {"name": "bert-large", "version": "2", "state": "READY"},
+    {"name": "cuml", "version": "1", "state": "UNLOADING"},
     {"name": "cuml", "version": "2", "state": "READY"},
     {"name": "postprocess", "version": "1", "state": "UNAVAILABLE", "reason": "unloaded"},
 ]
@@ -34,11 +35,11 @@ CARD = Card(
 
 
 @pytest.fixture
-def shown(monkeypatch, tmp_path, capsys):
-    """The rows for INDEX, by model, given a repository with version 2 of both models and what is known of them."""
-    for name, file in (("bert-large", "model.pt"), ("cuml", "checkpoint.tl")):
-        (tmp_path / name / "2").mkdir(parents=True)
-        (tmp_path / name / "2" / file).write_bytes(b"12345")
+def rows(monkeypatch, tmp_path, capsys):
+    """The rows for INDEX, given a repository with version 2 of both models, and what is known of them, and cuml's 1."""
+    for version, file in (("bert-large/2", "model.pt"), ("cuml/1", "checkpoint.tl"), ("cuml/2", "checkpoint.tl")):
+        (tmp_path / version).mkdir(parents=True)
+        (tmp_path / version / file).write_bytes(b"12345")
     CARD.facts("bert-large-uncased", "bfloat16").write(tmp_path / "bert-large/2")
     server = SimpleNamespace(
         get_model_repository_index=lambda as_json: {"models": INDEX},
@@ -46,7 +47,13 @@ def shown(monkeypatch, tmp_path, capsys):
     )
     monkeypatch.setattr(serving, "connect", lambda url: server)
     command.models(as_json=True, model_repository=tmp_path)
-    return {row["model"]: row for row in json.loads(capsys.readouterr().out)["models"]}
+    return json.loads(capsys.readouterr().out)["models"]
+
+
+@pytest.fixture
+def shown(rows):
+    """The last row of each model."""
+    return {row["model"]: row for row in rows}
 
 
 def test_the_version_that_is_served_is_shown_with_its_build_and_its_card(shown):
@@ -60,6 +67,11 @@ def test_the_version_that_is_served_is_shown_with_its_build_and_its_card(shown):
 def test_a_version_that_has_given_way_is_not_shown_but_a_model_that_is_gone_is(shown):
     assert shown.keys() == {"bert-large", "cuml", "postprocess"}
     assert shown["postprocess"]["state"] == "unavailable: unloaded"
+
+
+def test_a_version_that_is_being_unloaded_is_shown_once(rows):
+    versions = [(row["version"], row["state"]) for row in rows if row["model"] == "cuml"]
+    assert versions == [("1", "unloading"), ("2", "ready")]
 
 
 def test_a_training_is_one_line_below_the_table_for_all_models_that_it_fitted(monkeypatch, tmp_path, capsys):

@@ -10,7 +10,7 @@ from tritonclient.utils import InferenceServerException
 
 from dualpath.errors import UserError
 from dualpath.serving import reload
-from dualpath.serving.loader import ReloadFailed
+from dualpath.serving.loader import Loader, ReloadFailed
 from dualpath.serving.reload import Reloaded, reload_release
 
 STEPS = ("preprocess", "bert-large", "cuml", "postprocess")
@@ -301,6 +301,28 @@ def test_a_model_whose_code_has_changed_is_loaded_where_the_newest_release_is_se
     assert triton.loads == [("orchestrator", None)]
 
 
+def test_a_model_whose_config_has_changed_is_loaded_if_it_is_an_artifact_too(repository):
+    triton = Triton(repository)
+    assert reload_release(triton, repository, model="cuml") == Reloaded(1, loaded="cuml")
+    assert triton.loads == [("cuml", None)]
+
+
+@pytest.mark.parametrize("model", MEMBERS[:2])
+def test_an_artifact_is_not_loaded_again_if_triton_would_take_another_version_by_its_config(repository, model):
+    publish(repository, 2, *MEMBERS)
+    triton = Triton(repository)
+    with pytest.raises(UserError, match=f"{model}: expected version 2 alone to be served, .*, got 1. Run"):
+        reload_release(triton, repository, model=model, to=1)
+    assert triton.loads == []
+
+
+def test_code_is_loaded_again_in_the_release_that_was_rolled_back_to(repository):
+    publish(repository, 2, *MEMBERS)
+    triton = Triton(repository)
+    assert reload_release(triton, repository, model="orchestrator", to=1) == Reloaded(1, loaded="orchestrator")
+    assert triton.loads == [("orchestrator", {1})]
+
+
 def test_a_server_that_loads_by_itself_is_refused(repository):
     publish(repository, 2, "bert-large")
     triton = Triton(repository)
@@ -321,3 +343,20 @@ def test_a_model_that_is_not_ready_is_named(repository):
     del triton.ready["cuml"]
     with pytest.raises(UserError, match=r"cuml: expected a version that is ready, got none\. See `dualpath models`"):
         reload_release(triton, repository)
+
+
+def test_a_version_that_is_being_unloaded_is_waited_for(repository):
+    triton, said = Triton(repository), []
+    triton.unloading = {"cuml": {2}}
+
+    class Client:
+        n_looks = 0
+
+        def get_model_repository_index(self):
+            self.n_looks += 1
+            if self.n_looks == 3:
+                triton.unloading = {}
+            return triton.get_model_repository_index()
+
+    assert Loader(Client()).unloaded(10, said.append)["cuml"] == {1}
+    assert said == ["cuml: waiting until a version is unloaded"]

@@ -4,7 +4,7 @@ import pytest
 
 from dualpath.errors import UserError
 from dualpath.repository import configs, folders
-from dualpath.serving.pins import Pins
+from dualpath.serving.loader import Pins
 
 
 def model(folder, name, config=None, *files):

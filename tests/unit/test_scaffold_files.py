@@ -9,9 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from dualpath.cli import app
-from dualpath.convert.code import assign, call, lay_out, mapping
-from dualpath.convert.ensemble import load
-from dualpath.convert.names import identifiers
+from dualpath.convert.code import assign, call, identifiers, lay_out, mapping
+from dualpath.convert.models import load_ensemble
 from dualpath.convert.scaffold import Refused, scaffold
 from dualpath.convert.write import model_py
 from dualpath.errors import UserError
@@ -39,13 +38,13 @@ def ruff(*arguments):
 
 def test_our_own_ensemble_as_code():
     assert (
-        model_py(load(REPOSITORY / "ensemble_all").graph)
+        model_py(load_ensemble(REPOSITORY / "ensemble_all").graph)
         == (ROOT / "tests" / "ensembles" / "ensemble_all_bls.py").read_text()
     )
 
 
 def test_our_own_ensemble_takes_less_than_60_lines_and_passes_strict_typing(tmp_path):
-    code = model_py(load(REPOSITORY / "ensemble_all").graph)
+    code = model_py(load_ensemble(REPOSITORY / "ensemble_all").graph)
     assert len(code.splitlines()) < 60
     (tmp_path / "model.py").write_text(code)
     checked = subprocess.run(

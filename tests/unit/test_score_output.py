@@ -9,8 +9,8 @@ import pytest
 from test_cli_score import batches, dualpath, write  # noqa: F401  fixtures
 from tritonclient.utils import InferenceServerException
 
-from dualpath.cli.score_output import written_to
-from dualpath.serving.retry import retrying
+from dualpath.cli.score_files import written_to
+from dualpath.serving.client import retrying
 
 CSV = 'id,excerpt\n1,one\n2,"two\nlines, ""quoted"""\n3,three\n4,\n5,five\n'
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dualpath.training.bert import soup
+from dualpath.training.bert import finetune as soup
 
 START = {"head.weight": torch.tensor([0.0, 0.0]), "head.bias": torch.tensor([1.0])}
 FITTED = {"head.weight": torch.tensor([4.0, 8.0]), "head.bias": torch.tensor([3.0])}

@@ -39,6 +39,9 @@ def refused(content, name="in.csv"):
         ('{"excerpt": "one"}', Format.jsonl),
         ("Once upon a time, there was a cat.", Format.txt),
         ("one, two", Format.csv),
+        ("id;excerpt", Format.csv),
+        ("id\tExcerpt", Format.csv),
+        ("An excerpt; it is short.", Format.txt),
         ("The cat, the dog", Format.txt),
         ("word", Format.txt),
         ("{curly} is a text", Format.txt),
@@ -51,6 +54,7 @@ def test_the_first_line_of_a_pipe_tells_its_format(first, format):
 def test_the_ending_tells_before_the_first_line_and_a_given_format_before_both():
     assert table("excerpt\n", "in.txt").format is Format.txt
     assert table("a text\n", "in.csv").format is Format.csv
+    assert table("a text\n", "in.tsv").format is Format.csv
     assert table("a text\n", "in.NDJSON").format is Format.jsonl
     assert table("a text\n", "in.txt", format=Format.csv).format is Format.csv
     assert table("excerpt\n", "in.dat", otherwise=Format.txt).format is Format.txt
@@ -90,13 +94,13 @@ def test_what_is_no_table_is_refused_by_name(content, message):
         ("in.csv", "a,b\n1\n", 2, "expected 2 columns, got 1. Add those that are missing."),
         ("in.csv", "a\n1\na long text\0y\n", 3, "expected text, got a NUL byte. Remove it."),
         ("in.txt", "1\na long text\0y\n", 2, "expected text, got a NUL byte. Remove it."),
-        ("in.jsonl", '{"a": 1}\n{"a": \n', 2, "expected a JSON object, got: Expecting value at column 6. Mend"),
-        ("in.jsonl", "[1]\n", 1, 'expected a JSON object such as {"excerpt": "…"}, got [1]. Mend the line.'),
+        ("in.jsonl", '{"a": 1}\n{"a": \n', 2, "expected a JSON object, got: Expecting value at column 6. Correct"),
+        ("in.jsonl", "[1]\n", 1, 'expected a JSON object such as {"excerpt": "…"}, got [1]. Correct the line.'),
         (
             "in.jsonl",
             '{"a": ["\\uD83D\\uDE00 \\uD83D"]}\n',
             1,
-            r"expected text, got \ud83d, half of a character. Mend the line.",
+            r"expected text, got \ud83d, half of a character. Correct the line.",
         ),
         ("in.jsonl", "[" * 100_000 + "]" * 100_000, 1, "expected a JSON object, got a number of thousands"),
     ],

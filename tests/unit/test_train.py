@@ -17,11 +17,12 @@ from dualpath.readability.reference import Reference
 from dualpath.repository import releases
 from dualpath.repository.facts import Facts
 from dualpath.training import train
+from dualpath.training.bert import finetune
 from dualpath.training.bert import training as bert
 from dualpath.training.bert.settings import Settings
 from dualpath.training.blend import rmse
 from dualpath.training.card import Card
-from dualpath.training.corpus.rated import read_corpus
+from dualpath.training.corpus import read_corpus
 from dualpath.training.train import TrainingJob
 
 SETTINGS = Settings(soup=2, epochs=2, batch_rows=4, learning_rate=1e-3, mixed_precision=False)
@@ -165,7 +166,7 @@ def test_a_traced_model_that_scores_something_else_is_not_published(job, monkeyp
 def test_no_row_is_scored_by_a_model_that_was_fitted_or_stopped_on_it(job, monkeypatch):
     seen = []
 
-    class Spy(bert.FineTuner):
+    class Spy(finetune.FineTuner):
         def fit(self, rows, targets, validation, *rest):
             used = [*rows, *(validation[0] if validation else ())]
             seen.append({row.tobytes() for row in used})
@@ -176,7 +177,7 @@ def test_no_row_is_scored_by_a_model_that_was_fitted_or_stopped_on_it(job, monke
                 assert not seen[-1] & {row.tobytes() for row in rows}
             return super().score(rows, exact)
 
-    monkeypatch.setattr(bert, "FineTuner", Spy)
+    monkeypatch.setattr(finetune, "FineTuner", Spy)
     train.train(replace(job, models=["bert-large"]), silent)
     assert len(seen) == 3 * SETTINGS.soup
     assert len(seen[-1]) == 40
@@ -218,7 +219,9 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(job, monkeypatch, error):
 
 def test_scores_that_are_no_numbers_end_the_training_and_are_not_kept(job, monkeypatch):
     before = snapshot(job.model_repository)
-    monkeypatch.setattr(bert.FineTuner, "score", lambda self, rows, exact=True: np.full(len(rows), np.nan, np.float32))
+    monkeypatch.setattr(
+        finetune.FineTuner, "score", lambda self, rows, exact=True: np.full(len(rows), np.nan, np.float32)
+    )
     with pytest.raises(RuntimeError, match=r"fold-1: expected finite scores, got others\. Try a lower --learning-rate"):
         train.train(replace(job, models=["bert-large"]), silent)
     assert snapshot(job.model_repository) == before

@@ -19,7 +19,7 @@ from tiny_bert import save_encoder, served_repository, write_corpus
 
 from dualpath import cli
 from dualpath.repository.facts import Facts
-from dualpath.training import artifacts, train
+from dualpath.training import train
 from dualpath.training.bert.settings import Settings
 from dualpath.training.card import Card
 
@@ -30,7 +30,7 @@ TINY = shlex.split(
 MOMENTS = {
     "embedding": ("dualpath.training.bert.batches", "tensors", 1, "SIGKILL"),
     "first fold": ("dualpath.training.bert.finetune", "FineTuner._step", 7, "SIGKILL"),
-    "writing a checkpoint": ("dualpath.training.artifacts", "os.replace", 2, "SIGKILL"),
+    "writing a checkpoint": ("dualpath.training.runs", "os.replace", 2, "SIGKILL"),
     "second fold": ("dualpath.training.bert.finetune", "FineTuner._step", 7, "SIGINT"),
     "final fit": ("dualpath.training.bert.training", "BertTraining.fit", 0, "SIGTERM"),
     "exporting": ("dualpath.training.bert.export", "check", 1, "SIGKILL"),
@@ -145,7 +145,7 @@ def test_a_missing_package_names_the_extra_before_anything_is_trained(dualpath, 
             raise metadata.PackageNotFoundError(name)
         return version(name)
 
-    monkeypatch.setattr(artifacts.importlib.metadata, "version", without)
+    monkeypatch.setattr(metadata, "version", without)
     monkeypatch.setattr(train, "train", lambda *_: pytest.fail("trained"))
     code, _, err = dualpath(command, "--data", "train.csv")
     assert code == 2

@@ -13,18 +13,17 @@ from transformers import BertConfig, BertModel
 
 from dualpath.cli.build import Precision
 from dualpath.errors import UserError
+from dualpath.extras import installed
 from dualpath.readability.contract import FOREST, MAX_TOKENS, N_FEATURES, TOLERANCES
 from dualpath.readability.features import N_COUNTS, features
 from dualpath.repository.facts import Facts
 from dualpath.repository.folders import newest
 from dualpath.repository.publishing import publish
 from dualpath.training import build as training
-from dualpath.training.artifacts import installed
-from dualpath.training.bert import batches, export, minilm, scoring
-from dualpath.training.bert.encoder import Pooled, Regressor, load_encoder, pooled_size
-from dualpath.training.bert.head import Head, fit_head
-from dualpath.training.bert.precision import Int8Linear, set_precision
-from dualpath.training.forest import fit as forest
+from dualpath.training import forest
+from dualpath.training.bert import batches, encoders, export
+from dualpath.training.bert.export import Int8Linear, set_precision
+from dualpath.training.bert.regressor import Head, Pooled, Regressor, fit_head, load_encoder, pooled_size
 
 FOREST_TOLERANCE = 1e-6
 """One float32 rounding of scores around 1: treelite answers in float64 from the same trees."""
@@ -53,7 +52,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty model repository, and instead of the models' makers ones that take no time."""
     for model in ("bert-large", "cuml"):
         (tmp_path / model).mkdir()
-    monkeypatch.setattr(minilm, "check_weights", lambda path: None)
+    monkeypatch.setattr(encoders, "check_weights", lambda path: None)
     monkeypatch.setattr(export, "export_regressor", lambda regressor, path: path.write_text("regressor"))
     monkeypatch.setattr(forest, "fit_forest", lambda table: None)
     monkeypatch.setattr(forest, "export_forest", lambda fitted, table, path: path.write_text("forest"))
@@ -166,11 +165,11 @@ def test_many_rows_are_embedded_by_the_fastest_engine_which_leaves_nothing_in_th
 ) -> None:
     monkeypatch.setenv("DUALPATH_CACHE", str(tmp_path))
     rows = [np.arange(1, 1 + length) for length in (3, 30, 7, 40, 12)]
-    expected = batches.apply(Pooled(encoder), rows)
+    expected = batches.apply(Pooled(encoder).forward, rows)
     assert expected.shape == (5, pooled_size(encoder))
-    np.testing.assert_array_equal(scoring.apply(Pooled(encoder), rows), expected)
-    monkeypatch.setattr(scoring, "WORTH_CONVERTING", 5)
-    np.testing.assert_allclose(scoring.apply(Pooled(encoder), rows), expected, rtol=0, atol=TOLERANCES["float32"])
+    np.testing.assert_array_equal(batches.apply(Pooled(encoder), rows), expected)
+    monkeypatch.setattr(batches, "WORTH_CONVERTING", 5)
+    np.testing.assert_allclose(batches.apply(Pooled(encoder), rows), expected, rtol=0, atol=TOLERANCES["float32"])
     assert list(tmp_path.rglob("*.xml")) == []
 
 
@@ -215,8 +214,8 @@ def test_load_encoder_refuses_a_folder_without_a_model(tmp_path: Path) -> None:
 def test_weights_with_another_digest_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"other weights")
-    with pytest.raises(UserError, match=f"expected SHA-256 {minilm.WEIGHTS_SHA256}, got [0-9a-f]{{64}}"):
-        minilm.check_weights(path)
+    with pytest.raises(UserError, match=f"expected SHA-256 {encoders.MINILM_SHA256}, got [0-9a-f]{{64}}"):
+        encoders.check_weights(path)
 
 
 def test_missing_package_names_the_extra() -> None:

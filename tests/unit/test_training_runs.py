@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dualpath.errors import UserError
-from dualpath.training.bert.progress import Evaluation
+from dualpath.training.bert.settings import Evaluation
 from dualpath.training.runs import fingerprint, opened
 
 SETTINGS = {"data": "abc", "epochs": 3}

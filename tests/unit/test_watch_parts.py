@@ -18,12 +18,12 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from tritonclient.utils import InferenceServerException
 
 from dualpath.repository import releases
-from dualpath.serving import TritonServer, preflight
+from dualpath.serving import TritonServer, access, preflight
 from dualpath.serving.watch import processes
 from dualpath.serving.watch.canary import Canaries, Canary, inputs
-from dualpath.serving.watch.endpoint import endpoint
-from dualpath.serving.watch.plant import ServedPlant
-from dualpath.serving.watch.watchdog import Incident, MendingCounts
+from dualpath.serving.watch.endpoint import endpoint, status_of
+from dualpath.serving.watch.plant import Plant
+from dualpath.serving.watch.watchdog import Incident
 
 SLEEPING = "import time; print('up', flush=True); time.sleep(300)"
 
@@ -221,7 +221,7 @@ class Dog:
     """A watchdog that has mended BERT twice."""
 
     reason = "orchestrator: no score for 9 s"
-    record = MendingCounts({"bert-large": 2}, {"bert-large": Incident("1 of 2 processes ended", time.monotonic())})
+    incidents = {"bert-large": Incident("1 of 2 processes ended", time.monotonic(), 2)}  # noqa: RUF012
 
     def unready(self):
         return self.reason
@@ -239,14 +239,14 @@ def answer(url):
 
 
 def test_a_server_whose_start_failed_is_dead(tmp_path):
-    plant = object.__new__(ServedPlant)
+    plant = object.__new__(Plant)
     plant._triton = TritonServer(tmp_path)
     assert plant.death() == "its last start failed"
 
 
 def test_a_replacement_that_waits_for_another_command_says_so(tmp_path, monkeypatch):
     said, replaced = [], []
-    plant = object.__new__(ServedPlant)
+    plant = object.__new__(Plant)
     plant._triton, plant._report = TritonServer(tmp_path), said.append
     plant._triton.shm_prefix = "dualpath-none-"
     monkeypatch.setattr(plant, "_replace", replaced.append)
@@ -276,6 +276,17 @@ def test_the_endpoint_tells_live_from_ready_and_counts_for_prometheus():
         assert answer(f"{at}/elsewhere")[0] == 404
     with pytest.raises(OSError, match="refused"):
         answer(f"{at}/live")
+
+
+def test_what_was_mended_is_asked_for_without_a_proxy(monkeypatch):
+    [port] = preflight.check_ports("127.0.0.1", {"--health-port": 0}).values()
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setattr(access, "health_for", lambda url: f"http://127.0.0.1:{port}")
+    with endpoint(Dog(), "127.0.0.1", port):
+        status = status_of("localhost:8001")
+    assert (status.reason, status.restarts) == ("orchestrator: no score for 9 s", {"bert-large": 2})
+    assert status.faults["bert-large"].endswith(": 1 of 2 processes ended")
+    assert status_of("localhost:8001") is None  # gone
 
 
 def test_a_canary_that_was_never_answered_has_no_score():

@@ -7,8 +7,9 @@ import math
 import pytest
 
 from dualpath.serving.watch.canary import Canary
+from dualpath.serving.watch.plant import MendFailed
 from dualpath.serving.watch.processes import Stub
-from dualpath.serving.watch.watchdog import SERVER, MendFailed, Watchdog
+from dualpath.serving.watch.watchdog import SERVER, Watchdog
 
 SCORERS = ("ensemble_all", "orchestrator")
 
@@ -126,8 +127,8 @@ def test_a_model_one_of_whose_processes_ended_is_replaced_once(watchdog, plant, 
     assert plant.done == ["bert-large"]
     assert said[0] == "bert-large: 1 of 2 processes ended; replacing it"
     assert said[1].startswith("bert-large: replaced within ")
-    assert watchdog.record.restarts == {"bert-large": 1}
-    assert watchdog.record.last["bert-large"].what == "1 of 2 processes ended"
+    [(name, incident)] = watchdog.incidents.items()
+    assert (name, incident.restarts, incident.what) == ("bert-large", 1, "1 of 2 processes ended")
 
 
 def test_a_process_that_ends_while_another_model_is_replaced_is_found(watchdog, plant):
@@ -206,7 +207,7 @@ def test_a_process_that_computes_and_is_stopped_is_ended_and_its_model_stays(wat
     assert said == [
         "bert-large: process 9, which computes, is stopped by a signal; ending it, the next request starts another"
     ]
-    assert watchdog.record.restarts == {"bert-large": 1}
+    assert {name: it.restarts for name, it in watchdog.incidents.items()} == {"bert-large": 1}
 
 
 def test_a_server_that_is_stopped_or_died_is_started_anew(watchdog, plant, said):

@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from transformers import BertConfig, BertModel
 
-from dualpath.training.bert.encoder import Regressor
-from dualpath.training.bert.head import Head
-from dualpath.training.bert.minilm import minilm_folder
+from dualpath.training.bert.encoders import minilm_folder
+from dualpath.training.bert.regressor import Head, Regressor
 
 VOCABULARY = 8
 

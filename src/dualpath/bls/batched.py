@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from dualpath.bls import wishes
-from dualpath.bls.calls import Carried, Outputs, chosen
-from dualpath.bls.child import NOT_IN_TIME, Called, in_thread, leave, note_failure, with_retries
+from dualpath.bls.calls import NOT_IN_TIME, Called, Carried, Outputs, chosen, in_thread, leave
 from dualpath.bls.errors import ChildError, ChildLate, ChildUnavailable, ConfigError
 from dualpath.bls.metrics import SIZES
 from dualpath.bls.pace import CallUnderWay, Cutter
@@ -103,13 +102,13 @@ class BatchedChild(Called):
             if self.metrics:
                 self.metrics._observe_stage(self.name, 0.0)
         elif run.inline:
-            return self._calls.given(await self._inline(run, rows))
+            return self._given(await self._inline(run, rows))
         else:
             answers = await self._queued(run, rows)
         if run.inline:
             run.memo.note(self, rows, answers)
         outputs = {name: concatenate([answer[name] for answer in answers]) for name in answers[0]}
-        return self._calls.given(outputs)
+        return self._given(outputs)
 
     async def _inline(self, run: Run, rows: Sequence[Any]) -> Outputs:
         """Send all rows in one call, if it takes a moment only."""
@@ -128,8 +127,8 @@ class BatchedChild(Called):
             ask = partial(self._ask, self._collate(rows), len(rows), carried, CallUnderWay(1))
             outputs: Outputs = await wishes.call(ask)
         except ChildError as error:
-            raise note_failure(self, run, error, self.retry) from None
-        run.memo.note(self, rows, outputs, partial(_Answers, n_rows=len(rows)))
+            raise self._failed_inline(run, error) from None
+        run.memo.note(self, rows, outputs, partial(_by_row, n_rows=len(rows)))
         if self.metrics:
             self.metrics._observe_stage(self.name, time.perf_counter() - started)
         return outputs
@@ -137,12 +136,12 @@ class BatchedChild(Called):
     def _ask(self, inputs: Mapping[str, Any], n_rows: int, carried: Carried, call: CallUnderWay) -> Outputs:
         """Call the child and learn from it. Blocks."""
         started = time.perf_counter()
-        outputs = self._calls.ask(inputs, carried)
+        outputs = self._exec(inputs, carried)
         elapsed_s = time.perf_counter() - started
         for name, rows in outputs.items():
             if not rows.ndim or len(rows) != n_rows:
                 got = f"{len(rows)} rows" if rows.ndim else "no batch dimension"
-                raise self._calls.misconfigured(f"expected {n_rows} rows in output {name!r}, got {got}.")
+                raise self._misconfigured(f"expected {n_rows} rows in output {name!r}, got {got}.")
         self._pace.note(n_rows, elapsed_s)
         if call.n_most == call.n_first:  # none came later: it took as long as all of them together
             self._cutter.note(n_rows, call.n_most, elapsed_s)
@@ -210,10 +209,6 @@ class BatchedChild(Called):
             )
         return None
 
-    def _counted(self, error: ChildError) -> ChildError:
-        self._calls.count(error.kind)
-        return error
-
     def _start_calls(self) -> None:
         """Start callers for the waiting rows. Each takes its first chunk a moment later, when all requests that arrived
         together have brought their rows."""
@@ -255,7 +250,7 @@ class BatchedChild(Called):
         requests = [group.request for group in groups]
         try:
             attempt = max(group.attempt for group in groups)
-            outputs = await with_retries(self.retry, partial(self._call, chunk, requests, call), requests, attempt)
+            outputs = await self._with_retries(partial(self._call, chunk, requests, call), requests, attempt)
         except Exception as error:
             if len(groups) == 1 or isinstance(error, (ChildUnavailable, ConfigError)):
                 for group in groups:
@@ -265,7 +260,7 @@ class BatchedChild(Called):
                 if not group.answer.done():
                     await self._answer([row for row in chunk if row.group is group], call)
             return
-        for row, answer in zip(chunk, _Answers(outputs, len(chunk)), strict=True):
+        for row, answer in zip(chunk, _by_row(outputs, len(chunk)), strict=True):
             row.group.fill(row.index, answer)
 
     async def _call(self, chunk: list[WaitingRow], requests: list[Request], call: CallUnderWay) -> Outputs:
@@ -283,16 +278,6 @@ def stack(rows: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-class _Answers(Sequence[Outputs]):
-    """The rows of several outputs, each a dict of arrays of one row."""
-
-    def __init__(self, outputs: Outputs, n_rows: int) -> None:
-        self._outputs, self._n_rows = outputs, n_rows
-
-    def __len__(self) -> int:
-        return self._n_rows
-
-    def __getitem__(self, index: Any) -> Any:
-        if not 0 <= index < self._n_rows:
-            raise IndexError(index)
-        return {name: rows[index : index + 1] for name, rows in self._outputs.items()}
+def _by_row(outputs: Outputs, n_rows: int) -> Iterator[Outputs]:
+    """Give the rows of several outputs, each as a dict of arrays of one row."""
+    return ({name: rows[index : index + 1] for name, rows in outputs.items()} for index in range(n_rows))

@@ -1,17 +1,21 @@
-"""Make calls to one model: what a call carries, what it gives, and what its errors mean."""
+"""Make calls to one model: what a call carries, what it gives, what its errors mean, and when it is made again."""
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, NamedTuple, TypeVar
 
 from dualpath.bls.errors import ChildError, ChildFailed, ChildLate, ChildUnavailable, ConfigError
 from dualpath.bls.metrics import Metrics
+from dualpath.bls.pace import SLOW_S, Pace
 from dualpath.bls.request import Request
+from dualpath.bls.run import Run, owners
 from dualpath.bls.tensors import Array, to_array, to_tensors
 from dualpath.bls.triton import pb_utils
+from dualpath.bls.wishes import Leave
 
 MAX_ID = 256
 """Characters of the ids that a merged call carries."""
@@ -32,7 +36,10 @@ _MISCONFIGURED = re.compile(
     r"|inference input data-type is|input '[^']*' data-type)"
 )
 
+NOT_IN_TIME = "expected an answer within the request's timeout, got none."
+
 Outputs = dict[str, Array]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -82,47 +89,42 @@ def chosen(parameters: Mapping[str, Any], forward: Collection[str]) -> dict[str,
     return {name: value for name, value in parameters.items() if name in forward or "*" in forward} if forward else {}
 
 
-class Calls:
-    """Makes calls to one model. Every method blocks.
+@dataclass(eq=False, repr=False)
+class Called:
+    """A model that this one calls, with what every kind of child is made with; `Child` says what it means."""
 
-    Args:
-        outputs: one output's name, or several; a name that ends in "?" may be missing in an answer.
-        bf16_inputs: inputs whose arrays are the bits of BF16.
-        device: None for outputs on the CPU, a GPU's number for outputs that stay there.
-    """
+    name: str
+    outputs: str | Sequence[str]
+    _: KW_ONLY
+    version: int = -1
+    retry: Retry | None = None
+    forward_parameters: Collection[str] = ()
+    bf16_inputs: Collection[str] = ()
+    device: int | None = None
+    early_return: bool | None = None
+    metrics: Metrics | None = None
 
-    def __init__(
-        self,
-        name: str,
-        outputs: str | Sequence[str],
-        version: int,
-        bf16_inputs: Collection[str],
-        device: int | None,
-        metrics: Metrics | None,
-    ) -> None:
-        self.name = name
-        self.is_single = isinstance(outputs, str)
-        names = [outputs] if isinstance(outputs, str) else list(outputs)
-        self.outputs = [each.removesuffix("?") for each in names]
+    def __post_init__(self) -> None:
+        self._is_single = isinstance(self.outputs, str)
+        names = [self.outputs] if isinstance(self.outputs, str) else list(self.outputs)
+        self._names = [each.removesuffix("?") for each in names]
         self._required = [each for each in names if not each.endswith("?")]
-        self._version = version
-        self._bf16_inputs = frozenset(bf16_inputs)
-        self._device = device
-        self._metrics = metrics
+        self._bf16 = frozenset(self.bf16_inputs)
         self._memory: Any = None
         self._reported: set[str] = set()
+        self._pace = Pace()
 
-    def ask(self, inputs: Mapping[str, Any], carried: Carried) -> Outputs:
-        """Call the model once and return its outputs by name.
+    def _exec(self, inputs: Mapping[str, Any], carried: Carried) -> Outputs:
+        """Call the model once and return its outputs by name. Blocks.
 
         Raises:
             ChildError: it gave none.
             ConfigError: its inputs or outputs are not those that the call names.
         """
-        return self._outputs(self._guarded(self._request(inputs, carried).exec))
+        return self._outputs_of(self._guarded(self._request(inputs, carried).exec))
 
-    def stream(self, inputs: Mapping[str, Any], carried: Carried) -> Iterator[Outputs]:
-        """Call a decoupled model and yield the outputs of each of its responses."""
+    def _exec_stream(self, inputs: Mapping[str, Any], carried: Carried) -> Iterator[Outputs]:
+        """Call a decoupled model and yield the outputs of each of its responses. Blocks."""
         request = self._request(inputs, carried)
         responses = iter(self._guarded(lambda: request.exec(decoupled=True)))
         while True:
@@ -131,17 +133,17 @@ class Calls:
             except StopIteration:
                 return
             if response.has_error() or response.output_tensors():  # the last one may say no more than that
-                yield self._outputs(response)
+                yield self._outputs_of(response)
 
     def _request(self, inputs: Mapping[str, Any], carried: Carried) -> Any:
         if self._memory is None:
-            kind = pb_utils.TRITONSERVER_MEMORY_CPU if self._device is None else pb_utils.TRITONSERVER_MEMORY_GPU
-            self._memory = pb_utils.PreferredMemory(kind, self._device or 0)
+            kind = pb_utils.TRITONSERVER_MEMORY_CPU if self.device is None else pb_utils.TRITONSERVER_MEMORY_GPU
+            self._memory = pb_utils.PreferredMemory(kind, self.device or 0)
         return pb_utils.InferenceRequest(
             model_name=self.name,
-            model_version=self._version,
-            inputs=to_tensors(inputs, self._bf16_inputs),  # type: ignore[arg-type]
-            requested_output_names=self.outputs,
+            model_version=self.version,
+            inputs=to_tensors(inputs, self._bf16),  # type: ignore[arg-type]
+            requested_output_names=self._names,
             preferred_memory=self._memory,
             request_id=carried.request_id,
             timeout=carried.timeout_us,
@@ -155,21 +157,21 @@ class Calls:
         except pb_utils.TritonModelException as error:
             raise self._failure(str(error)) from error
 
-    def _outputs(self, response: Any) -> Outputs:
+    def _outputs_of(self, response: Any) -> Outputs:
         if response.has_error():
             error = response.error()
             raise self._failure(error.message(), error.code())
         outputs = {tensor.name(): to_array(tensor) for tensor in response.output_tensors()}
         for name in self._required:
             if name not in outputs:
-                raise self.misconfigured(f"expected an output {name!r}, got {', '.join(outputs) or 'none'}.")
-        self.count("ok")
+                raise self._misconfigured(f"expected an output {name!r}, got {', '.join(outputs) or 'none'}.")
+        self._count("ok")
         return outputs
 
-    def misconfigured(self, message: str) -> ConfigError:
+    def _misconfigured(self, message: str) -> ConfigError:
         """Return the error that says how the model differs from what is expected of it; the log says it once."""
         error = ConfigError(f"{self.name}: {message}")
-        self.count("failed")
+        self._count("failed")
         if message not in self._reported and len(self._reported) < 16:
             self._reported.add(message)
             pb_utils.Logger.log_error(f"configuration: {error} Correct this model's config or the child's.")
@@ -179,7 +181,7 @@ class Calls:
         if code == pb_utils.TritonError.INTERNAL:
             code = None  # what releases before 25.04 say of every error
         if _MISCONFIGURED.search(message):
-            return self.misconfigured(message)
+            return self._misconfigured(message)
         error: ChildError
         if _LATE.search(message):
             error = ChildLate(self.name, message)
@@ -189,14 +191,63 @@ class Calls:
             if code is None and _INVALID.search(message):
                 code = pb_utils.TritonError.INVALID_ARG
             error = ChildFailed(self.name, message, code)
-        self.count(error.kind)
+        return self._counted(error)
+
+    def _late(self) -> ChildError:
+        return self._counted(ChildLate(self.name, NOT_IN_TIME))
+
+    def _counted(self, error: ChildError) -> ChildError:
+        self._count(error.kind)
         return error
 
-    def count(self, outcome: str) -> None:
+    def _count(self, outcome: str) -> None:
         """Count a call in `bls_calls_total`."""
-        if self._metrics:
-            self._metrics._add("calls_total", 1, {"child": self.name, "outcome": outcome})
+        if self.metrics:
+            self.metrics._add("calls_total", 1, {"child": self.name, "outcome": outcome})
 
-    def given(self, outputs: Outputs) -> Any:
+    def _given(self, outputs: Outputs) -> Any:
         """Return one output as an array, several by name."""
-        return outputs.get(self.outputs[0]) if self.is_single else outputs
+        return outputs.get(self._names[0]) if self._is_single else outputs
+
+    def _leave_if_slow(self, n_rows: int) -> None:
+        """Leave if a call with so many rows would keep `execute` for too long."""
+        if self._pace.seconds(n_rows) > SLOW_S if self.early_return is None else self.early_return:
+            raise leave()
+
+    def _failed_inline(self, run: Run, error: ChildError) -> BaseException:
+        """Return what to raise for a call that failed inline: the error, or a wish to try again on the event loop."""
+        run.memo.attempts[self] = 1
+        if self.retry and self.retry._delay_before(1, error, run.request.remaining_s()) is not None:
+            return Leave()
+        if error.kind == "unavailable":
+            run.memo.unavailable[self] = error
+        return error
+
+    async def _with_retries(self, once: Callable[[], Awaitable[T]], requests: Sequence[Request], attempt: int) -> T:
+        """Await `once()`, and again after errors as `retry` says, within the longest deadline of the requests.
+
+        Args:
+            attempt: how many calls were made already.
+        """
+        while True:
+            attempt += 1
+            try:
+                return await once()
+            except ChildError as error:
+                remaining = [request.remaining_s() for request in requests]
+                left = None if None in remaining else max(filter(None, remaining), default=0.0)
+                delay_s = self.retry._delay_before(attempt, error, left) if self.retry else None
+                if delay_s is None:
+                    raise
+            await asyncio.sleep(delay_s)
+
+
+async def in_thread(function: Callable[[], T]) -> T:
+    """Await a blocking function, in one of the loop's threads."""
+    return await asyncio.get_running_loop().run_in_executor(None, function)
+
+
+def leave(apart: bool = False) -> Leave:
+    """Return what to raise so that the requests at work go on elsewhere, or each by itself first."""
+    whose = owners()
+    return Leave(None if whose is None else whose.tolist(), apart=apart)

@@ -4,51 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import AsyncIterator, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from dualpath.bls import wishes
-from dualpath.bls.calls import Calls, Carried, Outputs, Retry
-from dualpath.bls.errors import ChildError, ChildLate
-from dualpath.bls.metrics import Metrics
-from dualpath.bls.pace import SLOW_S, Pace
-from dualpath.bls.request import Request
-from dualpath.bls.run import Run, current_run, owners
-
-NOT_IN_TIME = "expected an answer within the request's timeout, got none."
-
-T = TypeVar("T")
-
-
-@dataclass(eq=False, repr=False)
-class Called:
-    """What every kind of child is made with; `Child` says what it means."""
-
-    name: str
-    outputs: str | Sequence[str]
-    _: KW_ONLY
-    version: int = -1
-    retry: Retry | None = None
-    forward_parameters: Collection[str] = ()
-    bf16_inputs: Collection[str] = ()
-    device: int | None = None
-    early_return: bool | None = None
-    metrics: Metrics | None = None
-
-    def __post_init__(self) -> None:
-        self._calls = Calls(self.name, self.outputs, self.version, self.bf16_inputs, self.device, self.metrics)
-        self._pace = Pace()
-
-    def _leave_if_slow(self, n_rows: int) -> None:
-        """Leave if a call with so many rows would keep `execute` for too long."""
-        if self._pace.seconds(n_rows) > SLOW_S if self.early_return is None else self.early_return:
-            raise leave()
-
-    def _late(self) -> ChildLate:
-        self._calls.count("late")
-        return ChildLate(self.name, NOT_IN_TIME)
+from dualpath.bls.calls import Called, Carried, Outputs, in_thread
+from dualpath.bls.errors import ChildError
+from dualpath.bls.run import Run, current_run
 
 
 class Child(Called):
@@ -85,7 +48,7 @@ class Child(Called):
         """
         run = current_run()
         if run is None:
-            return self._calls.given(await in_thread(partial(self._timed, inputs, Carried())))
+            return self._given(await in_thread(partial(self._timed, inputs, Carried())))
         key = [dict(inputs)]
         if known := run.memo.recall(self, key):
             outputs = known[0]
@@ -93,7 +56,7 @@ class Child(Called):
             outputs = await (self._inline(run, inputs) if run.inline else self._on_loop(run, inputs))
         if run.inline:
             run.memo.note(self, key, [outputs])
-        return self._calls.given(outputs)
+        return self._given(outputs)
 
     async def stream(self, inputs: Mapping[str, Any]) -> AsyncIterator[Any]:
         """Call a decoupled model and iterate over its responses, each as `call` would return it.
@@ -108,7 +71,7 @@ class Child(Called):
         if run is not None and run.inline:
             raise wishes.Leave
         carried = Carried.by([run.request], self.forward_parameters) if run else Carried()
-        answers = self._calls.stream(inputs, carried)
+        answers = self._exec_stream(inputs, carried)
         while True:
             try:
                 async with asyncio.timeout_at(run.request.deadline if run else None):
@@ -117,7 +80,7 @@ class Child(Called):
                 raise self._late() from None
             if outputs is None:
                 return
-            yield self._calls.given(outputs)
+            yield self._given(outputs)
 
     async def _inline(self, run: Run, inputs: Mapping[str, Any]) -> Outputs:
         if error := run.memo.unavailable.get(self):
@@ -127,7 +90,7 @@ class Child(Called):
         try:
             outputs: Outputs = await wishes.call(partial(self._timed, inputs, carried))
         except ChildError as error:
-            raise note_failure(self, run, error, self.retry) from None
+            raise self._failed_inline(run, error) from None
         return outputs
 
     async def _on_loop(self, run: Run, inputs: Mapping[str, Any]) -> Outputs:
@@ -144,55 +107,13 @@ class Child(Called):
 
         try:
             async with asyncio.timeout_at(request.deadline):  # the loop's clock is time.monotonic
-                outputs: Outputs = await with_retries(self.retry, once, [request], run.attempts.pop(self, 0))
+                outputs: Outputs = await self._with_retries(once, [request], run.attempts.pop(self, 0))
                 return outputs
         except TimeoutError:
             raise self._late() from None
 
     def _timed(self, inputs: Mapping[str, Any], carried: Carried) -> Outputs:
         started = time.perf_counter()
-        outputs = self._calls.ask(inputs, carried)
+        outputs = self._exec(inputs, carried)
         self._pace.note(1, time.perf_counter() - started)
         return outputs
-
-
-async def in_thread(function: Callable[[], T]) -> T:
-    """Await a blocking function, in one of the loop's threads."""
-    return await asyncio.get_running_loop().run_in_executor(None, function)
-
-
-def leave(apart: bool = False) -> wishes.Leave:
-    """Return what to raise so that the requests at work go on elsewhere, or each by itself first."""
-    whose = owners()
-    return wishes.Leave(None if whose is None else whose.tolist(), apart=apart)
-
-
-def note_failure(child: Any, run: Run, error: ChildError, retry: Retry | None) -> BaseException:
-    """Return what to raise for a call that failed inline: the error, or a wish to try again on the event loop."""
-    run.memo.attempts[child] = 1
-    if retry and retry._delay_before(1, error, run.request.remaining_s()) is not None:
-        return wishes.Leave()
-    if error.kind == "unavailable":
-        run.memo.unavailable[child] = error
-    return error
-
-
-async def with_retries(
-    retry: Retry | None, once: Callable[[], Awaitable[T]], requests: Sequence[Request], attempt: int
-) -> T:
-    """Await `once()`, and again after errors as `retry` says, within the longest deadline of the requests.
-
-    Args:
-        attempt: how many calls were made already.
-    """
-    while True:
-        attempt += 1
-        try:
-            return await once()
-        except ChildError as error:
-            remaining = [request.remaining_s() for request in requests]
-            left = None if None in remaining else max(filter(None, remaining), default=0.0)
-            delay_s = retry._delay_before(attempt, error, left) if retry else None
-            if delay_s is None:
-                raise
-        await asyncio.sleep(delay_s)

@@ -90,7 +90,8 @@ class _Helper:
         threading.Thread(target=self._run, name="child", daemon=True).start()
 
     def _run(self) -> None:
-        use_gpu(self._gpu)
+        with suppress(Exception):  # the work that needs it fails too, and has a caller to be told
+            use_gpu(self._gpu)
         asyncio._set_running_loop(NO_LOOP)
         while work := self.work.get():
             work()

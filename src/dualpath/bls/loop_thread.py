@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import Context
 from typing import Any
 
@@ -20,13 +21,13 @@ class LoopThread:
 
     Args:
         n_threads: threads for blocking calls, such as those to children.
-        gpu: the GPU that is the coroutines' current one; None or 0 for CUDA's default.
+        gpu: the GPU that is these threads' current one; None or 0 for CUDA's default.
     """
 
     def __init__(self, n_threads: int, gpu: int | None) -> None:
         self._gpu = gpu
         self._loop = asyncio.new_event_loop()
-        self._blocking = ThreadPoolExecutor(n_threads, thread_name_prefix="child")
+        self._blocking = ThreadPoolExecutor(n_threads, "child", self._use_gpu)
         self._loop.set_default_executor(self._blocking)
         self._tasks: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._run, name="loop", daemon=True)
@@ -46,8 +47,12 @@ class LoopThread:
         finish.start()
         finish.join(CALLS_S)
 
+    def _use_gpu(self) -> None:
+        with suppress(Exception):  # the work that needs it fails too, and has a caller to be told
+            use_gpu(self._gpu)
+
     def _run(self) -> None:
-        use_gpu(self._gpu)
+        self._use_gpu()
         while True:
             try:
                 self._loop.run_forever()

@@ -16,8 +16,7 @@ from dualpath.bls.errors import CallerGone, ChildFailed
 from dualpath.bls.inline import Inline
 from dualpath.bls.loop_thread import LoopThread
 from dualpath.bls.metrics import SECONDS, Metrics
-from dualpath.bls.reply import Reply
-from dualpath.bls.request import CallerErrors, Request, respond, respond_error
+from dualpath.bls.request import CallerErrors, Reply, Request, respond, respond_error
 from dualpath.bls.run import STAGE_SECONDS, Memo, Run, begin
 from dualpath.bls.tensors import Array, Arrays
 from dualpath.bls.triton import pb_utils
@@ -133,10 +132,10 @@ class Pipeline:
         for number, reply in enumerate(replies):
             if reply.error is not None:
                 self._refuse(reply, reply.error)
-            elif self._needs_loop or reply.arrival.trace or reply.arrival.is_larger_than(INLINE_ROWS, INLINE_BYTES):
+            elif self._needs_loop or reply.trace or reply.is_larger_than(INLINE_ROWS, INLINE_BYTES):
                 leaving.append(reply)
             elif self._merges and len(replies) > 1:
-                groups.setdefault(reply.arrival.group(), []).append(reply)
+                groups.setdefault(reply.group(), []).append(reply)
             else:
                 groups[number] = [reply]
         self._send_off(leaving, Memo())
@@ -144,7 +143,7 @@ class Pipeline:
 
     def _run(self, replies: list[Reply], memo: Memo) -> None:
         """Answer requests that share a run, or send them off."""
-        request = Request([reply.arrival for reply in replies])
+        request = Request(replies)
         run = Run(request, [reply.n_rows for reply in replies], memo, inline=True)
         context = copy_context()
         context.run(begin, run)
@@ -181,7 +180,7 @@ class Pipeline:
         for reply in replies:
             try:
                 reply.send_off(may_wait=not self._streams)
-                request = Request([reply.arrival], outlives_execute=True)
+                request = Request([reply], outlives_execute=True)
             except Exception as error:
                 self._refuse(reply, error)
                 continue

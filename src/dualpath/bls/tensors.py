@@ -122,7 +122,8 @@ class _ManagedTensor(ctypes.Structure):
     )
 
 
-_CPU, _UINT, _BFLOAT = 1, 1, 4  # DLPack's codes of the device and of types
+CPU, UINT, BFLOAT = 1, 1, 4
+"""DLPack's codes of the device and of types."""
 
 _lent: dict[int, tuple[Any, ...]] = {}
 """What Triton's tensors of BF16 refer to, by address, until Triton lets go of it."""
@@ -132,6 +133,11 @@ _new_capsule = ctypes.pythonapi.PyCapsule_New
 _new_capsule.restype, _new_capsule.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
 _pointer = ctypes.pythonapi.PyCapsule_GetPointer
 _pointer.restype, _pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+
+
+def managed(capsule: Any) -> _ManagedTensor:
+    """Return what a capsule of DLPack holds: change its `code`, and it passes for another type of the same width."""
+    return _ManagedTensor.from_address(_pointer(capsule, b"dltensor"))
 
 
 class _AsBf16:
@@ -150,9 +156,9 @@ class _AsBf16:
         shape = (ctypes.c_int64 * max(1, self._bits.ndim))(*self._bits.shape)
         managed = _ManagedTensor(
             data=self._bits.ctypes.data,
-            device_type=_CPU,
+            device_type=CPU,
             ndim=self._bits.ndim,
-            code=_BFLOAT,
+            code=BFLOAT,
             bits=16,
             lanes=1,
             shape=ctypes.addressof(shape),
@@ -163,7 +169,7 @@ class _AsBf16:
         return _new_capsule(address, b"dltensor", None)
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return _CPU, 0
+        return CPU, 0
 
 
 class _AsUint16:
@@ -174,7 +180,7 @@ class _AsUint16:
 
     def __dlpack__(self, **options: Any) -> Any:
         capsule = self._tensor.to_dlpack()
-        _ManagedTensor.from_address(_pointer(capsule, b"dltensor")).code = _UINT
+        managed(capsule).code = UINT
         return capsule
 
     def __dlpack_device__(self) -> Any:

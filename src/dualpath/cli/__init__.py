@@ -12,17 +12,15 @@ from dualpath import __version__
 from dualpath.cli import (
     bench,
     build,
-    check,
     compare,
+    convert,
     demo,
     doctor,
     env,
-    graph,
     init,
     models,
     prune,
     reload,
-    scaffold,
     score,
     serve,
     train,
@@ -38,8 +36,8 @@ app = typer.Typer(
     add_completion=False,
 )
 for command in (
-    *(init.init, build.build, serve.serve, score.score, models.models, doctor.doctor, graph.graph, check.check),
-    *(scaffold.scaffold, reload.reload, prune.prune, demo.demo, compare.compare, bench.bench),
+    *(init.init, build.build, serve.serve, score.score, models.models, doctor.doctor, convert.graph, convert.check),
+    *(convert.scaffold, reload.reload, prune.prune, demo.demo, compare.compare, bench.bench),
 ):
     app.command()(command)
 app.add_typer(train.app, name="train")

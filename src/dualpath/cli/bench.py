@@ -52,11 +52,11 @@ def bench(
     Requests that would take over 30 s are not sent. Ctrl-C ends with what was measured until then. Exit code 1: the
     set-ups' scores differ, or a server went away.
     """
-    from dualpath.cli.bench_view import show
+    from dualpath.cli.compare_view import show_bench
     from dualpath.cli.ending import Ending
     from dualpath.compare import bench as bench_set_ups
 
-    Ending(show, as_json, report).after(
+    Ending(show_bench, as_json, report).after(
         bench_set_ups,
         input_file=input_file,
         batch=numbers("--batch", batch, int),

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from typing import Annotated, Literal
 
-import typer
+from typer import Option
 
 from dualpath.cli.options import DEFAULT_REPOSITORY, Json, ModelRepository
 
@@ -17,17 +17,17 @@ def build(
     model_repository: ModelRepository = DEFAULT_REPOSITORY,
     precision: Annotated[
         Precision,
-        typer.Option(
+        Option(
             help="What BERT computes in. float16 is for GPUs, int8 for CPUs with OpenVINO: elsewhere they are slower."
         ),
     ] = "float32",
     format: Annotated[
         Literal["torchscript", "openvino"],
-        typer.Option(
+        Option(
             help="openvino also writes BERT for Triton's C++ openvino backend (never run), into REPOSITORY.openvino."
         ),
     ] = "torchscript",
-    force: Annotated[bool, typer.Option("--force", help="Build even what is up to date.")] = False,
+    force: Annotated[bool, Option("--force", help="Build even what is up to date.")] = False,
     as_json: Json = False,
 ) -> None:
     """Build the model artifacts: BERT's TorchScript and tokenizer, the forest and its word lists."""

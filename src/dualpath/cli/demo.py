@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Any
 
-import typer
+from typer import Exit
 
 from dualpath.cli.options import DEFAULT_REPOSITORY, Json, ModelRepository
 
@@ -34,19 +34,19 @@ def demo(as_json: Json = False, model_repository: ModelRepository = DEFAULT_REPO
         client = connect(server.grpc_url)
         ensemble, orchestrator = Scorer(client, ENSEMBLE.name), Scorer(client, ORCHESTRATOR.name)
         with console.status("scoring …") as status:
-            for sample in SAMPLES:
-                status.update(f"scoring: {sample.title}")
-                excerpt = sample.text.encode()
+            for title, text in SAMPLES.items():
+                status.update(f"scoring: {title}")
+                excerpt = text.encode()
                 asked = [(ensemble, WEIGHT), (orchestrator, WEIGHT), (orchestrator, 0.0)]
                 (a, a_ms), (b, b_ms), (_, light_ms) = _measure(asked, excerpt)
-                row = {"excerpt": sample.title, "ensemble_all": a, "orchestrator": b, "equal": a == b}
+                row = {"excerpt": title, "ensemble_all": a, "orchestrator": b, "equal": a == b}
                 times = {"ensemble_all_ms": a_ms, "orchestrator_ms": b_ms, "orchestrator_weight_0_ms": light_ms}
                 rows.append(row | times)
         client.close()
     print(json.dumps(rows, indent=2)) if as_json else _show(rows)
     if any(abs(row["ensemble_all"] - row["orchestrator"]) > max(TOLERANCES.values()) for row in rows):
         print("dualpath: the two models do not agree.", file=sys.stderr)
-        raise typer.Exit(1)
+        raise Exit(1)
 
 
 def _measure(asked: list[tuple[Any, float]], excerpt: bytes) -> list[tuple[float, float]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
-import typer
+from typer import Exit
 
 from dualpath.cli.options import DEFAULT_REPOSITORY, Json, ModelRepository
 
@@ -35,4 +35,4 @@ def doctor(model_repository: ModelRepository = DEFAULT_REPOSITORY, as_json: Json
                 print(f"  {what:10} {engine or 'none'}")
             for missing in setup.missing:
                 print(f"  missing    {missing}")
-    raise typer.Exit(0 if any(setup.possible for setup in found.setups) else 1)
+    raise Exit(0 if any(setup.possible for setup in found.setups) else 1)

@@ -30,14 +30,8 @@ if TYPE_CHECKING:
 class Ending:
     """A command's callbacks for `compare` and `bench`: a progress bar on a terminal, then the result.
 
-    Args:
-        show: prints a result.
-        as_json: whether to print JSON in its place.
-        report: the folder of the report, if there is to be one.
-        summary: a file that a summary in Markdown is appended to, if there is to be one.
-
     Raises:
-        UserError: no report can be written there.
+        UserError: no report or summary can be written there.
     """
 
     exit_code = 0

@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Option, Typer
 
 from dualpath.cli.options import DEFAULT_REPOSITORY, Json, ModelRepository
 
-app = typer.Typer(help="Run the Python models in an environment of their own.", no_args_is_help=True)
+app = Typer(help="Run the Python models in an environment of their own.", no_args_is_help=True)
 
-Models = Annotated[list[str] | None, typer.Option("--models", help="A Python model, repeatable; by default all.")]
+Models = Annotated[list[str] | None, Option("--models", help="A Python model, repeatable; by default all.")]
 
 
 @app.command()
@@ -22,20 +22,20 @@ def pack(
     model_repository: ModelRepository = DEFAULT_REPOSITORY,
     models: Models = None,
     output: Annotated[
-        Path | None, typer.Option(help="One archive for all models (.tar.gz); by default each gets it in its folder.")
+        Path | None, Option(help="One archive for all models (.tar.gz); by default each gets it in its folder.")
     ] = None,
     python: Annotated[
-        str | None, typer.Option(help="Interpreter of the environment, 3.11 or 3.12; by default this one.")
+        str | None, Option(help="Interpreter of the environment, 3.11 or 3.12; by default this one.")
     ] = None,
     with_: Annotated[
-        list[str] | None, typer.Option("--with", help="A further requirement, such as `cudf-cu13`; repeatable.")
+        list[str] | None, Option("--with", help="A further requirement, such as `cudf-cu13`; repeatable.")
     ] = None,
     environment: Annotated[
-        Path | None, typer.Option(help="Pack this virtual or Conda environment instead of a new one.")
+        Path | None, Option(help="Pack this virtual or Conda environment instead of a new one.")
     ] = None,
-    server: Annotated[str, typer.Option(help="Triton server, as for `dualpath serve`.")] = "auto",
+    server: Annotated[str, Option(help="Triton server, as for `dualpath serve`.")] = "auto",
     stub: Annotated[
-        Path | None, typer.Option(help="Triton's triton_python_backend_stub for a Python that the server has none for.")
+        Path | None, Option(help="Triton's triton_python_backend_stub for a Python that the server has none for.")
     ] = None,
     as_json: Json = False,
 ) -> None:

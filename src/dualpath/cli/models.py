@@ -31,7 +31,7 @@ def models(
     from dualpath.repository import folders, releases
     from dualpath.serving import access
     from dualpath.serving.client import connect
-    from dualpath.serving.watch.status import status_of
+    from dualpath.serving.watch.endpoint import status_of
 
     client = connect(url)
     try:
@@ -57,9 +57,10 @@ def models(
             row["restarts"] = str(status.restarts.get(row["model"], 0))
             row["last_fault"] = status.faults.get(row["model"], "")
     loaded = {(row["model"], row["version"]) for row in rows if row["state"] == "ready"}
+    known = {(row["model"], row["version"]) for row in rows}
     for name in sorted(model.name for model in MODELS if model.artifact):
         for folder in folders.filled(model_repository / name):
-            if not folder.is_symlink() and (name, folder.name) not in loaded:
+            if not folder.is_symlink() and (name, folder.name) not in known:
                 artifact = _artifact(name, folder.name, {}, model_repository)
                 rows.append(_empty(name, folder.name, "on disk") | {"artifact": artifact})
     there = releases.releases(model_repository) if model_repository.is_dir() else []
@@ -70,9 +71,9 @@ def models(
         print(json.dumps({"models": rows, "releases": listed}, indent=2))
         return
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table(*COLUMNS)
+    table = Table(*(Column(column, overflow="fold") for column in COLUMNS))
     for row in rows:
         cells = row | {"backend": f"{row['backend']} ({row['runtime']})" if row["runtime"] else row["backend"]}
         table.add_row(*(cells[column] for column in COLUMNS))

@@ -8,18 +8,21 @@ from contextlib import closing
 from functools import partial
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from dualpath.cli.options import DEFAULT_REPOSITORY, DEFAULT_URL, Json, ModelRepository, Url
+
+UNLOAD_S = 60.0
+"""How long to wait for versions that a reload has just left: a process ends after its last request."""
 
 
 def prune(
     releases: Annotated[
         list[int] | None,
-        typer.Argument(metavar="[RELEASE]...", help="Remove these; by default all that are not needed."),
+        Argument(metavar="[RELEASE]...", help="Remove these; by default all that are not needed."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed.")] = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Ask no server: none runs on this folder.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Say what would be removed.")] = False,
+    offline: Annotated[bool, Option("--offline", help="Ask no server: none runs on this folder.")] = False,
     as_json: Json = False,
     model_repository: ModelRepository = DEFAULT_REPOSITORY,
     url: Url = DEFAULT_URL,
@@ -37,11 +40,12 @@ def prune(
 
     folders.models(model_repository)
 
+    report = partial(print, file=sys.stderr)
+
     def served() -> dict[str, set[int]]:
         with closing(connect(url)) as client:
-            return Loader(client).present()
+            return Loader(client).unloaded(UNLOAD_S, report)
 
-    report = partial(print, file=sys.stderr)
     gone = pruning.prune(model_repository, dict if offline else served, releases or (), dry_run, report)
     if as_json:
         print(json.dumps([{"path": str(path), "n_bytes": size} for path, size in gone.items()], indent=2))

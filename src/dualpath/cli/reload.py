@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Annotated
 
-import typer
+from typer import Argument, Exit, Option
 
 from dualpath.cli.options import DEFAULT_REPOSITORY, DEFAULT_URL, Json, ModelRepository, Url
 
@@ -16,13 +16,13 @@ from dualpath.cli.options import DEFAULT_REPOSITORY, DEFAULT_URL, Json, ModelRep
 def reload(
     model: Annotated[
         str | None,
-        typer.Argument(metavar="[MODEL]", help="Change this model alone, or load its changed code and config."),
+        Argument(metavar="[MODEL]", help="Change this model alone, or load its changed code and config."),
     ] = None,
     to: Annotated[
-        int | None, typer.Option(metavar="RELEASE", help="Serve this release, such as an older one; see models.")
+        int | None, Option(metavar="RELEASE", help="Serve this release, such as an older one; see models.")
     ] = None,
     drain_timeout: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="How long the requests that began before may take to end.")
+        float, Option(min=0, metavar="SECONDS", help="How long the requests that began before may take to end.")
     ] = 120,
     as_json: Json = False,
     model_repository: ModelRepository = DEFAULT_REPOSITORY,
@@ -57,7 +57,7 @@ def reload(
             )
     except ReloadFailed as error:
         print(f"dualpath: {error}", file=sys.stderr)
-        raise typer.Exit(1) from None
+        raise Exit(1) from None
     finally:
         client.close()
     elapsed_s = round(time.monotonic() - started, 1)

@@ -13,12 +13,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
+from typer import Argument, Exit, Option
 
-from dualpath.cli.excerpt_files import header, open_excerpts, write_csv
 from dualpath.cli.options import DEFAULT_REPOSITORY, DEFAULT_URL, ModelRepository
+from dualpath.cli.score_files import header, open_excerpts, write_csv, written_to
 from dualpath.cli.score_on_ray import score_on_ray
-from dualpath.cli.score_output import written_to
 from dualpath.errors import UserError
 from dualpath.readability.excerpt_tables import Excerpts, printable
 from dualpath.tables import Format, TableRow
@@ -36,10 +35,10 @@ Runner = Literal["here", "ray"]
 
 
 def score(
-    texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT", help="Excerpts to score.")] = None,
+    texts: Annotated[list[str] | None, Argument(metavar="TEXT", help="Excerpts to score.")] = None,
     file: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="FILE|-",
             help="CSV, JSON lines, Parquet or .xlsx with a column `excerpt`, or text, one per line; -: standard input. "
             "With --runner ray: Parquet, CSV or JSON lines, or a folder of them, also by an address such as s3://...",
@@ -47,46 +46,42 @@ def score(
     ] = None,
     file_format: Annotated[
         Format | None,
-        typer.Option(
-            "--format", help="Format of the file.  [default: by its ending; of standard input by its first line]"
-        ),
+        Option("--format", help="Format of the file.  [default: by its ending; of standard input by its first line]"),
     ] = None,
     bert_weight: Annotated[
-        float, typer.Option(help="Share of BERT in the score, 0 to 1; a CSV's column `bert_weight` comes first.")
+        float, Option(help="Share of BERT in the score, 0 to 1; a CSV's column `bert_weight` comes first.")
     ] = 0.7,
-    model: Annotated[Style, typer.Option(help="The model that scores.")] = "orchestrator",
-    local: Annotated[bool, typer.Option("--local", help="Score in this process, without a server.")] = False,
+    model: Annotated[Style, Option(help="The model that scores.")] = "orchestrator",
+    local: Annotated[bool, Option("--local", help="Score in this process, without a server.")] = False,
     output: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="FILE",
             help="Write here, not to standard output. With --runner ray: a folder, or an address such as s3://...",
         ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where --output ends; its rows are not scored again.")
+        bool, Option("--resume", help="Go on where --output ends; its rows are not scored again.")
     ] = False,
-    runner: Annotated[
-        Runner, typer.Option(help="Score here, or on the nodes of a Ray cluster: see docs/scale.md.")
-    ] = "here",
+    runner: Annotated[Runner, Option(help="Score here, or on the nodes of a Ray cluster: see docs/scale.md.")] = "here",
     address: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="The Ray cluster: `auto`, HOST:PORT or ray://HOST:PORT.  [default: the cluster of RAY_ADDRESS or of "
             "`ray start` here, else this machine alone]"
         ),
     ] = None,
     partition_rows: Annotated[
-        int, typer.Option(min=1, help="With --runner ray: rows that are written together, and lost by a stop.")
+        int, Option(min=1, help="With --runner ray: rows that are written together, and lost by a stop.")
     ] = 1024,
     retry_for: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="How long to try again while the server is unavailable.")
+        float, Option(min=0, metavar="SECONDS", help="How long to try again while the server is unavailable.")
     ] = 60,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
+    as_json: Annotated[bool, Option("--json", help="Print a JSON object a line.")] = False,
     model_repository: ModelRepository = DEFAULT_REPOSITORY,
     url: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             help="Triton's gRPC address; with --runner ray it may be given several times, and without it each node "
             f"starts a server.  [default: {DEFAULT_URL}]",
         ),
@@ -145,7 +140,7 @@ def score(
             left = islice(excerpts.records, max(0, n_lines - as_csv), None)
             n_bad = sum(_score_batch(it, excerpts, bert_weight, score_rows, show) for it in _batches(left))
     if n_bad:
-        raise typer.Exit(1)
+        raise Exit(1)
 
 
 def _check_header(output: Path, columns: tuple[str, ...]) -> None:
@@ -212,8 +207,7 @@ def _local(model_repository: Path) -> ScoreRows:
 def _served(url: str, model: str, retry_for_s: float) -> ScoreRows:
     from tritonclient.utils import InferenceServerException
 
-    from dualpath.serving.client import Scorer, connect
-    from dualpath.serving.retry import retrying
+    from dualpath.serving.client import Scorer, connect, retrying
 
     client = connect(url)
     scorer = Scorer(client, model)
@@ -229,7 +223,7 @@ def _served(url: str, model: str, retry_for_s: float) -> ScoreRows:
         except InferenceServerException as error:
             reason = " ".join(str(error.message()).split()).rstrip(".")
             _complain(f"{model} failed: {reason}. The rows above are complete.")
-            raise typer.Exit(1) from None
+            raise Exit(1) from None
 
     return score_rows
 

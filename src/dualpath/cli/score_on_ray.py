@@ -7,7 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-import typer
+from typer import Exit
 
 from dualpath.errors import UserError
 
@@ -46,11 +46,11 @@ def score_on_ray(file: str, output: str | None, *, as_json: bool, **options: Any
                 f"dualpath: {str(error).rstrip('.')}. The partitions in {output} are complete; go on with --resume.",
                 file=sys.stderr,
             )
-            raise typer.Exit(1) from None
+            raise Exit(1) from None
     if as_json:
         print(json.dumps(dataclasses.asdict(done)))
     else:
         print(f"{done.n_scored} rows scored, in {output}/scores; {done.n_partitions} partitions are done.")
     if done.n_rejected:
         print(f"dualpath: {done.n_rejected} rows have no score; {output}/rejected says why.", file=sys.stderr)
-        raise typer.Exit(1)
+        raise Exit(1)

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Exit, Option
 
 from dualpath.cli.options import DEFAULT_REPOSITORY, ModelRepository
 from dualpath.errors import UserError
@@ -34,44 +34,44 @@ SEVERITIES = {"W": "warning", "E": "error", "F": "fatal"}
 
 def serve(
     model_repository: ModelRepository = DEFAULT_REPOSITORY,
-    http_port: Annotated[int, typer.Option(help="Port for HTTP; 0 takes a free one.")] = 8000,
-    grpc_port: Annotated[int, typer.Option(help="Port for gRPC; 0 takes a free one.")] = 8001,
-    metrics_port: Annotated[int, typer.Option(help="Port for metrics; 0 takes a free one.")] = 8002,
+    http_port: Annotated[int, Option(help="Port for HTTP; 0 takes a free one.")] = 8000,
+    grpc_port: Annotated[int, Option(help="Port for gRPC; 0 takes a free one.")] = 8001,
+    metrics_port: Annotated[int, Option(help="Port for metrics; 0 takes a free one.")] = 8002,
     host: Annotated[
-        str, typer.Option(help="Address to listen on. Whoever reaches it may score; the rest needs the server's key.")
+        str, Option(help="Address to listen on. Whoever reaches it may score; the rest needs the server's key.")
     ] = "127.0.0.1",
     config_name: Annotated[
-        str | None, typer.Option(help="Take configs/NAME.pbtxt of each model, such as `gpu`, for its config.pbtxt.")
+        str | None, Option(help="Take configs/NAME.pbtxt of each model, such as `gpu`, for its config.pbtxt.")
     ] = None,
     server: Annotated[
         str,
-        typer.Option(
+        Option(
             help="Triton server: `auto` (an installed one, else the embedded), `embedded`, or a path to tritonserver."
         ),
     ] = "auto",
     key_file: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             envvar="DUALPATH_KEY_FILE", help="Take the key to loading, tracing and logging from here; else make one."
         ),
     ] = None,
-    grpc_tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM) for gRPC; HTTP has no TLS.")] = None,
-    grpc_tls_key: Annotated[Path | None, typer.Option(help="The certificate's private key (PEM).")] = None,
+    grpc_tls_cert: Annotated[Path | None, Option(help="Certificate (PEM) for gRPC; HTTP has no TLS.")] = None,
+    grpc_tls_key: Annotated[Path | None, Option(help="The certificate's private key (PEM).")] = None,
     gateway_port: Annotated[
         int | None,
-        typer.Option(help="Put HAProxy in front of HTTP, on this port: it bounds sizes and takes binary tensors only."),
+        Option(help="Put HAProxy in front of HTTP, on this port: it bounds sizes and takes binary tensors only."),
     ] = None,
     gateway_grpc_port: Annotated[
         int | None,
-        typer.Option(help="Put it in front of gRPC too, on this port: it bounds sizes, shapes and calls of ensembles."),
+        Option(help="Put it in front of gRPC too, on this port: it bounds sizes, shapes and calls of ensembles."),
     ] = None,
     health_port: Annotated[
-        int, typer.Option(help="Port for /live, /ready, /status and /metrics of the watchdog; 0 takes a free one.")
+        int, Option(help="Port for /live, /ready, /status and /metrics of the watchdog; 0 takes a free one.")
     ] = 8003,
     watchdog: Annotated[
-        bool, typer.Option("--watchdog/--no-watchdog", help="Replace what dies or hangs: a model, or the server.")
+        bool, Option("--watchdog/--no-watchdog", help="Replace what dies or hangs: a model, or the server.")
     ] = True,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Pass Triton's log through.")] = False,
+    verbose: Annotated[bool, Option("--verbose", help="Pass Triton's log through.")] = False,
 ) -> None:
     """Serve the models on Triton until Ctrl-C."""
     from rich.console import Console
@@ -184,7 +184,7 @@ def start(model_repository: Path, console: Console, *, verbose: bool = False, **
         options: arguments of `TritonServer`.
     Raises:
         UserError: it cannot be started as asked.
-        typer.Exit: with 1, the reason printed: a model did not load, or Triton ended by itself.
+        Exit: with 1, the reason printed: a model did not load, or Triton ended by itself.
     """
     from dualpath.serving import ServerFailed, TritonServer
 
@@ -215,7 +215,7 @@ def start(model_repository: Path, console: Console, *, verbose: bool = False, **
             yield triton
         except ServerFailed as error:
             print(f"dualpath: {error}", file=sys.stderr)
-            raise typer.Exit(1) from None
+            raise Exit(1) from None
         finally:
             with console.status("Stopping Triton"):
                 triton.stop()

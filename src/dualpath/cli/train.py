@@ -5,15 +5,22 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from inspect import Signature, signature
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Exit, Option, Typer
 
 from dualpath.cli.build import Precision
 from dualpath.cli.options import DEFAULT_REPOSITORY, Json, ModelRepository
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dualpath.training.runs import Report
 
 app = Typer(
     name="train",
@@ -120,13 +127,13 @@ app.command("all")(both)
 
 def _train(models: list[str], data: Path, folds: int, model_repository: Path, as_json: bool, **options: Any) -> None:
     from rich.console import Console
+    from rich.table import Table
 
-    from dualpath.training.artifacts import installed
+    from dualpath.extras import installed
 
     installed("scikit-learn", "torch", "transformers", "treelite", extra="train")
     if len(models) == 2:
         installed("matplotlib", extra="train")  # before hours of training, not after
-    from dualpath.cli.train_view import progress, table
     from dualpath.training.bert.settings import Settings
     from dualpath.training.train import TrainingJob, train
 
@@ -137,7 +144,7 @@ def _train(models: list[str], data: Path, folds: int, model_repository: Path, as
     job = TrainingJob(data, models, model_repository, n_folds=folds, settings=settings, **others)
     console = Console(stderr=True, highlight=False)
     try:
-        with progress(console) as report:
+        with _progress(console) as report:
             trained = train(job, report)
     except KeyboardInterrupt:
         print(
@@ -152,8 +159,39 @@ def _train(models: list[str], data: Path, folds: int, model_repository: Path, as
         said = {"version": trained.version, "files": trained.files, "run_dir": trained.run_dir, "notes": trained.notes}
         print(json.dumps(said | {"card": trained.card.as_json()}, indent=2, default=str))
         return
-    Console().print(table(trained.card))
+    table = Table("model", "RMSE", title=f"{folds}-fold cross-validation, {trained.card.n_rows:,} excerpts")
+    for name, rmse in trained.card.errors():
+        if rmse is not None:
+            table.add_row(name.replace("`", ""), f"{rmse:.3f}")
+    Console().print(table)
     for note in trained.notes:
         print(note)
     folders = [str(model_repository / model / str(trained.version)) for model in trained.files]
     print(f"Version {trained.version}: {' and '.join(folders)}. A running server takes it by `dualpath reload`.")
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Report]:
+    """Show bars while the block runs; if nobody watches, a line whenever a part has something new to say."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        Remaining(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+        tasks: dict[str, tuple[TaskID, str]] = {}
+
+        def report(part: str, n_done: int, n_all: int, note: str) -> None:
+            task, said = tasks.get(part) or (bars.add_task(part, total=n_all, note=""), "")
+            tasks[part] = task, note
+            bars.update(task, completed=n_done, total=n_all, note=note)
+            if not console.is_terminal and (note != said or (n_done == n_all and not note)):
+                console.print(f"{part}: {n_done} of {n_all}{note and '; '}{note}", soft_wrap=True)
+
+        yield report

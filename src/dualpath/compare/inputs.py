@@ -132,7 +132,7 @@ class InputRows:
 def read(path: Path | None) -> InputRows:
     """Read a file, or the built-in excerpts; UserError if it cannot be read, is of no known format, or holds no row."""
     if path is None:
-        records = [(f"built-in excerpt {sample.title!r}", {EXCERPT.name: [sample.text]}) for sample in SAMPLES]
+        records = [(f"built-in excerpt {title!r}", {EXCERPT.name: [text]}) for title, text in SAMPLES.items()]
         return InputRows("built-in excerpts", records, is_built_in=True)
     try:
         source = _read_json(path) if path.suffix.lower() == ".json" else _read_table(path)

@@ -1,14 +1,13 @@
-"""The models of a repository, with the places of what their configs say."""
+"""The models of a repository and its ensembles, with the places of what their configs say, and what is wrong there."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dualpath.convert.findings import RepositoryFault
-from dualpath.convert.graph import EnsembleStep
+from dualpath.convert.graph import EnsembleStep, Graph, read_graph
 from dualpath.errors import UserError
 from dualpath.repository import folders
 from dualpath.repository.pbtxt import Config
@@ -20,29 +19,58 @@ PLACEHOLDER = re.compile(r"\$\{[^}\n]*\}")
 _COMMENT = re.compile(r"""("(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')|#[^\n]*""")
 
 
-@dataclass(frozen=True)
-class Placeholder:
-    """What a template still leaves open, such as "${max_batch_size}", and where."""
-
-    text: str
-    line: int
-    column: int
-
-
 class TemplateConfig(UserError):
     """A config is a template that has not been filled in. The message gives the first open place.
 
     Attributes:
-        placeholders: all that is open.
+        placeholders: all that is open, such as "${max_batch_size}", with line and column.
     """
 
-    def __init__(self, file: Path, placeholders: tuple[Placeholder, ...]) -> None:
-        first = placeholders[0]
+    def __init__(self, file: Path, placeholders: list[tuple[str, int, int]]) -> None:
+        text, line, column = placeholders[0]
         super().__init__(
-            f"{file}:{first.line}:{first.column}: expected a config, got a template with {first.text} still open. "
+            f"{file}:{line}:{column}: expected a config, got a template with {text} still open. "
             "Fill it in first; the project that the template comes from has a script for that."
         )
         self.placeholders = placeholders
+
+
+@dataclass(frozen=True, order=True)
+class RepositoryFault:
+    """One fault.
+
+    Attributes:
+        line: from 1.
+        model: the model's name.
+        message: `<what>: expected <what>, got <what>. <what to write instead>.`
+        fails: whether Triton refuses the model, or its requests; otherwise it only runs worse than it could.
+    """
+
+    file: Path
+    line: int
+    model: str
+    message: str
+    fails: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.message}"
+
+    def as_data(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        return asdict(self) | {"file": str(self.file)}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A line of a model's file, from 1; `what` begins the message of a fault there."""
+
+    file: Path
+    line: int
+    model: str
+    what: str = ""
+
+    def fault(self, message: str, fails: bool = True) -> RepositoryFault:
+        return RepositoryFault(self.file, self.line, self.model, self.what + message, fails)
 
 
 @dataclass(frozen=True)
@@ -79,18 +107,17 @@ class RepositoryModel:
     @property
     def is_ensemble(self) -> bool:
         """Whether the config describes an ensemble, also one that does not say it as Triton wants it."""
-        return self.config.find("ensemble_scheduling") is not None or "ensemble" in (
-            self.message.platform,
-            self.message.backend,
-        )
+        named = (self.message.platform, self.message.backend)
+        return self.config.find("ensemble_scheduling") is not None or "ensemble" in named
 
-    def at(self, *path: str | int, message: str, fails: bool = True) -> RepositoryFault:
-        """Make a finding at a field of the config."""
-        return RepositoryFault(self.file, self.config.line(*path), self.name, message, fails)
+    def at(self, *path: str | int) -> Place:
+        """Return the place of a field of the config."""
+        return Place(self.file, self.config.line(*path), self.name)
 
-    def at_step(self, step: EnsembleStep, *path: str | int, message: str) -> RepositoryFault:
-        """Make a finding at a step of this ensemble, or at a field of the step."""
-        return self.at(*STEPS, step.index, *path, message=f"step {step.index} ({step.model}): {message}")
+    def at_step(self, step: EnsembleStep, *path: str | int) -> Place:
+        """Return the place of a step of this ensemble, or of a field of the step."""
+        line = self.config.line(*STEPS, step.index, *path)
+        return Place(self.file, line, self.name, f"step {step.index} ({step.model}): ")
 
 
 class Models:
@@ -118,11 +145,11 @@ class Models:
         """
         if name not in self._models:
             folder = self.repository / name
-            self._models[name] = read_model(folder, folder / CONFIG_FILE) if name and folder.is_dir() else None
+            self._models[name] = _read(folder, folder / CONFIG_FILE) if name and folder.is_dir() else None
         return self._models[name]
 
 
-def read_model(folder: Path, file: Path) -> RepositoryModel:
+def _read(folder: Path, file: Path) -> RepositoryModel:
     """Read a model's config.
 
     Raises:
@@ -132,12 +159,45 @@ def read_model(folder: Path, file: Path) -> RepositoryModel:
     if not file.is_file():
         return RepositoryModel(folder, file, Config("", str(file)))
     text = file.read_bytes().decode("utf-8", "surrogateescape")
-    if placeholders := open_places(text):
-        raise TemplateConfig(file, placeholders)
+    code = _COMMENT.sub(lambda match: match[1] or " " * len(match[0]), text)
+    if open_places := [(match[0], *place(code, match.start())) for match in PLACEHOLDER.finditer(code)]:
+        raise TemplateConfig(file, open_places)
     return RepositoryModel(folder, file, Config(text, str(file)))
 
 
-def open_places(text: str) -> tuple[Placeholder, ...]:
-    """Return the `${...}` outside comments."""
-    code = _COMMENT.sub(lambda match: match[1] or " " * len(match[0]), text)
-    return tuple(Placeholder(match[0], *place(code, match.start())) for match in PLACEHOLDER.finditer(code))
+@dataclass(frozen=True)
+class Ensemble:
+    """An ensemble, with the models of the repository that it lies in."""
+
+    model: RepositoryModel
+    models: Models
+    graph: Graph
+
+
+def load_ensemble(folder: Path, config: Path | None = None) -> Ensemble:
+    """Read an ensemble and the configs of its steps.
+
+    Args:
+        folder: the ensemble's folder in its model repository.
+        config: its config, if that is not config.pbtxt in this folder.
+    Raises:
+        UserError: there is no ensemble, or a config cannot be read.
+    """
+    folder = folder.absolute()
+    if not folder.is_dir():
+        raise UserError(f"{folder}: expected the folder of an ensemble, got no such folder. Pass REPOSITORY/ENSEMBLE.")
+    file = config or folder / CONFIG_FILE
+    if not file.is_file():
+        others = sorted(folder.glob("**/*.pbtxt"))
+        next_step = f"Pass --config {others[0]}." if others else "Pass the folder of an ensemble."
+        raise UserError(
+            f"{file}: expected the ensemble's config, got no such file. {'Correct --config.' if config else next_step}"
+        )
+    model = _read(folder, file)
+    if not model.is_ensemble:
+        raise UserError(
+            f"{file}: expected an ensemble, got a config without ensemble_scheduling. Pass an ensemble's folder."
+        )
+    models = Models(folder.parent)
+    models.add(model)
+    return Ensemble(model, models, read_graph(model, models))

@@ -5,14 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dualpath.convert.graph import EnsembleStep, without
-
-
-@dataclass(frozen=True)
-class StepCall:
-    """Call a step and wait for its answer."""
-
-    step: EnsembleStep
+from dualpath.convert.graph import EnsembleStep
 
 
 @dataclass(frozen=True)
@@ -30,7 +23,8 @@ class Stream:
     body: tuple[Item, ...]
 
 
-Item = StepCall | Together | Stream
+Item = EnsembleStep | Together | Stream
+"""What to do next; a step by itself is called and waited for."""
 
 
 def plan(steps: Sequence[EnsembleStep]) -> tuple[Item, ...]:
@@ -48,10 +42,8 @@ def plan(steps: Sequence[EnsembleStep]) -> tuple[Item, ...]:
     for step in steps:
         if step.decoupled and not any(other.decoupled for other in _before(step, steps)):
             body = _after(step, steps)
-            before = without(steps, [step, *body])
-            if any(other.decoupled for other in before) or not {s.index for s in before} <= {
-                s.index for s in _before(step, steps)
-            }:
+            before = _without(steps, [step, *body])
+            if any(other.decoupled for other in before) or _without(before, _before(step, steps)):
                 raise ValueError(
                     f"step {step.index} ({step.model}) streams beside steps that do not belong to its stream"
                 )
@@ -66,10 +58,10 @@ def plan(steps: Sequence[EnsembleStep]) -> tuple[Item, ...]:
     if not first:
         raise ValueError(f"steps {', '.join(step.model for step in steps)} stand in a circle")
     if len(first) == 1:
-        return (StepCall(first[0]), *plan(without(steps, first)))
+        return (*first, *plan(_without(steps, first)))
     if len(last) == 1:
-        return (*plan(without(steps, last)), StepCall(last[0]))
-    return (Together(tuple((StepCall(step),) for step in first)), *plan(without(steps, first)))
+        return (*plan(_without(steps, last)), *last)
+    return (Together(tuple((step,) for step in first)), *plan(_without(steps, first)))
 
 
 def steps_of(items: Sequence[Item]) -> list[EnsembleStep]:
@@ -78,9 +70,10 @@ def steps_of(items: Sequence[Item]) -> list[EnsembleStep]:
     for item in items:
         if isinstance(item, Together):
             found += [step for branch in item.branches for step in steps_of(branch)]
+        elif isinstance(item, Stream):
+            found += [item.step, *steps_of(item.body)]
         else:
-            found.append(item.step)
-            found += steps_of(item.body) if isinstance(item, Stream) else []
+            found.append(item)
     return found
 
 
@@ -111,3 +104,8 @@ def _before(step: EnsembleStep, steps: Sequence[EnsembleStep]) -> list[EnsembleS
 def _after(step: EnsembleStep, steps: Sequence[EnsembleStep]) -> list[EnsembleStep]:
     """Return the steps that depend on this one, in order."""
     return [other for other in steps if step in _before(other, steps)]
+
+
+def _without(steps: Sequence[EnsembleStep], gone: Sequence[EnsembleStep]) -> list[EnsembleStep]:
+    indices = {step.index for step in gone}
+    return [step for step in steps if step.index not in indices]

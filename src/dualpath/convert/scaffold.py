@@ -1,4 +1,4 @@
-"""Write a BLS model folder that does what an ensemble does: config, code and a unit test."""
+"""Write a BLS model folder that does what an ensemble does: config, code and a unit test; or say why it cannot be."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import dualpath
-from dualpath.convert import refuse
-from dualpath.convert.ensemble import Ensemble, load
-from dualpath.convert.findings import RepositoryFault
-from dualpath.convert.graph import Graph
-from dualpath.convert.inline import CannotInline, inlined
-from dualpath.convert.models import CONFIG_FILE
+from dualpath.convert.graph import CannotInline, EnsembleStep, Graph, inlined
+from dualpath.convert.models import CONFIG_FILE, STEPS, Ensemble, Models, RepositoryFault, load_ensemble
+from dualpath.convert.plan import plan
+from dualpath.convert.wiring import check_wiring
 from dualpath.convert.write import model_py
 from dualpath.convert.write_test import unit_test
 from dualpath.errors import UserError
@@ -72,7 +70,7 @@ def scaffold(
         UserError: there is no ensemble, or already a model of that name.
         Refused: the ensemble cannot be translated.
     """
-    found = load(ensemble, config)
+    found = load_ensemble(ensemble, config)
     name = out or f"{found.model.name}_bls"
     if not name.isprintable() or name != Path(name).name or name.startswith("."):
         raise UserError(f"--out: expected the name of a model, got {name!r}. Give a name without a path.")
@@ -83,12 +81,13 @@ def scaffold(
             f"{', or replace it with --force' if folder != found.model.folder else ''}."
         )
     found = replace(found, graph=_opened(found)) if inline else found
-    if refused := refuse.refusals(found):
+    if refused := _refusals(found):
         raise Refused(refused)
     texts = dict(_files(found, name))
     _write(folder, texts, vendor)
     written = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    return Scaffold(folder, tuple(written), tuple(refuse.notes(found)))
+    notes = (*_own_notes(found), *dict.fromkeys(_step_notes(found.graph, found.models)))
+    return Scaffold(folder, tuple(written), notes)
 
 
 def _opened(found: Ensemble) -> Graph:
@@ -100,24 +99,84 @@ def _opened(found: Ensemble) -> Graph:
             f"--inline: expected a nested ensemble that can be opened, got one of which {error}. Leave out --inline, "
             "so that it is called as one model."
         )
-        raise Refused([found.model.at_step(step, message=message)]) from None
+        raise Refused([found.model.at_step(step).fault(message)]) from None
+
+
+def _refusals(ensemble: Ensemble) -> list[RepositoryFault]:
+    """Return the reasons for which an ensemble is not translated, by line."""
+    found = list(check_wiring(ensemble.model, ensemble.models))
+    found += _steps(ensemble)
+    if not found:
+        try:
+            plan(ensemble.graph.steps)
+        except ValueError as error:
+            found.append(ensemble.model.at(STEPS[0]).fault(f"expected a graph of calls, got one in which {error}."))
+    return sorted(set(found))
+
+
+def _steps(ensemble: Ensemble) -> Iterator[RepositoryFault]:
+    for step in ensemble.graph.steps:
+        if step.namespace:
+            yield ensemble.model.at_step(step, "model_namespace").fault(
+                f"model_namespace: expected none, got {step.namespace!r}: a BLS request names a model "
+                "without a namespace. Copy the model into this repository under a name of its own."
+            )
+        for name in _sequence_models(step):
+            yield ensemble.model.at_step(step, "model_name").fault(
+                f"sequence_batching of {name}: expected a model without sequences, got one with: its "
+                "state belongs to the caller's sequence id, which dualpath.bls does not hand on. Keep the ensemble "
+                "for this step."
+            )
+
+
+def _sequence_models(step: EnsembleStep) -> Iterator[str]:
+    if step.sequence:
+        yield step.model
+    for inner in step.graph.steps if step.graph else ():
+        yield from _sequence_models(inner)
+
+
+def _own_notes(ensemble: Ensemble) -> Iterator[str]:
+    """Say what the written model does differently from the ensemble, or what was assumed."""
+    model, message = ensemble.model, ensemble.model.message
+    if message.name and message.name != model.name:
+        yield f"{model.file} says name {message.name!r}; the folder's name {model.name!r} is used, as Triton does."
+    for unknown in model.config.unknown:
+        yield f"{model.file}:{unknown.line}:{unknown.column}: {unknown.name} is not known here and has no counterpart."
+    if message.ensemble_scheduling.max_inflight_requests:
+        yield "max_inflight_requests has no counterpart: dualpath.bls bounds the rows in flight (1,024 by default)."
+    if message.HasField("version_policy"):
+        yield "version_policy is left out: the new model has version 1 alone."
+
+
+def _step_notes(graph: Graph, models: Models) -> Iterator[str]:
+    for step in graph.steps:
+        found = models.find(step.model)
+        if found is None:
+            continue
+        if not step.known:
+            yield (
+                f"{step.model}: its config names no tensors, so that it is taken to have "
+                f"{'a' if step.batched else 'no'} batch dimension, as the ensemble has."
+            )
+        if found.message.dynamic_batching.priority_levels > 1:
+            yield f"{step.model} has priority_levels: BLS requests have no priority, so all wait at its default level."
+        if step.graph:
+            yield from _step_notes(step.graph, models)
 
 
 def _files(found: Ensemble, name: str) -> Iterator[tuple[str, bytes]]:
     """Give the files of the new model."""
     yield CONFIG_FILE, config_pbtxt(found, name).encode("utf-8", "surrogateescape")
     yield "1/model.py", model_py(found.graph).encode()
-    yield f"test_{_module(name)}.py", unit_test(found.graph, found.model.message, name).encode()
+    module = "".join(c if c.isalnum() else "_" for c in name)
+    yield f"test_{module}.py", unit_test(found.graph, found.model.message, name).encode()
     for output in found.model.message.output:
         if output.label_filename:
             labels = found.model.folder / output.label_filename
             if not labels.is_file():
                 raise UserError(f"{labels}: expected the labels of {output.name!r}, got no such file. Put it there.")
             yield output.label_filename, labels.read_bytes()
-
-
-def _module(name: str) -> str:
-    return "".join(c if c.isalnum() else "_" for c in name)
 
 
 def config_pbtxt(found: Ensemble, name: str) -> str:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from dualpath.convert import code
-from dualpath.convert.code import Code, lay_out, mapping, text
+from dualpath.convert.code import METHODS, RESERVED, Code, free, identifier, identifiers, lay_out, mapping, text
 from dualpath.convert.graph import EnsembleStep, Graph, GraphTensor
-from dualpath.convert.names import METHODS, RESERVED, free, identifier, identifiers
-from dualpath.convert.plan import Item, StepCall, Stream, Together, plan, steps_of
+from dualpath.convert.plan import Item, Stream, Together, plan, steps_of
 
 _End = Callable[[int], Iterator[str]]
 """Gives the lines that end a block, from their indent."""
@@ -133,7 +132,7 @@ class _Writer:
             if isinstance(item, Stream):
                 yield from self._stream(item, indent, end)
                 return
-            yield from self._call(item.step, indent) if isinstance(item, StepCall) else self._together(item, indent)
+            yield from self._together(item, indent) if isinstance(item, Together) else self._call(item, indent)
         yield from end(indent)
 
     def _call(self, step: EnsembleStep, indent: int) -> Iterator[str]:
@@ -145,12 +144,12 @@ class _Writer:
         results, asked, unpacks = list[Code](), [], list[str]()
         answers: set[str] = set()
         for branch in item.branches:
-            if len(branch) == 1 and isinstance(branch[0], StepCall):
-                result, unpack = self._result(branch[0].step, indent, answers)
+            if len(branch) == 1 and isinstance(branch[0], EnsembleStep):
+                result, unpack = self._result(branch[0], indent, answers)
                 answers.add(result)
                 results.append(result)
                 unpacks += unpack
-                asked.append(self._asking(branch[0].step))
+                asked.append(self._asking(branch[0]))
             else:
                 variables = self._given(branch)
                 results.append(variables[0] if len(variables) == 1 else code.names(variables))
@@ -178,12 +177,12 @@ class _Writer:
         self.methods.append(mine)
         result = ", ".join(variables)
         last = items[-1]
-        if isinstance(last, StepCall) and self._result(last.step, 8) == (result, []):
-            mine_body = [*self._block(items[:-1], 8, lambda indent: iter(()))]
-            mine_body += lay_out(self._asking(last.step), 8, "return await ")
+        mine += method
+        if isinstance(last, EnsembleStep) and self._result(last, 8) == (result, []):
+            mine += self._block(items[:-1], 8, lambda indent: iter(()))
+            mine += lay_out(self._asking(last), 8, "return await ")
         else:
-            mine_body = [*self._block(items, 8, lambda indent: iter(code.give_back(variables, indent)))]
-        mine += [*method, *mine_body]
+            mine += self._block(items, 8, lambda indent: iter(code.give_back(variables, indent)))
         return code.call(f"self.{name}", *arguments)
 
     def _given(self, items: Sequence[Item]) -> list[str]:

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
-from dualpath.convert.code import Brackets, call, lay_out, mapping, text
+from dualpath.convert.code import RESERVED, Brackets, call, identifiers, lay_out, mapping, text
 from dualpath.convert.graph import EnsembleStep, Graph, dtype
-from dualpath.convert.names import RESERVED, identifiers
 
 NUMPY = {"BOOL": "bool", "STRING": "object", "FP16": "np.float16", "FP32": "np.float32", "FP64": "np.float64"}
 NUMPY |= {f"{kind}{bits}": f"np.{kind.lower()}{bits}" for kind in ("UINT", "INT") for bits in (8, 16, 32, 64)}

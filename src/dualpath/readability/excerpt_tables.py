@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -63,10 +63,11 @@ def find_excerpts(tables: list[Table]) -> Excerpts:
     for table in tables:
         names = {column.strip().lower(): column for column in reversed(table.columns)}
         if EXCERPT_COLUMN in names or not (table.columns or len(tables) > 1):
-            records = _at_least_one(table.records, table.name)
+            if (first := next(table.records, None)) is None:
+                raise UserError(f"{table.name}: expected at least one excerpt, got none. Add one.")
             excerpt, weight = (names.get(column, column) for column in (EXCERPT_COLUMN, WEIGHT_COLUMN))
             columns = table.columns if table.format is not Format.txt else ()
-            return Excerpts(records, columns, table.format, excerpt, weight)
+            return Excerpts(chain([first], table.records), columns, table.format, excerpt, weight)
     table = tables[0]
     found = ", ".join(map(repr, table.columns)) or "none"
     raise UserError(
@@ -80,10 +81,3 @@ def printable(row: Mapping[str, Any]) -> dict[str, Any]:
         name: value.encode(errors="surrogateescape").decode(errors="replace") if isinstance(value, str) else value
         for name, value in row.items()
     }
-
-
-def _at_least_one(rows: Iterator[TableRow], name: str) -> Iterator[TableRow]:
-    first = next(rows, None)
-    if first is None:
-        raise UserError(f"{name}: expected at least one excerpt, got none. Add one.")
-    return chain([first], rows)

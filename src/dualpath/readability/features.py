@@ -28,7 +28,6 @@ import numpy as np
 import numpy.typing as npt
 
 from dualpath.readability.contract import N_FEATURES
-from dualpath.readability.stop_words import STOP_WORDS
 
 N_LISTED = 100
 N_BASE = 6
@@ -57,6 +56,25 @@ LOOK_ALIKES = {
     "\u2066\u2067\u2068\u2069\ufe0e\ufe0f\ufeff",
 }
 """Characters beyond ASCII that step 1 replaces, by what replaces them."""
+
+_FUNCTION_WORDS = """
+the a an
+i me my mine myself we us our ours ourselves you your yours yourself yourselves thou thee thy thine
+he him his himself she her hers herself it its itself they them their theirs themselves one ones
+this that these those here there who whom whose which what when where why how
+all any both each either every few less little many more most much neither none no nothing other others another
+same several some somebody someone something such anybody anyone anything everybody everyone everything nobody
+am is are was were be been being have has had having do does did doing done
+can could may might must shall should will would ought
+isnt arent wasnt werent havent hasnt hadnt dont doesnt didnt cant cannot couldnt mustnt shant shouldnt wont wouldnt
+im ive id ill youre youve youd youll hes shes theyre theyve theyd theyll weve wed thats theres whos lets
+and but or nor so yet if then else than because although though while until unless since whether as
+of at by for with without about against between among into onto through during before after above below to from
+up down in out on off over under upon within along across behind beside beyond near toward towards
+again further once not only own too very just also even ever never always still now
+"""
+STOP_WORDS = frozenset(_FUNCTION_WORDS.split())
+"""English function words, spelled as `words` gives them: lower case, without apostrophes."""
 
 CLOSING_MARKS = "\"')]}"
 """What may stand between a sentence's last mark and the space after it, in the canonical text."""

@@ -13,9 +13,9 @@ from typing import Any
 from dualpath.errors import UserError
 
 FACTS_FILE = "version.json"
-_BEFORE = ("build.json", "card.json")
-"""What held the facts before there was one file."""
-FACTS_FILES = (FACTS_FILE, *_BEFORE)
+_CARD = "card.json"
+FACTS_FILES = (FACTS_FILE, "build.json", _CARD)
+"""The file of facts, and those that held them before there was one."""
 
 
 @dataclass(frozen=True)
@@ -45,24 +45,20 @@ class Facts:
         Raises:
             UserError: the file holds something else.
         """
-        try:
-            return cls(**json.loads((version / FACTS_FILE).read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            return cls._before(version)
-        except (OSError, ValueError, TypeError) as error:
-            raise UserError(
-                f"{version / FACTS_FILE}: expected the facts of a version, got: {error}. Restore it."
-            ) from None
-
-    @classmethod
-    def _before(cls, version: Path) -> Facts:
-        built, card = (version / name for name in _BEFORE)
-        if built.is_file():
-            return cls(**json.loads(built.read_text(encoding="utf-8")))
-        if not card.is_file():
+        path = next((version / name for name in FACTS_FILES if (version / name).is_file()), None)
+        if path is None:
             return cls()
-        training = json.loads(card.read_text(encoding="utf-8"))
-        return cls(encoder=training["encoder"], precision=training.pop("precision"), training=training)
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if path.name == _CARD:
+                found = {"encoder": found["encoder"], "precision": found.pop("precision"), "training": found}
+            for name, value in found.items():
+                expected = str if name in ("encoder", "precision") else dict
+                if not isinstance(value, expected | None):
+                    raise TypeError(f"{value!r} as its {name}")
+            return cls(**found)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise UserError(f"{path}: expected the facts of a version, got: {error}. Restore it.") from None
 
     def write(self, version: Path) -> None:
         """Write the facts into a version folder, with the digests of all files that it holds."""

@@ -75,7 +75,7 @@ class FieldReader:
 
     def __init__(self, text: str, source: str) -> None:
         self._text, self._source = text, source
-        self._at = len(BYTE_ORDER_MARK) if text.startswith(BYTE_ORDER_MARK) else 0
+        self._move(len(BYTE_ORDER_MARK) if text.startswith(BYTE_ORDER_MARK) else 0)
 
     def read(self) -> tuple[Field, ...]:
         """Return the text's fields.
@@ -83,7 +83,6 @@ class FieldReader:
         Raises:
             ConfigSyntaxError: it is not in protobuf's text format.
         """
-        self._skip()
         fields = self._fields("")
         if self._at < len(self._text):
             raise self._expected("a field's name")
@@ -148,12 +147,8 @@ class FieldReader:
     def _move(self, end: int) -> None:
         """Go on behind a token and the white space and comments after it."""
         self._last = end
-        self._at = end
-        self._skip()
-
-    def _skip(self) -> None:
-        space = _SPACE.match(self._text, self._at)
-        self._at = space.end() if space else self._at
+        space = _SPACE.match(self._text, end)
+        self._at = space.end() if space else end
 
     def _expected(self, what: str) -> ConfigSyntaxError:
         found = repr(self._next()) if self._next() else "the end of the file"

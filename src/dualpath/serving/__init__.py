@@ -1,7 +1,6 @@
 """Find, start, watch and stop a Triton server."""
 
-from dualpath.serving.readiness import StartProgress
 from dualpath.serving.server import TritonServer
-from dualpath.serving.triton_process import ServerFailed, StartFailed
+from dualpath.serving.triton_process import ServerFailed, StartFailed, StartProgress
 
 __all__ = ["ServerFailed", "StartFailed", "StartProgress", "TritonServer"]

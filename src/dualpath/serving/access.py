@@ -76,30 +76,26 @@ class OwnFile:
     """
 
     def __init__(self, path: Path, line: str) -> None:
-        self.path = path
-        try:
-            self._write(line)
-        except OSError as error:
-            raise UserError(
-                f"{path.parent}: expected a folder to write to, got: {error.strerror}. Free space or give it rights, "
-                "or name another by XDG_RUNTIME_DIR."
-            ) from None
-
-    def _write(self, line: str) -> None:
         import fcntl  # Windows has none, nor a server that needs it
 
-        folder = self.path.parent
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if folder.stat().st_uid != os.getuid():
-            raise UserError(f"{folder}: expected a folder of this user, got another's. Set XDG_RUNTIME_DIR.")
-        folder.chmod(0o700)
-        new = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        new.unlink(missing_ok=True)
-        self._descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-        os.write(self._descriptor, f"{line}\n".encode())
-        new.replace(self.path)
+        self.path, folder = path, path.parent
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if folder.stat().st_uid != os.getuid():
+                raise UserError(f"{folder}: expected a folder of this user, got another's. Set XDG_RUNTIME_DIR.")
+            folder.chmod(0o700)
+            new = path.with_name(f".{path.name}.{os.getpid()}")
+            new.unlink(missing_ok=True)
+            self._descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+            os.write(self._descriptor, f"{line}\n".encode())
+            new.replace(path)
+        except OSError as error:
+            raise UserError(
+                f"{folder}: expected a folder to write to, got: {error.strerror}. Free space or give it rights, "
+                "or name another by XDG_RUNTIME_DIR."
+            ) from None
 
     def close(self) -> None:
         """Remove the file, if it is still this server's."""

@@ -1,11 +1,12 @@
-"""Score through a running Triton server."""
+"""Score through a running Triton server; try a request again that it could not take: to score is safe to repeat."""
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,6 +22,13 @@ with needs("cli"):
 
 TLS = "grpcs://"
 """How an address of a gRPC port with TLS begins. Authorities beside the system's: GRPC_DEFAULT_SSL_ROOTS_FILE_PATH."""
+
+T = TypeVar("T")
+
+RETRIED = ("StatusCode.UNAVAILABLE", "StatusCode.NOT_FOUND", "StatusCode.RESOURCE_EXHAUSTED")
+"""What a server says while it restarts, while a model is loaded, and when it has too much to do."""
+FIRST_DELAY_S = 0.5
+LONGEST_DELAY_S = 8.0
 
 _CHANNEL = (
     ("grpc.max_send_message_length", -1),
@@ -131,3 +139,33 @@ def scored_inputs(excerpts: Sequence[bytes], weights: Scores) -> list[grpcclient
     inputs[0].set_data_from_numpy(np.array(excerpts, np.object_)[:, None])
     inputs[1].set_data_from_numpy(weights.astype(np.float32)[:, None])
     return inputs
+
+
+def retrying(
+    call: Callable[[], T],
+    for_s: float,
+    report: Callable[[str], None],
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> T:
+    """Return what the call returns, tried again after longer and longer delays while the server cannot take it.
+
+    Args:
+        call: safe to repeat.
+        for_s: how long to go on; 0 tries once.
+        report: gets a line before the first delay.
+    Raises:
+        InferenceServerException: another failure, or the last one after `for_s`.
+    """
+    deadline, delay_s = clock() + for_s, FIRST_DELAY_S
+    while True:
+        try:
+            return call()
+        except InferenceServerException as error:
+            if error.status() not in RETRIED or clock() + delay_s > deadline:
+                raise
+            if delay_s == FIRST_DELAY_S:
+                reason = " ".join(str(error.message()).split()).rstrip(".")
+                report(f"{reason}. Trying again for {for_s:g} s.")
+        sleep(delay_s)
+        delay_s = min(2 * delay_s, LONGEST_DELAY_S)

@@ -6,7 +6,8 @@ import importlib.metadata
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,11 +58,9 @@ class Diagnosis:
 def diagnose(model_repository: Path) -> Diagnosis:
     """Look up what of the pipeline can be served here, and what is missing for the rest."""
     servers = ["auto"]
-    try:
+    with suppress(UserError):  # each set-up says so
         if not installation.find().embedded:
             servers.append("embedded")
-    except UserError:
-        pass  # each set-up says so
     return Diagnosis(_machine(), [setup for server in servers for setup in _setups(model_repository, server)])
 
 
@@ -74,8 +73,16 @@ def _setups(model_repository: Path, server: str) -> Iterator[Setup]:
     for name, config_name in places.items():
         option = f" --config-name {config_name}" if config_name else ""
         setup = Setup(name, f"dualpath serve{option}{' --server embedded' if server == 'embedded' else ''}", "none")
-        found = _find(setup, server)
-        _look(setup, lambda: _check_repository(model_repository, config_name, found))  # noqa: B023  called at once
+        found: Installation | None = None
+        with _noted(setup):
+            found = installation.find(server)
+            setup.server = "embedded, release 24.10" if found.embedded else str(found.binary)
+        with _noted(setup):
+            models = folders.models(model_repository)
+            preflight.check_artifacts(models)
+            preflight.check_config_name(models, config_name)
+            if found:
+                environment.check_attached(models, config_name, found.stub)
         stand_ins = found.missing_backends() if found else ["fil", "pytorch"]
         of_gpu = [gpus.no_gpu(), gpus.no_driver_library() if gpus.gpu_visible() else None] if config_name else []
         text, of_text = _text(config_name == preflight.GPU)
@@ -87,29 +94,13 @@ def _setups(model_repository: Path, server: str) -> Iterator[Setup]:
         yield setup
 
 
-def _look(setup: Setup, check: Callable[[], object]) -> None:
+@contextmanager
+def _noted(setup: Setup) -> Iterator[None]:
     """Note what a check refuses."""
     try:
-        check()
+        yield
     except UserError as error:
         setup.missing.append(str(error))
-
-
-def _find(setup: Setup, server: str) -> Installation | None:
-    found: list[Installation] = []
-    _look(setup, lambda: found.append(installation.find(server)))
-    if not found:
-        return None
-    setup.server = "embedded, release 24.10" if found[0].embedded else str(found[0].binary)
-    return found[0]
-
-
-def _check_repository(model_repository: Path, config_name: str | None, found: Installation | None) -> None:
-    models = folders.models(model_repository)
-    preflight.check_artifacts(models)
-    preflight.check_config_name(models, config_name)
-    if found:
-        environment.check_attached(models, config_name, found.stub)
 
 
 def _bert(stand_in: bool, on_gpu: bool) -> tuple[str, Missing | None]:

@@ -25,6 +25,11 @@ CONTAINER_SERVER = Path("/opt/tritonserver/bin/tritonserver")
 STAND_INS = Path(__file__).parent.parent / "backends"
 """The stand-ins: one folder a backend, in the form that Triton loads."""
 
+EMBEDDED = (24, 10)
+"""The release of nvidia-pytriton 0.7.0."""
+RELEASE_VARIABLE = "NVIDIA_TRITON_SERVER_VERSION"
+"""How NVIDIA's container names its release."""
+
 STUB = "triton_python_backend_stub"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -45,6 +50,14 @@ class Installation:
     stub: Path
     library_path: tuple[Path, ...] = ()
     embedded: bool = False
+
+    @property
+    def release(self) -> tuple[int, int] | None:
+        """The server's release, such as (24, 10); None if it does not say."""
+        if self.embedded:
+            return EMBEDDED
+        named = re.match(r"(\d\d)\.(\d\d)", os.environ.get(RELEASE_VARIABLE, ""))
+        return (int(named[1]), int(named[2])) if named else None
 
     def missing_backends(self) -> list[str]:
         """Name the backends that need a stand-in."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from dualpath.errors import UserError
 from dualpath.extras import needs
+from dualpath.repository import configs, releases
 from dualpath.serving import access
 from dualpath.serving.log import one_line
 
@@ -67,6 +70,17 @@ class Loader:
                 )
             time.sleep(POLL_S)
 
+    def unloaded(self, timeout_s: float, report: Callable[[str], None]) -> dict[str, Versions]:
+        """Wait until no version is being unloaded, but not for longer; return the versions that are not gone."""
+
+        def unloading() -> str:
+            return ", ".join(sorted(versions(self._index(), "UNLOADING")))
+
+        if names := unloading():
+            report(f"{names}: waiting until a version is unloaded")
+            left_after(unloading, timeout_s)
+        return self.present()
+
     def config(self, name: str, versions: Versions | None = None) -> Any:
         """Return a model's config as protobuf, with `versions` as its policy."""
         with _failing(name):
@@ -81,6 +95,64 @@ class Loader:
     def _index(self) -> Any:
         with _failing("model repository"):
             return self._client.get_model_repository_index().models
+
+
+@dataclass(frozen=True)
+class Pins:
+    """The versions that ensembles name, beside those that Triton takes by itself: to load once a server has started.
+
+    By default Triton serves a model's newest version, and does not start if an ensemble's step names another. So those
+    ensembles are left out at first and loaded once all versions are there.
+
+    Attributes:
+        versions: by model, all versions to serve, if ensembles name others than Triton takes by itself.
+        ensembles: that name them, or contain such an ensemble, in the order to load them.
+    """
+
+    versions: dict[str, set[int]]
+    ensembles: list[str]
+
+    @classmethod
+    def of(cls, models: list[Path], config_name: str | None = None) -> Pins:
+        """Find them in the configs on disk.
+
+        Raises:
+            UserError: a step names a version that is not there.
+        """
+        steps = {model.name: releases.steps(model) for model in models}
+        taken = {model.name: configs.served_versions(model, config_name) for model in models}
+        missing: dict[str, set[int]] = {}
+        for ensemble, said in steps.items():
+            for step in said:
+                if step.model_version != -1 and step.model_version not in taken.get(step.model_name, ()):
+                    folder = models[0].parent / step.model_name / str(step.model_version)
+                    if not folder.is_dir():
+                        raise UserError(
+                            f"{ensemble}: expected version {step.model_version} of {step.model_name}, which a step "
+                            f"names, at {folder}, got none. Restore it, or let the step name -1, the newest."
+                        )
+                    missing.setdefault(step.model_name, set()).add(step.model_version)
+        late: list[str] = []
+        while found := [
+            ensemble
+            for ensemble, said in steps.items()
+            if ensemble not in late
+            and any(step.model_version in missing.get(step.model_name, ()) or step.model_name in late for step in said)
+        ]:
+            late += found
+        return cls({name: versions | taken[name] for name, versions in missing.items()}, late)
+
+    def load(self, client: grpcclient.InferenceServerClient) -> None:
+        """Load them into a server that has started without the ensembles.
+
+        Raises:
+            ReloadFailed: one did not load.
+        """
+        loader = Loader(client)
+        for name, versions in self.versions.items():
+            loader.load(name, loader.config(name, versions))
+        for name in self.ensembles:
+            loader.load(name)
 
 
 def left_after(left: Callable[[], T], within_s: float) -> T:

@@ -19,6 +19,8 @@ from dualpath.serving import gpus
 from dualpath.serving.installation import Installation
 
 SHM = Path("/dev/shm")
+QUEUE_MENDED = (26, 2)
+"""The release from which an ensemble's step may bound its queue."""
 GPU = "gpu"
 """The config name that puts all of the pipeline on a GPU."""
 TEXT_ON_CPU = "gpu-models"
@@ -125,6 +127,31 @@ def check_devices(models: list[Path], config_name: str | None, installation: Ins
             f"{', '.join(in_this_python)}: expected {missing.expected} in this Python, which the GPU configuration "
             f"runs them with, got {missing.got}. {missing.get}, {without}or {instead}."
         )
+
+
+def check_known_faults(models: list[Path], config_name: str | None, release: tuple[int, int] | None) -> None:
+    """Refuse a config that this release answers wrongly; of an unknown release, what every known one does.
+
+    docs/operate.md has the other faults.
+    """
+    read = {model.name: configs.read(model, config_name) for model in models}
+    steps = {step.model_name: name for name, config in read.items() for step in config.ensemble_scheduling.step}
+    for name, config in read.items():
+        if config.response_cache.enable:
+            raise UserError(
+                f"{name}: expected no response_cache, got it enabled. Triton's cache does not tell requests apart by "
+                "their parameters, and answers a request that failed before as a success without outputs; no release "
+                "is known to mend it. Remove response_cache, or cache in front of the server."
+            )
+        batching = config.dynamic_batching
+        policies = (batching.default_queue_policy, *batching.priority_queue_policy.values())
+        bound = max(policy.max_queue_size for policy in policies)
+        if name in steps and bound and release is not None and release < QUEUE_MENDED:
+            raise UserError(
+                f"{name}: expected no max_queue_size, got {bound} on a step of {steps[name]}. In Triton "
+                f"{release[0]}.{release[1]:02} an ensemble hangs for ever once a step's queue is full; 26.02 mends it. "
+                "Remove max_queue_size, or bound the requests in front of the server."
+            )
 
 
 def _with_instances(models: list[Path]) -> list[Path]:

@@ -63,7 +63,8 @@ def reload_release(
 
     Args:
         client: of a server with explicit model control, which loads from this model repository.
-        model: the only model that may change. If the release is served, its code and config are loaded again.
+        model: the only model that may change. If the release is served, its code is loaded again, and its config too if
+            that release is the newest.
         to: the release; None is the newest.
         drain_timeout_s: how long the requests that began before may take to end.
         report: gets a line before each step, and if another command has to end first.
@@ -111,17 +112,21 @@ def _load_again(
 ) -> Reloaded:
     """Load a model's code and config as they are now, in the version that is served; artifacts stay."""
     release = switch.release if switch else None
-    if model is None or (switch and model in switch.children):
+    if model is None:
         return Reloaded(release)
-    served = server.ready()[model]
+    served, newest = server.ready()[model], releases.newest_release(model_repository)
+    by_disk = not switch or model not in switch.ready or served == {newest}
+    if switch and model in switch.children and not by_disk:
+        raise UserError(
+            f"{model}: expected version {newest} alone to be served, which Triton takes by the config on disk, "
+            f"got {' and '.join(map(str, sorted(served)))}. Run `dualpath reload`, or restart `dualpath serve`."
+        )
     folder = model_repository / model
     if folder.is_dir():
         check_code(folder, max(served))
     report(f"{model}: loading its code and config")
-    if switch and model in switch.readers and served != {releases.newest_release(model_repository)}:
-        server.load(model, server.config(model, served))  # by the config on disk it would take the newest version
-    else:
-        server.load(model)
+    # By the config on disk Triton would take the newest version.
+    server.load(model, None if by_disk else server.config(model, served))
     if switch and model in switch.ensembles:
         switch.point(switch.release)
     return Reloaded(release, loaded=model)
@@ -132,24 +137,16 @@ def _check_alone(model: str, switch: _Switch, model_repository: Path) -> None:
     release = switch.release
     if model not in [*switch.children, *switch.readers, *switch.ensembles]:
         raise UserError(f"{model}: expected release {release} to be served, got others. Run `dualpath reload` first.")
-    changed = [
-        name
-        for name in switch.children
-        if not all(
-            _same(model_repository / name / str(version), model_repository / name / str(release))
-            for version in switch.ready[name]
-        )
-    ]
+    changed = []
+    for name in switch.children:  # a version that is a link to another, or both to a third, is no change
+        served = [model_repository / name / str(version) for version in switch.ready[name]]
+        if not all(folder.exists() and folder.samefile(folder.with_name(str(release))) for folder in served):
+            changed.append(name)
     if changed != [model]:
         raise UserError(
             f"{model}: expected a release that changes this model alone, got release {release}, which changes "
             f"{' and '.join(changed)}. Run `dualpath reload` without a model."
         )
-
-
-def _same(one: Path, other: Path) -> bool:
-    """Tell if one version is a link to the other, or both are to a third."""
-    return one.exists() and one.samefile(other)
 
 
 class _Switch:
@@ -215,12 +212,20 @@ class _Switch:
         self._report(f"{', '.join(self.readers)}: finishing the requests of {_said(before)}")
         for name in self.readers:
             self._allow(name, self._target(name))
-        self._drain(before, drain_timeout_s)
+        if busy := left_after(self._finishing, drain_timeout_s):
+            raise ReloadFailed(
+                f"{', '.join(busy)}: expected the requests of {_said(before)} to end within {drain_timeout_s:g} s, got "
+                f"some that have not. Release {self.release} serves all others; run `dualpath reload` again to finish."
+            )
         for name in self.children:
             self._report(f"{name}: leaving only version {' and '.join(map(str, sorted(self._target(name))))}")
             self._allow(name, self._target(name))
         self.revive()
         return Reloaded(self.release, tuple(sorted(before)))
+
+    def _finishing(self) -> list[str]:
+        present = self._server.present()
+        return [name for name in self.readers if present.get(name, set()) - self._target(name)]
 
     def revive(self) -> str | None:
         """Load the ensembles of members that are not served, and name them; None if all are."""
@@ -255,17 +260,6 @@ class _Switch:
             for member in members * 2:
                 self._allow(member, self._server.ready()[member])
             self._server.load(name, config)
-
-    def _drain(self, before: Versions, timeout_s: float) -> None:
-        if busy := left_after(self._finishing, timeout_s):
-            raise ReloadFailed(
-                f"{', '.join(busy)}: expected the requests of {_said(before)} to end within {timeout_s:g} s, got "
-                f"some that have not. Release {self.release} serves all others; run `dualpath reload` again to finish."
-            )
-
-    def _finishing(self) -> list[str]:
-        present = self._server.present()
-        return [name for name in self.readers if present.get(name, set()) - self._target(name)]
 
 
 def _said(numbers: Iterable[int]) -> str:

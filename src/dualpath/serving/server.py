@@ -12,13 +12,11 @@ from typing import Self
 
 from dualpath.errors import UserError
 from dualpath.repository import folders, releases
-from dualpath.serving import access, environment, installation, known_faults, log, preflight
+from dualpath.serving import access, environment, installation, log, preflight
 from dualpath.serving.client import TLS, open_client
 from dualpath.serving.installation import Installation
-from dualpath.serving.loader import ReloadFailed
-from dualpath.serving.pins import Pins
-from dualpath.serving.readiness import POLL_S, StartProgress, await_ready
-from dualpath.serving.triton_process import SHM_BYTES, ServerFailed, StartFailed, TritonProcess
+from dualpath.serving.loader import Pins, ReloadFailed
+from dualpath.serving.triton_process import POLL_S, SHM_BYTES, ServerFailed, StartFailed, StartProgress, TritonProcess
 
 
 class TritonServer:
@@ -148,7 +146,7 @@ class TritonServer:
         preflight.check_devices(models, self._config_name, found)
         if found.embedded:
             preflight.check_shared_memory(models, self._config_name, SHM_BYTES)
-        known_faults.check_configs(models, self._config_name, known_faults.release_of(found))
+        preflight.check_known_faults(models, self._config_name, found.release)
         self.address = preflight.resolve(self.host)
         more = {} if self._restarted else self.more_ports
         chosen = preflight.check_ports(self.address, self._ports | more)
@@ -163,7 +161,7 @@ class TritonServer:
                 process = self._spawn(found, at_once if pins.ensembles else ["*"])
                 self._written = access.OwnFile(access.default_file(self._ports["--grpc-port"]), self.key)
                 self.key_file = self._written.path
-                await_ready(process, at_once, self.http_url, self._start_timeout_s, self._on_progress)
+                process.await_ready(at_once, self.http_url, self._start_timeout_s, self._on_progress)
                 self.ready = True
                 self.close_shared_memory()
                 self.key_shows = self.key.encode() in Path(f"/proc/{self.pid}/cmdline").read_bytes()

@@ -27,6 +27,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 HIDDEN = "DUALPATH_ARGUMENT_"
@@ -65,7 +66,7 @@ def main(grace_s: float, scratch: Path, shm_prefix: str, command: list[str]) -> 
 def _start(command: list[str]) -> subprocess.Popen[bytes]:
     if any(argument.startswith(HIDDEN) for argument in command):
         try:
-            server = _popen(command, _let_trace)
+            server = _popen(command, partial(_ptrace, _PTRACE_TRACEME, 0))
         except subprocess.SubprocessError:  # this machine lets no process trace its child
             pass
         else:
@@ -93,10 +94,6 @@ def _popen(command: list[str], first: Callable[[], None] | None = None) -> subpr
     return subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), start_new_session=True, preexec_fn=first
     )
-
-
-def _let_trace() -> None:
-    _ptrace(_PTRACE_TRACEME, 0)
 
 
 def _ptrace(request: int, pid: int) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import http.client
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from dualpath.serving import access, log, supervise
@@ -24,6 +28,11 @@ SHM_BYTES = 16 * 1024 * 1024
 large requests. Under load a stub of 24.10 once wrote beyond a mapping's end, most likely by that, and the server
 ended."""
 
+POLL_S = 0.1
+
+_LOADED = re.compile(r"successfully loaded '([^']+)'")
+_LISTENING = ("Started GRPCInferenceService", "Started HTTPService", "Started Metrics Service")
+
 
 class ServerFailed(Exception):
     """Triton ended by itself. The message says why in one line and names the log."""
@@ -31,6 +40,20 @@ class ServerFailed(Exception):
 
 class StartFailed(ServerFailed):
     """Triton did not get ready. The message says which model failed and why in one line, and names the log."""
+
+
+@dataclass(frozen=True)
+class StartProgress:
+    """How far a start is.
+
+    Attributes:
+        ready, waiting: names of the models that are loaded, and of those that are not.
+        held_up: what has to end first; "" if nothing has.
+    """
+
+    ready: tuple[str, ...] = ()
+    waiting: tuple[str, ...] = ()
+    held_up: str = ""
 
 
 class TritonProcess:
@@ -114,6 +137,36 @@ class TritonProcess:
                 self._on_record(record)
         return records
 
+    def await_ready(
+        self, names: list[str], http_url: str, timeout_s: float, on_progress: Callable[[StartProgress], None]
+    ) -> None:
+        """Return when these models are loaded and Triton answers.
+
+        Raises:
+            StartFailed: a model did not load, Triton ended, or it takes longer than `timeout_s`.
+        """
+        deadline = time.monotonic() + timeout_s
+        loaded: set[str] = set()
+        listening: set[str] = set()
+        while True:
+            records = self.read_log()
+            if records and (failure := log.load_failure(self.records)):
+                raise self.failure(StartFailed, str(failure))
+            for record in records:
+                if match := _LOADED.match(record.message):
+                    loaded.add(match[1])
+                listening.update(service for service in _LISTENING if record.message.startswith(service))
+            waiting = tuple(name for name in names if name not in loaded)
+            on_progress(StartProgress(tuple(sorted(loaded)), waiting))
+            self.check_alive(StartFailed, ready=False)
+            # Its own log first: whoever else listens on the port would answer too.
+            if len(listening) == len(_LISTENING) and _answers(http_url):
+                return
+            if time.monotonic() > deadline:
+                what = f"{', '.join(waiting)} still loading" if waiting else "no answer"
+                raise self.failure(StartFailed, f"Triton is not ready after {timeout_s:.0f} s: {what}")
+            time.sleep(POLL_S)
+
     def check_alive(self, error: type[ServerFailed], ready: bool) -> None:
         """Raise the error, with the reason, if Triton ended by itself.
 
@@ -152,3 +205,10 @@ class TritonProcess:
         shutil.rmtree(self._folder, ignore_errors=True)
         if self._log is not None:
             self._log.close()
+
+
+def _answers(http_url: str) -> bool:
+    with suppress(OSError, http.client.HTTPException), closing(http.client.HTTPConnection(http_url, timeout=5)) as it:
+        it.request("GET", "/v2/health/ready")
+        return it.getresponse().status == 200
+    return False

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dualpath.extras import needs
-from dualpath.training.corpus.folds import Fold
+from dualpath.training.corpus import Fold
 
 Floats = npt.NDArray[np.float32]
 
@@ -99,11 +99,7 @@ def blend(bert: Floats, forest: Floats, targets: Floats, folds: Sequence[Fold] =
 
 
 def plot(blend: Blend, path: Path) -> None:
-    """Draw the error by weight, the best weight marked, as a PNG file.
-
-    Raises:
-        UserError: matplotlib is not installed.
-    """
+    """Draw the error by weight, the best weight marked, as a PNG file."""
     with needs("train"):
         from matplotlib import style
         from matplotlib.figure import Figure

@@ -15,18 +15,15 @@ from pathlib import Path
 
 from dualpath import __version__
 from dualpath.errors import UserError
+from dualpath.extras import installed
 from dualpath.readability.contract import BERT, FOREST, MAX_BATCH_SIZE
 from dualpath.repository.facts import Facts, digests
 from dualpath.repository.folders import newest
 from dualpath.repository.publishing import check_target, publish
-from dualpath.training.artifacts import installed
-from dualpath.training.bert import minilm
-from dualpath.training.bert.encoders import write_tokenizer
-from dualpath.training.bert.head import HEAD_FILE, Head
+from dualpath.training.bert import encoders
 
 DATA_FOLDER = Path(__file__).parent / "data"
-HEAD = DATA_FOLDER / HEAD_FILE
-TABLE = DATA_FOLDER / "forest_table.npz"
+HEAD, TABLE = DATA_FOLDER / "bert_head.npz", DATA_FOLDER / "forest_table.npz"
 
 PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 """What BERT computes in. float16 is for GPUs: a CPU gives the same scores in it, and takes several times as long.
@@ -138,15 +135,13 @@ def _stays(version: Path, recipe: Recipe) -> str | None:
 
 
 def _bert(encoder_shape: str, precision: str) -> Recipe:
-    versions = installed(minilm.PACKAGE, "tokenizers", "torch", "transformers")
-    encoder = minilm.minilm_folder()  # its vocabulary is bert-large-uncased's too
+    versions = installed(encoders.MINILM_PACKAGE, "tokenizers", "torch", "transformers")
+    encoder = encoders.minilm_folder()  # its vocabulary is bert-large-uncased's too
     trained = encoder_shape == "minilm"
 
     def model(path: Path) -> None:
-        from dualpath.training.bert.encoder import Regressor, load_encoder
-        from dualpath.training.bert.export import export_regressor
-        from dualpath.training.bert.precision import set_precision
-        from dualpath.training.bert.untrained import untrained_bert_large
+        from dualpath.training.bert.export import export_regressor, set_precision
+        from dualpath.training.bert.regressor import Head, Regressor, load_encoder, untrained_bert_large
 
         regressor = Regressor(load_encoder(encoder), Head.load(HEAD)) if trained else untrained_bert_large()
         set_precision(regressor.encoder, precision)
@@ -154,24 +149,24 @@ def _bert(encoder_shape: str, precision: str) -> Recipe:
 
     weights = [encoder / "config.json", encoder / "model.safetensors", HEAD] if trained else []
     facts = Facts(
-        encoder=minilm.NAME if trained else f"{encoder_shape}, random weights",
+        encoder=encoders.MINILM_NAME if trained else f"{encoder_shape}, random weights",
         precision=precision,
         inputs=digests(encoder / "tokenizer.json", *weights),
         versions={**versions, "dualpath": __version__},
     )
-    return Recipe(facts, {"model.pt": model, "tokenizer.json": partial(write_tokenizer, encoder)})
+    return Recipe(facts, {"model.pt": model, "tokenizer.json": partial(encoders.write_tokenizer, encoder)})
 
 
 def _forest() -> Recipe:
     def checkpoint(path: Path) -> None:
         from dualpath.readability.features import features
-        from dualpath.training.forest.fit import ForestTable, export_forest, fit_forest
+        from dualpath.training.forest import ForestTable, export_forest, fit_forest
 
         table = ForestTable.load(TABLE)
         export_forest(fit_forest(table), features(table.counts), path)
 
     def word_lists(path: Path) -> None:
-        from dualpath.training.forest.fit import ForestTable
+        from dualpath.training.forest import ForestTable
 
         path.write_text(ForestTable.load(TABLE).word_lists.to_json(), encoding="utf-8")
 

@@ -20,10 +20,8 @@ class Card:
     """What a training run did and found. Errors are root mean squared, out of fold; None if it was not measured.
 
     Attributes:
-        data: the file's name.
         data_digest: `Corpus.digest`.
         target_deviation: the target's standard deviation, which is the error of always saying the mean.
-        versions: of the libraries that trained, by package.
         date: when the run ended, ISO 8601 in UTC.
         elapsed_s: of fitting, all interruptions left out.
         encoder: what BERT was fine-tuned from; None if BERT was not trained.

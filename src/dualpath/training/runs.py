@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,14 +17,24 @@ import numpy.typing as npt
 
 from dualpath.errors import UserError
 from dualpath.repository.folders import alone_in
-from dualpath.training.artifacts import written_whole
-from dualpath.training.bert.progress import Evaluation
+from dualpath.training.bert.settings import Evaluation
 
 Report = Callable[[str, int, int, str], object]
 """Gets a part's name, how much of it is done, how much it is, and a note."""
 
 SETTINGS = "settings.json"
 LOG = "log.csv"
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Give a path to write a file to; if the block succeeds it replaces `path` in one step."""
+    new = path.with_name(f".{path.name}.new")
+    try:
+        yield new
+        os.replace(new, path)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 class RunFolder:

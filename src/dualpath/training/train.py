@@ -15,18 +15,16 @@ import numpy.typing as npt
 
 from dualpath import __version__
 from dualpath.errors import UserError
-from dualpath.extras import needs
+from dualpath.extras import installed, needs
 from dualpath.readability.contract import BERT, FOREST
 from dualpath.repository.facts import Facts
 from dualpath.repository.folders import newest
 from dualpath.repository.publishing import check_target, publish
-from dualpath.training.artifacts import installed
 from dualpath.training.bert.settings import Settings
 from dualpath.training.blend import blend, plot, rmse
 from dualpath.training.card import PAGE_FILE, Card
-from dualpath.training.corpus.folds import Fold, split
-from dualpath.training.corpus.rated import Corpus, read_corpus
-from dualpath.training.forest.fit import ForestTable, chosen_engine, cross_validate_forest, fit_forest, write_forest
+from dualpath.training.corpus import Corpus, Fold, read_corpus, split
+from dualpath.training.forest import ForestTable, chosen_engine, cross_validate_forest, fit_forest, write_forest
 from dualpath.training.runs import Report, fingerprint, opened
 
 RUNS = Path("runs")
@@ -38,16 +36,12 @@ BLEND_FIGURE = "blend.png"
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """What to train.
+    """What to train, as by the options of `dualpath train`.
 
     Attributes:
         models: BERT's name, the forest's, or both.
-        encoder: `minilm`, a folder, or a name of the Hugging Face hub.
-        precision: what BERT will be served in.
         keep: which BERT to publish: FINE_TUNED, FROZEN, or of these the one with the lower error (BETTER).
-        engine: what fits the forest: auto, cuml or sklearn.
         run_dir: folder to keep unfinished work in; None is one below `runs` that is told apart by what is asked for.
-        fresh: forget what `run_dir` holds.
     """
 
     data: Path

@@ -12,6 +12,6 @@ each behaviour is a test of this project that runs on both.
 
 from dualpath.bls.testing.backend import InferenceRequest, TritonError
 from dualpath.bls.testing.model import Model, serve
-from dualpath.bls.testing.pending import Pending, RequestFailed
+from dualpath.bls.testing.received import Pending, RequestFailed
 
 __all__ = ["InferenceRequest", "Model", "Pending", "RequestFailed", "TritonError", "serve"]

@@ -6,50 +6,48 @@ Each behaviour is a test that also runs on the real server. What ends or hangs t
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from inspect import isgeneratorfunction
 from typing import Any, Protocol
 
-from dualpath.bls.testing.recorded import LOGGED as LOGGED
-from dualpath.bls.testing.recorded import METRICS as METRICS
-from dualpath.bls.testing.recorded import Logger as Logger
-from dualpath.bls.testing.recorded import Metric as Metric
-from dualpath.bls.testing.recorded import MetricFamily as MetricFamily
-from dualpath.bls.testing.tensor import TRITON_STRING_TO_NUMPY, PreferredMemory, Tensor
-from dualpath.bls.testing.tensor import TRITONSERVER_MEMORY_CPU as TRITONSERVER_MEMORY_CPU
-from dualpath.bls.testing.tensor import TRITONSERVER_MEMORY_GPU as TRITONSERVER_MEMORY_GPU
-from dualpath.bls.testing.tensor import MemoryType as MemoryType
-from dualpath.bls.testing.tensor import TritonModelException as TritonModelException
+from dualpath.bls.testing.tensor import TRITON_STRING_TO_NUMPY, Tensor, TritonModelException
 
 TRITONSERVER_RESPONSE_COMPLETE_FINAL = 1
 TRITONSERVER_REQUEST_FLAG_SEQUENCE_START = 1
 TRITONSERVER_REQUEST_FLAG_SEQUENCE_END = 2
 
 
-class ErrorCode(Enum):
-    UNKNOWN = 0
-    INTERNAL = 1
-    NOT_FOUND = 2
-    INVALID_ARG = 3
-    UNAVAILABLE = 4
-    UNSUPPORTED = 5
-    ALREADY_EXISTS = 6
-    CANCELLED = 7
+class MemoryType(Enum):
+    TRITONSERVER_MEMORY_GPU = 0
+    TRITONSERVER_MEMORY_CPU = 1
+
+
+TRITONSERVER_MEMORY_CPU = MemoryType.TRITONSERVER_MEMORY_CPU
+TRITONSERVER_MEMORY_GPU = MemoryType.TRITONSERVER_MEMORY_GPU
+
+
+@dataclass
+class PreferredMemory:
+    """Where a child's outputs are to lie."""
+
+    kind: MemoryType
+    device: int = 0
+
+
+ErrorCode = Enum(
+    "ErrorCode",
+    "UNKNOWN INTERNAL NOT_FOUND INVALID_ARG UNAVAILABLE UNSUPPORTED ALREADY_EXISTS CANCELLED",
+    start=0,
+)
 
 
 class TritonError(Exception):
     """A model's error. A child's function may raise it, to choose the code."""
 
-    UNKNOWN = ErrorCode.UNKNOWN
-    INTERNAL = ErrorCode.INTERNAL
-    NOT_FOUND = ErrorCode.NOT_FOUND
-    INVALID_ARG = ErrorCode.INVALID_ARG
-    UNAVAILABLE = ErrorCode.UNAVAILABLE
-    UNSUPPORTED = ErrorCode.UNSUPPORTED
-    ALREADY_EXISTS = ErrorCode.ALREADY_EXISTS
-    CANCELLED = ErrorCode.CANCELLED
+    UNKNOWN, INTERNAL, NOT_FOUND, INVALID_ARG, UNAVAILABLE, UNSUPPORTED, ALREADY_EXISTS, CANCELLED = ErrorCode
 
     def __init__(self, message: str, code: ErrorCode = ErrorCode.INTERNAL) -> None:
         if not isinstance(code, ErrorCode):
@@ -87,6 +85,52 @@ class InferenceResponse:
     def arrays(self) -> dict[str, Any]:
         """Return the outputs by name, for a test."""
         return {tensor.name(): tensor.array() for tensor in self._tensors}
+
+
+def _keeps(level: str) -> staticmethod[[str], None]:
+    return staticmethod(lambda text: LOGGED.append((level, text)))
+
+
+class Logger:
+    """Keeps what is logged in `LOGGED`."""
+
+    log_verbose, log_info = _keeps("verbose"), _keeps("info")
+    log_warn, log_error = _keeps("warn"), _keeps("error")
+
+
+class MetricFamily:
+    """Metrics of one name."""
+
+    COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
+
+    def __init__(self, name: str, description: str, kind: str) -> None:
+        self.name, self.description, self.kind = name, description, kind
+
+    def Metric(self, labels: Mapping[str, str]) -> Metric:
+        return Metric(self, tuple(sorted(labels.items())))
+
+
+class Metric:
+    def __init__(self, family: MetricFamily, labels: tuple[tuple[str, str], ...]) -> None:
+        self._family, self._labels = family, labels
+        METRICS[family.name].setdefault(labels, 0)
+
+    def value(self) -> float:
+        return METRICS[self._family.name][self._labels]
+
+    def increment(self, value: float) -> None:
+        if self._family.kind == MetricFamily.HISTOGRAM or (self._family.kind == MetricFamily.COUNTER and value < 0):
+            raise self._unsupported("increment", "it")
+        METRICS[self._family.name][self._labels] += value
+
+    def set(self, value: float) -> None:
+        if self._family.kind != MetricFamily.GAUGE:
+            raise self._unsupported("set", "Set")
+        METRICS[self._family.name][self._labels] = value
+
+    def _unsupported(self, verb: str, what: str) -> TritonModelException:
+        kind = f"TRITONSERVER_METRIC_KIND_{self._family.kind.upper()}"
+        return TritonModelException(f"Failed to {verb} metric value: {kind} does not support {what}")
 
 
 class Served(Protocol):
@@ -203,7 +247,10 @@ CHILDREN: dict[str, Child] = {}
 """The models that can be called, by name."""
 CALLS: list[InferenceRequest] = []
 """The calls that children received."""
-
+LOGGED: list[tuple[str, str]] = []
+"""What was logged: (level, text)."""
+METRICS: dict[str, dict[tuple[tuple[str, str], ...], float]] = defaultdict(dict)
+"""Values by family name and sorted labels."""
 KEPT = {"error codes": True}
 """Whether a child's error code reaches the model that asked, as from Triton 25.04 on; before, all are INTERNAL."""
 

@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dualpath.bls.testing import backend, validation
+from dualpath.bls.testing import backend
 from dualpath.bls.testing.backend import InferenceRequest, InferenceResponse, TritonError
-from dualpath.bls.testing.config import read
-from dualpath.bls.testing.pending import PATIENCE_S, Arrays, Pending
-from dualpath.bls.testing.received import ReceivedRequest
+from dualpath.bls.testing.config import dtype_of, read, refusal, to_wire
+from dualpath.bls.testing.received import PATIENCE_S, Arrays, Pending, ReceivedRequest
 
 Children = Mapping[str, backend.Child | Path | str]
 
@@ -95,7 +94,7 @@ class Model:
         bf16 = {tensor.name() for tensor in call.inputs if tensor.is_bf16()}
         inputs = {tensor.name(): tensor.array() for tensor in call.inputs}
         outputs = call.requested_output_names
-        if why := validation.refusal(self.config, inputs, outputs, call.request_id):
+        if why := refusal(self.config, inputs, outputs, call.request_id):
             yield InferenceResponse(error=TritonError(f"Model {self.name} - Error when running inference: {why}"))
             return
         request = ReceivedRequest(
@@ -149,13 +148,13 @@ class Model:
         outputs: Collection[str] | None = None,
         trace: Any = None,
     ) -> Pending:
-        dtypes = {tensor["name"]: validation.dtype_of(tensor) for tensor in self.config["input"]}
-        arrays = {name: validation.to_wire(array, dtypes.get(name, "")) for name, array in inputs.items()}
+        dtypes = {tensor["name"]: dtype_of(tensor) for tensor in self.config["input"]}
+        arrays = {name: to_wire(array, dtypes.get(name, "")) for name, array in inputs.items()}
         bf16 = [name for name in arrays if dtypes.get(name) == "BF16"]
         asked = list(outputs or self._outputs())
         timeout_us = round(timeout_s * 1e6)
         request = ReceivedRequest(arrays, parameters, timeout_us, trace, request_id, asked, bf16, self.is_decoupled)
-        if why := validation.refusal(self.config, arrays, outputs or (), request_id):
+        if why := refusal(self.config, arrays, outputs or (), request_id):
             request.take(InferenceResponse(error=TritonError(why, TritonError.INVALID_ARG)))
         return Pending(request, self.config, asked)
 

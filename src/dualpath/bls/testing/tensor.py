@@ -1,17 +1,12 @@
-"""Tensors as a Python model holds them, and what Triton has of kinds and memory."""
+"""Tensors as a Python model holds them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from dualpath.bls.testing import dlpack
-
-Array = npt.NDArray[Any]
+from dualpath.bls.tensors import BFLOAT, CPU, UINT, Array, managed
 
 TRITON_STRING_TO_NUMPY: dict[str, Any] = {
     "TYPE_BOOL": bool,
@@ -26,23 +21,6 @@ TRITON_STRING_TO_NUMPY: dict[str, Any] = {
 
 class TritonModelException(Exception):
     """What Triton raises in a model."""
-
-
-class MemoryType(Enum):
-    TRITONSERVER_MEMORY_GPU = 0
-    TRITONSERVER_MEMORY_CPU = 1
-
-
-TRITONSERVER_MEMORY_CPU = MemoryType.TRITONSERVER_MEMORY_CPU
-TRITONSERVER_MEMORY_GPU = MemoryType.TRITONSERVER_MEMORY_GPU
-
-
-@dataclass
-class PreferredMemory:
-    """Where a child's outputs are to lie."""
-
-    kind: MemoryType
-    device: int = 0
 
 
 class Tensor:
@@ -74,9 +52,13 @@ class Tensor:
                 "Provided tensor is not supported. Tensor must be a DLPack capsule         or have `__dlpack__` and "
                 "`__dlpack_device__` attributes"
             )
-        if array.__dlpack_device__()[0] != dlpack.CPU:
-            return cls.of(name, array.__dlpack__())
-        return cls.of(name, *dlpack.read(array.__dlpack__()))
+        capsule = array.__dlpack__()
+        if array.__dlpack_device__()[0] != CPU:
+            return cls.of(name, capsule)
+        is_bf16 = managed(capsule).code == BFLOAT
+        if is_bf16:
+            managed(capsule).code = UINT
+        return cls.of(name, np.from_dlpack(_OnCpu(capsule)), is_bf16)
 
     def name(self) -> str:
         return self._name
@@ -112,7 +94,22 @@ class Tensor:
         if self.is_cpu() and self._array.dtype.kind in "OS":
             raise TritonModelException("DLPack does not have support for string tensors.")
         capsule = self._array.__dlpack__(**options)
-        return dlpack.retype(capsule, dlpack.BFLOAT) if self._is_bf16 else capsule
+        if self._is_bf16:
+            managed(capsule).code = BFLOAT
+        return capsule
 
     def __dlpack_device__(self) -> Any:
         return self._array.__dlpack_device__()
+
+
+class _OnCpu:
+    """Gives a capsule to NumPy."""
+
+    def __init__(self, capsule: Any) -> None:
+        self._capsule = capsule
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self._capsule
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return CPU, 0

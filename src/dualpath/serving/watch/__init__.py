@@ -10,7 +10,7 @@ from dualpath.readability.contract import SCORERS
 from dualpath.serving import access
 from dualpath.serving.server import TritonServer
 from dualpath.serving.watch.endpoint import endpoint
-from dualpath.serving.watch.plant import ServedPlant
+from dualpath.serving.watch.plant import Plant
 from dualpath.serving.watch.watchdog import Watchdog
 
 HEALTH_PORT = "--health-port"
@@ -27,7 +27,7 @@ def watched(triton: TritonServer, report: Callable[[str], None]) -> Iterator[tup
     port = triton.more_ports[HEALTH_PORT]
     url = f"http://{'127.0.0.1' if triton.address == '0.0.0.0' else triton.address}:{port}"
     grpc_port = int(triton.grpc_url.rpartition(":")[2])
-    with closing(ServedPlant(triton, report)) as plant:
+    with closing(Plant(triton, report)) as plant:
         scorers = tuple(model.name for model in SCORERS if model.name in plant.models)
         watchdog = Watchdog(plant, scorers, time.monotonic, report)
         with (

@@ -14,6 +14,7 @@ from dualpath.extras import needs
 
 with needs("cli"):
     import tritonclient.grpc as grpcclient
+    from tritonclient.grpc.model_config_pb2 import DataType
     from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
 REQUEST_ID = "dualpath-canary"
@@ -102,7 +103,7 @@ def inputs(config: Any) -> list[grpcclient.InferInput]:
         if tensor.optional:
             continue
         shape = batch + [max(1, dim) for dim in tensor.dims]
-        dtype = _dtype(config, tensor)
+        dtype = str(DataType.Name(tensor.data_type)).removeprefix("TYPE_").replace("STRING", "BYTES")
         values = (
             np.full(shape, b"The cat sat on the mat.", np.object_)
             if dtype == "BYTES"
@@ -118,8 +119,3 @@ def all_finite(result: Any) -> bool:
     """Tell whether all numbers of an answer are finite."""
     outputs = (result.as_numpy(output.name) for output in result.get_response().outputs)
     return all(np.isfinite(array).all() for array in outputs if array is not None and array.dtype.kind == "f")
-
-
-def _dtype(config: Any, tensor: Any) -> str:
-    name = type(config).DESCRIPTOR.file.enum_types_by_name["DataType"].values_by_number[tensor.data_type].name
-    return "BYTES" if name == "TYPE_STRING" else name.removeprefix("TYPE_")

@@ -1,4 +1,4 @@
-"""A small HTTP port that tells the truth about a watched server, for load balancers and Prometheus."""
+"""A small HTTP port that tells the truth about a watched server: for load balancers, Prometheus, `dualpath models`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from dualpath.inference import served
+from dualpath.serving import access
 from dualpath.serving.watch.watchdog import Watchdog
+
+TIMEOUT_S = 2.0
+"""How long the endpoint may take to say its status."""
 
 
 @contextmanager
@@ -73,31 +80,66 @@ def _answer(watchdog: Watchdog, path: str) -> tuple[HTTPStatus, str, str]:
 
 
 def _status(watchdog: Watchdog, reason: str | None) -> dict[str, Any]:
-    record = watchdog.record
+    incidents = watchdog.incidents.copy()
     return {
         "ready": reason is None,
         "reason": reason,
-        "restarts": dict(record.restarts),
-        "last": {name: {"what": it.what, "unix_s": _unix_s(it.at)} for name, it in record.last.items()},
+        "restarts": {name: it.restarts for name, it in incidents.items()},
+        "last": {name: {"what": it.what, "unix_s": _unix_s(it.at)} for name, it in incidents.items()},
     }
 
 
 def _metrics(watchdog: Watchdog, reason: str | None) -> Iterator[str]:
-    names = watchdog.names()
+    last = {name: watchdog.incidents.get(name) for name in watchdog.names()}
     yield "# HELP dualpath_ready Whether both scorers have just made a score."
     yield "# TYPE dualpath_ready gauge"
     yield f"dualpath_ready {int(reason is None)}"
     yield "# HELP dualpath_restarts_total Replacements of a model, or restarts of the server, by the watchdog."
     yield "# TYPE dualpath_restarts_total counter"
-    for name in names:
-        yield f'dualpath_restarts_total{{model="{name}"}} {watchdog.record.restarts.get(name, 0)}'
+    for name, it in last.items():
+        yield f'dualpath_restarts_total{{model="{name}"}} {it.restarts if it else 0}'
     yield "# HELP dualpath_last_fault_timestamp_seconds When a model or the server was last found broken, 0 if never."
     yield "# TYPE dualpath_last_fault_timestamp_seconds gauge"
-    for name in names:
-        last = watchdog.record.last.get(name)
-        yield f'dualpath_last_fault_timestamp_seconds{{model="{name}"}} {_unix_s(last.at) if last else 0:.3f}'
+    for name, it in last.items():
+        yield f'dualpath_last_fault_timestamp_seconds{{model="{name}"}} {_unix_s(it.at) if it else 0:.3f}'
 
 
 def _unix_s(at: float) -> float:
     """Return a time of the monotonic clock as Unix time."""
     return round(time.time() - time.monotonic() + at, 3)
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a watchdog says of its server.
+
+    Attributes:
+        reason: why it is not ready; None if both scorers have just made a score.
+        restarts: by model, or "server".
+        faults: the last fault of each, with its time.
+    """
+
+    reason: str | None
+    restarts: dict[str, int]
+    faults: dict[str, str]
+
+    @property
+    def line(self) -> str:
+        """Say it in one line."""
+        mended = (f"{name} restarted {n} x, last {self.faults[name]}" for name, n in sorted(self.restarts.items()))
+        return "; ".join([f"watchdog: {self.reason or 'both models score'}", *mended])
+
+
+def status_of(url: str) -> Status | None:
+    """Return what the watchdog of the server at a gRPC address of this machine says; None if there is none."""
+    address = access.health_for(url)
+    if address is None:
+        return None
+    with suppress(OSError, ValueError, KeyError):
+        said = json.loads(served.read(f"{address}/status", TIMEOUT_S))
+        faults = {
+            name: f"{datetime.fromtimestamp(it['unix_s']):%Y-%m-%d %H:%M:%S}: {it['what']}"
+            for name, it in said["last"].items()
+        }
+        return Status(said["reason"], said["restarts"], faults)
+    return None

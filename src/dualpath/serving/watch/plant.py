@@ -1,4 +1,4 @@
-"""A running server, as the watchdog sees and mends it.
+"""A running server, as it is watched and mended.
 
 What Triton 2.51 does, by measurement: `load` alone leaves a model whose process has ended as it is; `unload` and `load`
 give it new processes, and take the ensembles on it down and up. An unload waits for the model's requests, and for ever
@@ -23,7 +23,6 @@ from dualpath.serving.triton_process import ServerFailed
 from dualpath.serving.watch import processes
 from dualpath.serving.watch.canary import Canaries, Canary
 from dualpath.serving.watch.processes import Stub
-from dualpath.serving.watch.watchdog import MendFailed, Plant
 
 with needs("cli"):
     from tritonclient.utils import InferenceServerException
@@ -34,8 +33,12 @@ LOAD_S = 60.0
 CALL_S = 2.0
 
 
-class ServedPlant(Plant):
-    """A `TritonServer` that this process has started.
+class MendFailed(Exception):
+    """A model could not be replaced. The message says why."""
+
+
+class Plant:
+    """A `TritonServer` that this process has started, as the watchdog sees and mends it.
 
     Args:
         triton: the server, started.
@@ -70,19 +73,23 @@ class ServedPlant(Plant):
         return None
 
     def stubs(self) -> list[Stub]:
+        """Return the living processes of its models."""
         return processes.stubs(self._triton.pid)
 
     def helpers(self) -> list[Stub]:
+        """Return the living processes that instances have started, such as one that computes for all of a model's."""
         return processes.helpers(self._triton.pid)
 
     def end(self, helper: Stub) -> None:
+        """Kill a helper; whoever needs it starts it again."""
         processes.end(helper)
 
     def server_stopped(self) -> bool:
+        """Tell whether a signal holds the server itself."""
         return processes.is_stopped(self._triton.pid)
 
     def expected(self, model: str) -> int:
-        """Return how many processes the ready versions of a model must have."""
+        """Return how many processes the ready versions of a model must have: none while it is loaded or unloaded."""
         with suppress(InferenceServerException):
             n_versions = len(self._versions("READY").get(model, ()))
             groups = self._client.get_model_config(model, client_timeout=CALL_S).config.instance_group
@@ -90,6 +97,7 @@ class ServedPlant(Plant):
         return 0
 
     def canaries(self) -> Mapping[str, Canary]:
+        """Return each model's canary."""
         return self._canaries.states
 
     def ask(self) -> None:
@@ -100,6 +108,7 @@ class ServedPlant(Plant):
             self._canaries.send(model)
 
     def answered(self, model: str) -> int:
+        """Return how many requests the model has answered; an error counts."""
         try:
             found = self._client.get_inference_statistics(model, client_timeout=CALL_S).model_stats
         except InferenceServerException:
@@ -146,7 +155,7 @@ class ServedPlant(Plant):
             processes.end(stub)
 
     def restart(self) -> None:
-        """Start the server anew.
+        """Start the server anew, whatever state it is in.
 
         Raises:
             MendFailed: it does not start.

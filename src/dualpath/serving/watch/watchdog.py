@@ -1,15 +1,11 @@
-"""Decide what is dead or hangs, and have it replaced.
-
-What is watched and what can be done stand behind `Plant`, so that the decisions can be tested without a server.
-"""
+"""Decide what is dead or hangs, and have it replaced: by what `Plant` shows and can do, so that it needs no server."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from dualpath.serving.watch.canary import Canary
+from dualpath.serving.watch.plant import MendFailed, Plant
 from dualpath.serving.watch.processes import Stub
 
 STOPPED_S = 1.0
@@ -30,72 +26,16 @@ MEMORY_S = 300.0
 """How long a replacement of a model counts for that."""
 LONGEST_DELAY_S = 60.0
 SERVER = "server"
-"""The name of the server among the models in `restarts`."""
-
-
-class MendFailed(Exception):
-    """A model could not be replaced. The message says why."""
-
-
-class Plant(Protocol):
-    """A server as the watchdog sees it."""
-
-    def death(self) -> str | None:
-        """Say why the server ended, or None while it runs."""
-
-    def stubs(self) -> list[Stub]:
-        """Return the living processes of its models."""
-
-    def helpers(self) -> list[Stub]:
-        """Return the living processes that instances have started, such as one that computes for all of a model's."""
-
-    def end(self, helper: Stub) -> None:
-        """Kill a helper; whoever needs it starts it again."""
-
-    def server_stopped(self) -> bool:
-        """Tell whether a signal holds the server itself."""
-
-    def expected(self, model: str) -> int:
-        """Return how many processes a model must have: none while it is loaded or unloaded."""
-
-    def canaries(self) -> Mapping[str, Canary]:
-        """Return each model's canary."""
-
-    def ask(self) -> None:
-        """Send each model's next canary."""
-
-    def answered(self, model: str) -> int:
-        """Return how many requests the model has answered; an error counts."""
-
-    def cpu_s(self, model: str) -> float:
-        """Return the CPU time of the processes that compute for a model, in seconds."""
-
-    def replace(self, model: str) -> None:
-        """Put new processes in the place of a model's. Raises MendFailed."""
-
-    def restart(self) -> None:
-        """Start the server anew, whatever state it is in. Raises MendFailed."""
+"""The name of the server among the models in `incidents`."""
 
 
 @dataclass
 class Incident:
-    """The last fault of a model or of the server."""
+    """The last fault of a model or of the server: what, and when; and how often it was replaced or restarted so far."""
 
     what: str
     at: float
-
-
-@dataclass
-class MendingCounts:
-    """What has been mended so far.
-
-    Attributes:
-        restarts: by model, or SERVER.
-        last: the last fault, by the same.
-    """
-
-    restarts: dict[str, int] = field(default_factory=dict)
-    last: dict[str, Incident] = field(default_factory=dict)
+    restarts: int
 
 
 class Watchdog:
@@ -106,13 +46,16 @@ class Watchdog:
         scorers: the models whose scores make the server ready.
         clock: seconds.
         report: gets one line for each fault and each mending.
+
+    Attributes:
+        incidents: by model, or SERVER.
     """
 
     def __init__(
         self, plant: Plant, scorers: tuple[str, ...], clock: Callable[[], float], report: Callable[[str], None]
     ) -> None:
         self._plant, self._scorers, self._clock, self._report = plant, scorers, clock, report
-        self.record = MendingCounts()
+        self.incidents: dict[str, Incident] = {}
         self._known: set[Stub] = set()
         self._stopped: dict[int, float] = {}
         self._waits: dict[str, tuple[float, int, float]] = {}
@@ -252,8 +195,8 @@ class Watchdog:
     def _note(self, name: str, what: str) -> None:
         now = self._clock()
         self._mended.setdefault(name, []).append(now)
-        self.record.restarts[name] = self.record.restarts.get(name, 0) + 1
-        self.record.last[name] = Incident(what, now)
+        before = self.incidents.get(name)
+        self.incidents[name] = Incident(what, now, 1 + (before.restarts if before else 0))
 
     def _recent(self, name: str) -> list[float]:
         recent = [at for at in self._mended.get(name, ()) if self._clock() - at < MEMORY_S]

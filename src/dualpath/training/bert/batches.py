@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from dualpath import inference
 from dualpath.extras import needs
+from dualpath.readability.reference import BERT_INPUTS
 from dualpath.readability.tokens import pad
+from dualpath.training.bert.export import frozen
 
 with needs("models"):
     import torch
@@ -18,6 +23,8 @@ Floats = npt.NDArray[np.float32]
 
 SCORED_ROWS = 16
 """Rows of a batch outside fitting."""
+WORTH_CONVERTING = 512
+"""Rows. Converting a module takes as long as some dozens of them, and they need not be the shortest."""
 SORTED_BATCHES = 16
 """Batches of an epoch within which rows are sorted by length: little padding, and the order stays random enough."""
 
@@ -48,9 +55,13 @@ def apply(
     """Apply a function of input_ids and attention_mask to all rows: float32 [rows, columns], in their order.
 
     Args:
+        function: if it is a module, many rows on a CPU are given to the fastest engine in its place.
         report: gets each batch's number of rows.
     """
     device = device or torch.device("cpu")
+    if isinstance(function, torch.nn.Module) and device.type == "cpu" and len(rows) >= WORTH_CONVERTING:
+        with tempfile.TemporaryDirectory(prefix="dualpath-") as folder:
+            return apply(_converted(function, rows[:2], Path(folder)), rows, device, report)
     order = np.argsort([len(row) for row in rows], kind="stable")
     parts: list[Floats] = []
     with torch.inference_mode():
@@ -58,3 +69,12 @@ def apply(
             parts.append(function(*tensors([rows[row] for row in batch], device)).float().cpu().numpy())
             report(len(batch))
     return np.concatenate(parts)[np.argsort(order)]
+
+
+def _converted(
+    module: torch.nn.Module, rows: Sequence[Ids], folder: Path
+) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    path = folder / "model.pt"
+    frozen(module, tensors(rows, torch.device("cpu"))).save(str(path))
+    model = inference.load(path, BERT_INPUTS, threads=torch.get_num_threads(), cache=folder)
+    return lambda *inputs: torch.from_numpy(model.run([tensor.numpy() for tensor in inputs])[0])

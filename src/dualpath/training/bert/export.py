@@ -1,4 +1,4 @@
-"""TorchScript export of the regressor, compared with the eager model.
+"""The precision of the regressor's encoder, and its TorchScript export, compared with the eager model.
 
 What is exported computes where its inputs lie, so that one file serves the CPU and a GPU.
 """
@@ -14,8 +14,7 @@ from typing import Any, cast
 
 from dualpath.extras import needs
 from dualpath.readability.contract import MAX_TOKENS
-from dualpath.training.bert.encoder import Regressor, quiet
-from dualpath.training.bert.precision import Int8Linear
+from dualpath.training.bert.regressor import Regressor, quiet
 
 with needs("models"):
     import torch
@@ -23,23 +22,66 @@ with needs("models"):
 CHECKED_SHAPES = [(rows, tokens) for rows in (1, 3) for tokens in (64, 128, MAX_TOKENS)]
 
 
+def set_precision(encoder: torch.nn.Module, precision: str) -> None:
+    """Change an encoder to a floating-point type by its torch name, or its linear layers' weights to int8."""
+    if precision == "int8":
+        _quantize(encoder)
+    else:
+        encoder.to(getattr(torch, precision))
+
+
+class Int8Linear(torch.nn.Module):
+    """A linear layer whose weights are int8, with a scale for each output.
+
+    By torch it computes in float32. OpenVINO rounds its inputs to int8 too, in groups of each token's columns.
+    """
+
+    weight: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, layer: torch.nn.Linear) -> None:
+        super().__init__()
+        weight = layer.weight.detach().to(torch.float32)
+        scale = weight.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny) / 127
+        self.register_buffer("weight", torch.round(weight / scale).to(torch.int8))
+        self.register_buffer("scale", scale)
+        self.bias = layer.bias
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return the layer's outputs: float32."""
+        return torch.nn.functional.linear(inputs, self.weight.to(torch.float32) * self.scale, self.bias)
+
+
+def _quantize(module: torch.nn.Module) -> None:
+    for name, child in list(module.named_children()):
+        if isinstance(child, torch.nn.Linear):
+            setattr(module, name, Int8Linear(child))
+        else:
+            _quantize(child)
+
+
 def trace(regressor: Regressor) -> torch.jit.ScriptModule:
-    """Trace a regressor, and freeze it unless its weights are int8; rows and tokens stay dynamic.
+    """Trace a regressor; rows and tokens stay dynamic.
 
     Raises:
         RuntimeError: the traced regressor scores something else than the eager one at one of several shapes, or
             computes on a device of its own.
     """
+    traced = frozen(regressor, example(regressor, 3, 128))
+    check_devices(traced)
+    check(traced, regressor)
+    return traced
+
+
+def frozen(module: torch.nn.Module, inputs: tuple[torch.Tensor, torch.Tensor]) -> torch.jit.ScriptModule:
+    """Trace a module, and freeze it unless its weights are int8; nothing is checked."""
     with quiet(), torch.inference_mode(), warnings.catch_warnings():
         # The tracer warns of every Python branch in transformers; comparing the scores tells whether one matters.
         warnings.simplefilter("ignore")
-        traced = cast(torch.jit.ScriptModule, torch.jit.trace(regressor, example(regressor, 3, 128), check_trace=False))
+        traced = cast(torch.jit.ScriptModule, torch.jit.trace(module, inputs, check_trace=False))
         # Freezing would multiply int8 weights by their scales, and so store them as float32.
-        is_int8 = any(isinstance(module, Int8Linear) for module in regressor.modules())
-        frozen: torch.jit.ScriptModule = traced if is_int8 else torch.jit.freeze(traced)
-    check_devices(frozen)
-    check(frozen, regressor)
-    return frozen
+        is_int8 = any(isinstance(part, Int8Linear) for part in module.modules())
+        return traced if is_int8 else torch.jit.freeze(traced)
 
 
 def export_regressor(regressor: Regressor, path: Path) -> None:

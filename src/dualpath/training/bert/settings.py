@@ -1,28 +1,16 @@
-"""How to fine-tune BERT."""
+"""How to fine-tune BERT, and how far that has come."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to fine-tune.
+    """How to fine-tune; `dualpath train bert --help` says what each field is.
 
-    Attributes:
-        hidden_states: what the linear layer reads: the "last" hidden layer, or "all" of them.
-        soup: fits from the same start, each with the rows in another order, whose weights are averaged.
-        epochs: of each, at most; early stopping may end before.
-        batch_rows: rows of a step.
-        accumulate: parts that a step's rows are computed in, one after the other, to save memory.
-        learning_rate: of the encoder, at its highest.
-        head_learning_rate: of the linear layer.
-        warm_up: share of the steps in which the rates rise; afterwards they fall to 0.
-        patience: evaluations in a row without a lower RMSE after which to stop.
-        evaluations: per epoch.
-        freeze_layers: the lowest layers, which stay as they are. Embeddings always do.
-        mixed_precision: compute in half precision if the hardware has it.
-        gradient_checkpointing: compute activations twice to save memory.
+    `mixed_precision` counts only if the hardware has a half precision that is faster.
     """
 
     hidden_states: str = "all"
@@ -40,3 +28,43 @@ class Settings:
     mixed_precision: bool = True
     gradient_checkpointing: bool = False
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found after `step` steps.
+
+    Attributes:
+        learning_rate: of the encoder, in the last step.
+        train_rmse: of the rows fitted on since the last evaluation.
+        validation_rmse: of the rows held out; None if there are none.
+        elapsed_s: of fitting so far, that of interrupted runs included.
+    """
+
+    step: int
+    epoch: float
+    learning_rate: float
+    train_rmse: float
+    validation_rmse: float | None
+    elapsed_s: float
+
+
+@dataclass
+class State:
+    """Where a fit is.
+
+    Attributes:
+        step: steps done of `n_steps`.
+        best_step: after which the validation rows' RMSE was lowest; the last one if there are none.
+        elapsed_s: time spent, that of interrupted runs included.
+    """
+
+    n_steps: int
+    step: int = 0
+    best_step: int = 0
+    best_rmse: float = math.inf
+    squared_error: float = 0.0
+    n_rows: int = 0
+    elapsed_s: float = 0.0
+    stopped: bool = False
+    history: list[Evaluation] = field(default_factory=list)

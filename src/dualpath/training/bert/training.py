@@ -17,18 +17,13 @@ from dualpath.errors import UserError
 from dualpath.extras import needs
 from dualpath.readability.contract import MAX_TOKENS
 from dualpath.readability.tokens import TokenEncoder
-from dualpath.training.bert import scoring, soup
-from dualpath.training.bert.encoder import Pooled, Regressor, load_encoder
+from dualpath.training.bert import batches, finetune
 from dualpath.training.bert.encoders import digest, encoder_folder, write_tokenizer
-from dualpath.training.bert.export import export_regressor
-from dualpath.training.bert.finetune import FineTuner
-from dualpath.training.bert.head import fit_head
-from dualpath.training.bert.precision import set_precision
-from dualpath.training.bert.progress import State
-from dualpath.training.bert.settings import Settings
+from dualpath.training.bert.export import export_regressor, set_precision
+from dualpath.training.bert.regressor import Pooled, Regressor, fit_head, load_encoder
+from dualpath.training.bert.settings import Settings, State
 from dualpath.training.blend import rmse
-from dualpath.training.corpus.folds import Fold
-from dualpath.training.corpus.rated import Corpus
+from dualpath.training.corpus import Corpus, Fold
 from dualpath.training.runs import Report, RunFolder
 
 with needs("models"):
@@ -54,22 +49,12 @@ class FoldScores:
         scores: float32 [the fold's rows], by the fine-tuned model.
         frozen: float32 [the fold's rows], by a head on the encoder as it was.
         stop: share of the steps after which the fold's model was best.
-        share: of the way from the start to that model, at which it was better still (`soup`).
+        share: of the way from the start to that model, at which it was better still (`finetune.best_share`).
         elapsed_s: of the fold's fitting.
     """
 
     scores: Floats
     frozen: Floats
-    stop: float
-    share: float
-    elapsed_s: float
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """A fitted model, in its tuner; see FoldScores."""
-
-    tuner: FineTuner
     stop: float
     share: float
     elapsed_s: float
@@ -107,10 +92,8 @@ class BertTraining:
         """Fit on all rows, as far as the folds' models; return the regressor, on the CPU, and the seconds it took."""
         everything = np.arange(len(self._rows))
         stop, share = (float(np.mean(values)) for values in zip(*((it.stop, it.share) for it in results), strict=True))
-        tuned = self._tune(FINAL, everything, None, stop, share)
-        regressor = tuned.tuner.regressor.cpu().eval()
-        regressor.requires_grad_(False)
-        return regressor, tuned.elapsed_s
+        tuner, _, _, elapsed_s = self._tune(FINAL, everything, None, stop, share)
+        return tuner.regressor.cpu().eval().requires_grad_(False), elapsed_s
 
     def fit_head(self) -> Regressor:
         """Fit the linear layer alone on all rows; the encoder stays as it was."""
@@ -126,26 +109,31 @@ class BertTraining:
     def _fold(self, part: str, fold: Fold) -> FoldScores:
         if done := self._run.done(part):
             self._report(part, 1, 1, DONE_BEFORE)
-            return FoldScores(
-                done["scores"], done["frozen"], *(float(done[name]) for name in ("stop", "share", "elapsed_s"))
-            )
+            numbers = {name: float(done[name]) for name in ("stop", "share", "elapsed_s")}
+            return FoldScores(done["scores"], done["frozen"], **numbers)
         corpus, targets = self._corpus, self._corpus.targets
         inner = GroupShuffleSplit(1, test_size=VALIDATION_SHARE, random_state=self._settings.seed)
         fitted, held_out = (
             fold.train[rows] for rows in next(inner.split(fold.train, groups=corpus.groups[fold.train]))
         )
-        tuned = self._tune(part, fitted, held_out)
-        scores = tuned.tuner.score([self._rows[row] for row in fold.test])
+        tuner, stop, share, elapsed_s = self._tune(part, fitted, held_out)
+        scores = tuner.score([self._rows[row] for row in fold.test])
         if not np.isfinite(scores).all():
             raise RuntimeError(f"{part}: expected finite scores, got others. Try a lower --learning-rate.")
         frozen = fit_head(self._pooled[fold.train], targets[fold.train])[0].predict(self._pooled[fold.test])
-        result = FoldScores(scores, frozen, tuned.stop, tuned.share, tuned.elapsed_s)
+        result = FoldScores(scores, frozen, stop, share, elapsed_s)
         self._run.finish(part, **dataclasses.asdict(result))
         self._report(part, 1, 1, f"RMSE {rmse(scores, targets[fold.test]):.3f} out of fold")
         return result
 
-    def _tune(self, part: str, fitted: Rows, held_out: Rows | None, stop: float = 1.0, share: float = 1.0) -> Tuned:
-        """Fit all members of the soup and put them together; rows held out, if there are any, set stop and share."""
+    def _tune(
+        self, part: str, fitted: Rows, held_out: Rows | None, stop: float = 1.0, share: float = 1.0
+    ) -> tuple[finetune.FineTuner, float, float, float]:
+        """Fit all members of the soup and put them together; rows held out, if there are any, set stop and share.
+
+        Returns:
+            The tuner with the fitted model, then `stop`, `share` and `elapsed_s` as in FoldScores.
+        """
         settings, targets = self._settings, self._corpus.targets
         # The head starts where the frozen encoder's best one is, so that the first steps do not spoil the encoder.
         columns = self._pooled.shape[1] if settings.hidden_states == "all" else self._hidden_size
@@ -155,24 +143,24 @@ class BertTraining:
         states, members = [], []
         for member in range(1, settings.soup + 1):
             name = part if settings.soup == 1 else f"{part}.{member}"
-            tuner = FineTuner(Regressor(load_encoder(self._folder), head), settings, self.device, member)
+            tuner = finetune.FineTuner(Regressor(load_encoder(self._folder), head), settings, self.device, member)
             start = tuner.weights()
             report = partial(self._on_step, name, stop)
             states.append(tuner.fit(rows, targets[fitted], validation, self._run.checkpoint(name), report, stop))
             # Again: an interruption may have come between a checkpoint and its line.
             self._run.log(name, states[-1].history)
             members.append(tuner.weights())
-        mean = soup.mean(members)
+        mean = finetune.mean(members)
 
-        def error(weights: soup.Weights) -> float:
+        def error(weights: finetune.Weights) -> float:
             assert validation
             tuner.load(weights)
             return tuner.error(*validation)
 
-        share = soup.best_share(start, mean, error) if validation else share
-        tuner.load(soup.between(start, mean, share))
+        share = finetune.best_share(start, mean, error) if validation else share
+        tuner.load(finetune.between(start, mean, share))
         stops = [state.best_step / state.n_steps for state in states]
-        return Tuned(tuner, float(np.mean(stops)), share, sum(state.elapsed_s for state in states))
+        return tuner, float(np.mean(stops)), share, sum(state.elapsed_s for state in states)
 
     def _on_step(self, name: str, stop: float, state: State) -> None:
         last = state.history[-1:]
@@ -194,7 +182,7 @@ class BertTraining:
             n_done += n_rows
             self._report(part, n_done, len(self._rows), "")
 
-        pooled = scoring.apply(Pooled(encoder), self._rows, self.device, report)
+        pooled = batches.apply(Pooled(encoder), self._rows, self.device, report)
         self._run.finish(part, pooled=pooled)
         return pooled
 

@@ -1,4 +1,4 @@
-"""Rated excerpts: a CSV file or a spreadsheet, in the layout of the Readability Prize or of the CLEAR corpus."""
+"""Rated excerpts, of the Readability Prize's layout or of the CLEAR corpus', and their folds by source."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def read_corpus(path: Path, n_folds: int = N_FOLDS) -> Corpus:
             repeated row, too few groups. All of them are counted, the first ten named by line.
     """
     with open_tables(path, Format.csv) as tables:
-        table = next((table for table in tables if _missing(_names(table)) == []), tables[0])
+        table = next((table for table in tables if all(map(_found(table).get, NEEDED))), tables[0])
         reader = _Reader(_columns(table), table.unit)
         for record in table.records:
             reader.add(record)
@@ -93,30 +93,27 @@ def read_corpus(path: Path, n_folds: int = N_FOLDS) -> Corpus:
     return Corpus(reader.excerpts, np.array(reader.targets, np.float32), np.array(groups, np.int64))
 
 
-def _names(table: Table) -> list[str]:
-    return [" ".join(name.split()) for name in table.columns]
+def _plain(name: str) -> str:
+    return " ".join(name.split())
 
 
-def _missing(names: list[str]) -> list[str]:
-    return [column for column in NEEDED if not {*COLUMNS[column]} & {*names}]
+def _found(table: Table) -> dict[str, list[str]]:
+    """Return the table's columns for each of COLUMNS."""
+    return {column: [name for name in table.columns if _plain(name) in known] for column, known in COLUMNS.items()}
 
 
 def _columns(table: Table) -> dict[str, str]:
     """Find the columns by their names: what each holds -> its name in the table."""
-    where, names = f"{table.name}, {table.unit} {table.header_line}", _names(table)
-    if missing := _missing(names):
+    where, found = f"{table.name}, {table.unit} {table.header_line}", _found(table)
+    if missing := [column for column in NEEDED if not found[column]]:
         expected = " and a column ".join(" or ".join(map(repr, COLUMNS[column])) for column in missing)
-        found = ", ".join(map(repr, filter(None, names))) or "an empty file"
-        raise UserError(f"{where}: expected a column {expected}, got {found}. Add it.")
-    places: dict[str, str] = {}
-    for column, known in COLUMNS.items():
-        found_at = [place for place, name in enumerate(names) if name in known]
-        if len(found_at) > 1:
-            twice = " and ".join(names[place] for place in found_at)
+        got = ", ".join(map(repr, filter(None, map(_plain, table.columns)))) or "an empty file"
+        raise UserError(f"{where}: expected a column {expected}, got {got}. Add it.")
+    for column, names in found.items():
+        if len(names) > 1:
+            twice = " and ".join(map(_plain, names))
             raise UserError(f"{where}: expected one column with the {column}, got {twice}. Rename the others.")
-        if found_at:
-            places[column] = table.columns[found_at[0]]
-    return places
+    return {column: names[0] for column, names in found.items() if names}
 
 
 class _Reader:
@@ -201,3 +198,39 @@ def _listed(path: Path, faults: list[str]) -> str:
     more = [f"and {len(faults) - MOST_NAMED} more."] if len(faults) > MOST_NAMED else []
     named = "\n".join(f"  {line}" for line in (*faults[:MOST_NAMED], *more))
     return f"{path}: expected rows that can be used, found {len(faults)} faults. Mend or remove these rows:\n{named}"
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Rows to fit on and rows to score, both int64 [rows] in ascending order, without a row or a group in common."""
+
+    train: npt.NDArray[np.int64]
+    test: npt.NDArray[np.int64]
+
+
+def split(corpus: Corpus, n_folds: int = N_FOLDS, seed: int = 0) -> list[Fold]:
+    """Split a corpus so that each row is scored once, with no row of its group among those fitted on.
+
+    The largest groups are dealt out first, each to the fold with the fewest rows: folds differ by no more rows than the
+    corpus' largest group has. Groups of one size, and folds of one size, are taken in an order drawn by `seed`.
+
+    Raises:
+        UserError: fewer than two folds, or fewer groups than folds.
+    """
+    if n_folds < 2:
+        raise UserError(f"folds: expected 2 or more, got {n_folds}. Ask for more.")
+    if corpus.n_groups < n_folds:
+        raise UserError(
+            f"{n_folds} folds: expected at least as many sources of excerpts, got {corpus.n_groups}. "
+            "Ask for fewer folds."
+        )
+    generator = np.random.default_rng(seed)
+    _, group_of, sizes = np.unique(corpus.groups, return_inverse=True, return_counts=True)
+    dealt = generator.permutation(len(sizes))
+    fold_of = np.empty(len(sizes), np.int64)
+    n_rows = np.zeros(n_folds, np.int64)
+    for group in dealt[np.argsort(-sizes[dealt], kind="stable")]:
+        fold_of[group] = generator.choice(np.flatnonzero(n_rows == n_rows.min()))
+        n_rows[fold_of[group]] += sizes[group]
+    row_fold = fold_of[group_of]
+    return [Fold(np.flatnonzero(row_fold != fold), np.flatnonzero(row_fold == fold)) for fold in range(n_folds)]

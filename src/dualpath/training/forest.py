@@ -1,7 +1,8 @@
-"""The forest: fitted from a table of feature counts by scikit-learn, or by cuML on a GPU; exported for Treelite."""
+"""The forest, and which words it counts: fitted by scikit-learn, or by cuML on a GPU; exported for Treelite."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,24 +14,20 @@ import numpy.typing as npt
 from dualpath.errors import UserError
 from dualpath.extras import needs
 from dualpath.readability.contract import FOREST
-from dualpath.readability.features import FeatureCounter, WordLists, features
+from dualpath.readability.features import N_LISTED, FeatureCounter, WordLists, canonical, features, words
 from dualpath.training.blend import rmse
-from dualpath.training.corpus.folds import Fold
-from dualpath.training.corpus.rated import Corpus
-from dualpath.training.forest.words import telling_words
+from dualpath.training.corpus import Corpus, Fold
 
 with needs("models"):
     import treelite
 
-TABLE_FILE = "forest_table.npz"
-
 ENGINES = ("auto", "cuml", "sklearn")
-
 LARGEST_DIFFERENCE = {"sklearn": 1e-6, "cuml": 1e-5}
 """Between the trained forest's prediction and Treelite's. Scores are served in float32, whose rounding is up to 1e-7
 here; scikit-learn adds up 100 trees in float64, cuML in float32 and in an order of its own."""
-
 N_TREES = 100
+MIN_EXCERPTS = 10
+"""A word in fewer excerpts is listed only if there are not enough others: its correlation is mostly chance."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -65,12 +62,7 @@ class ForestTable:
 
 @dataclass(frozen=True)
 class Forest:
-    """A fitted forest.
-
-    Attributes:
-        engine: what fitted it, "cuml" or "sklearn".
-        fitted: that library's own model.
-    """
+    """What an engine, "cuml" or "sklearn", has fitted: that library's own model."""
 
     engine: str
     fitted: Any
@@ -78,13 +70,6 @@ class Forest:
     def predict(self, table: Floats) -> Floats:
         """Score features: float32 [rows, 207] -> float32 [rows]."""
         return np.asarray(self.fitted.predict(table), np.float32)
-
-    def treelite(self) -> treelite.Model:
-        """Return it as a Treelite model."""
-        model: treelite.Model = (
-            self.fitted.as_treelite() if self.engine == "cuml" else treelite.sklearn.import_model(self.fitted)
-        )
-        return model
 
 
 def chosen_engine(engine: str) -> str:
@@ -117,39 +102,24 @@ def _lacking() -> str:
 
 
 def fit_forest(table: ForestTable, engine: str = "sklearn", seed: int = 0) -> Forest:
-    """Fit 100 trees of depth 16 on the table's 207 features.
-
-    Raises:
-        UserError: see `chosen_engine`.
-    """
+    """Fit 100 trees of depth 16 on the table's 207 features, by the `chosen_engine`."""
     engine = chosen_engine(engine)
-    unfitted = (_cuml_forest if engine == "cuml" else _sklearn_forest)(seed)
-    return Forest(engine, unfitted.fit(features(table.counts), table.targets))
+    return Forest(engine, _unfitted(engine, seed).fit(features(table.counts), table.targets))
 
 
-def _sklearn_forest(seed: int) -> Any:
-    with needs("models"):
-        from sklearn.ensemble import RandomForestRegressor
+def _unfitted(engine: str, seed: int) -> Any:
+    if engine == "cuml":
+        from cuml import ensemble
 
-    return RandomForestRegressor(**_options(seed), n_jobs=-1)
+        own = {"n_streams": 1}  # with more, the same seed does not give the same forest
+    else:
+        with needs("models"):
+            from sklearn import ensemble
 
-
-def _cuml_forest(seed: int) -> Any:
-    from cuml import ensemble
-
-    # With more streams, the same seed does not give the same forest.
-    return ensemble.RandomForestRegressor(**_options(seed), n_streams=1)
-
-
-def _options(seed: int) -> dict[str, Any]:
-    """Return what both libraries have by one name."""
-    return {
-        "n_estimators": N_TREES,
-        "max_depth": 16,
-        "min_samples_leaf": 3,
-        "max_features": 1 / 3,
-        "random_state": seed,
-    }
+        own = {"n_jobs": -1}
+    return ensemble.RandomForestRegressor(
+        n_estimators=N_TREES, max_depth=16, min_samples_leaf=3, max_features=1 / 3, random_state=seed, **own
+    )
 
 
 def export_forest(forest: Forest, table: Floats, path: Path) -> None:
@@ -160,7 +130,9 @@ def export_forest(forest: Forest, table: Floats, path: Path) -> None:
     Raises:
         RuntimeError: the checkpoint predicts something else than the forest.
     """
-    forest.treelite().serialize(path)
+    fitted = forest.fitted
+    model = fitted.as_treelite() if forest.engine == "cuml" else treelite.sklearn.import_model(fitted)
+    model.serialize(path)
     served = treelite.gtil.predict(treelite.Model.deserialize(path), table).reshape(-1)
     difference = float(np.abs(served - forest.predict(table)).max())
     if not difference <= LARGEST_DIFFERENCE[forest.engine]:
@@ -182,8 +154,6 @@ def cross_validate_forest(
         on_fold: gets each fold's number, from 0, and its root mean squared error, as soon as it is done.
     Returns:
         float32 [rows].
-    Raises:
-        UserError: see `chosen_engine` and `telling_words`.
     """
     engine = chosen_engine(engine)
     scores = np.full(len(corpus.excerpts), np.nan, np.float32)
@@ -196,12 +166,45 @@ def cross_validate_forest(
 
 
 def write_forest(forest: Forest, table: ForestTable, folder: Path) -> None:
-    """Write the files of the model `cuml` into `folder`: the checkpoint of a forest, and the word lists of its table.
-
-    Raises:
-        RuntimeError: the checkpoint predicts something else than the forest.
-    """
+    """Write the files of the model `cuml`: what `export_forest` does, and the word lists of the forest's table."""
     assert FOREST.artifact
     assert FOREST.companion
     export_forest(forest, features(table.counts), folder / FOREST.artifact)
     (folder / FOREST.companion).write_text(table.word_lists.to_json(), encoding="utf-8")
+
+
+def telling_words(excerpts: Sequence[bytes], targets: npt.NDArray[np.float32]) -> WordLists:
+    """Choose the words whose share of an excerpt's words correlates most with the target, either way.
+
+    The first hundred stand in one list and the next hundred in the other. Equal correlations go by the alphabet.
+
+    Args:
+        excerpts: UTF-8, each with a word.
+        targets: float32 [excerpts].
+    Raises:
+        UserError: the excerpts have fewer than 200 distinct words.
+    """
+    counts = [Counter(words(canonical(excerpt))) for excerpt in excerpts]
+    known = sorted({word for of_one in counts for word in of_one})
+    if len(known) < 2 * N_LISTED:
+        raise UserError(
+            f"forest: expected excerpts with at least {2 * N_LISTED} distinct words to fit on, got {len(known)}. "
+            "Add rated excerpts."
+        )
+    place = {word: number for number, word in enumerate(known)}
+    column = np.array([place[word] for of_one in counts for word in of_one])
+    row = np.repeat(np.arange(len(counts)), [len(of_one) for of_one in counts])
+    share = np.array([n / of_one.total() for of_one in counts for n in of_one.values()])
+
+    def total(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return np.bincount(column, values, len(known)).astype(np.float64)
+
+    centred = targets.astype(np.float64) - targets.mean(dtype=np.float64)
+    # The target's own deviation is left out: it is the same for every word.
+    deviation = np.sqrt(np.maximum(total(np.square(share)) / len(counts) - (total(share) / len(counts)) ** 2, 0))
+    tells = np.abs(total(share * centred[row])) / np.maximum(deviation, np.finfo(np.float64).tiny)
+    tells[deviation < 1e-9] = 0
+    rare = np.bincount(column, minlength=len(known)) < MIN_EXCERPTS
+    best = np.lexsort((np.arange(len(known)), -tells, rare))[: 2 * N_LISTED]
+    listed = [known[number].decode() for number in best]
+    return WordLists(tuple(listed[:N_LISTED]), tuple(listed[N_LISTED:]))

@@ -1,1 +1,0 @@
-"""Rated excerpts: read them and split them into folds."""

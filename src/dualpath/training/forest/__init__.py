@@ -1,1 +1,0 @@
-"""The forest, and which words it counts: fit and export it."""
