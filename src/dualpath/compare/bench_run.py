@@ -130,7 +130,7 @@ class _Bench:
         all_cpu, client = f"all in Triton, CPU{suffix}", f"client + models on {'GPU' if on_gpu else 'CPU'}{suffix}"
         family: dict[str, BenchSetup] = {
             all_cpu: InTriton(all_cpu, place.cpu.url, self.model),
-            client: InClient.of(client, (on_gpu or place.cpu).url, place.repository),
+            client: InClient(client, (on_gpu or place.cpu).url, place.repository),
         }
         for where, server, config in (
             ("text on CPU, models on GPU", place.text_on_cpu, TEXT_ON_CPU),

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dualpath.compare.agreement import Answer
-from dualpath.compare.connection import Send, over_grpc, serialise
+from dualpath.compare.connection import over_grpc, serialise
 from dualpath.compare.inputs import Row
 from dualpath.compare.load import Contender
 from dualpath.compare.requests import Ask
@@ -79,42 +79,40 @@ class InTriton:
         return serialise(self.model, scored_inputs(excerpts, weights), [SCORE.name])
 
 
-@dataclass(frozen=True)
 class InClient:
     """The client's process makes tokens and features, calls both models in parallel, and combines their scores.
 
     A whole request goes to each model in one call, padded to its longest row, as in an application without an
-    orchestrator. Under load all clients share one process and one thread.
-
-    Attributes:
-        release: the version of both models that tokens and features are made for.
+    orchestrator. Under load all clients share one process and one thread. The tokenizer, the word lists and the models
+    are those of the newest release, which is the one that is served.
     """
 
-    name: str
-    url: str
-    release: int
-    tokens: TokenEncoder
-    features: FeatureCounter
-
-    @classmethod
-    def of(cls, name: str, url: str, model_repository: Path) -> InClient:
-        """Load the tokenizer and the word lists that belong to the newest release, which is the one that is served."""
-        release = newest_release(model_repository) or 1
-        tokenizer, word_lists = (model_repository / m.name / str(release) / (m.companion or "") for m in (BERT, FOREST))
-        return cls(name, url, release, TokenEncoder(tokenizer), FeatureCounter(WordLists.load(word_lists)))
+    def __init__(self, name: str, url: str, model_repository: Path) -> None:
+        self.name, self.url = name, url
+        self._release = str(newest_release(model_repository) or 1)
+        tokenizer, word_lists = (
+            model_repository / m.name / self._release / (m.companion or "") for m in (BERT, FOREST)
+        )
+        self._tokens, self._features = TokenEncoder(tokenizer), FeatureCounter(WordLists.load(word_lists))
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Score]:
         async with over_grpc(self.url) as send:
-            yield partial(self.score, partial(_infer, send, str(self.release)))
+
+            async def infer(model: ModelContract, *inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
+                tensors = [infer_input(tensor, array) for tensor, array in zip(model.inputs, inputs, strict=True)]
+                answer = await send(serialise(model.name, tensors, version=self._release))
+                return decode(answer)[model.outputs[0].name]
+
+            yield partial(self.score, infer)
 
     def contender(self, batches: Sequence[Sequence[bytes]]) -> Contender:
         return Contender(self.name, batches, [GROUP] * len(batches), len(batches[0]), lambda _: self.connect())
 
     async def score(self, infer: Infer, excerpts: Sequence[bytes]) -> Scores:
         """Score excerpts: float32 [rows]."""
-        input_ids, attention_mask = pad(self.tokens.encode(excerpts))
-        features = self.features.features(excerpts)
+        input_ids, attention_mask = pad(self._tokens.encode(excerpts))
+        features = self._features.features(excerpts)
         bert, forest = await asyncio.gather(infer(BERT, input_ids, attention_mask), infer(FOREST, features))
         return combine(np.full(len(excerpts), BERT_WEIGHT, np.float32), bert[:, 0], forest[:, 0])
 
@@ -170,11 +168,6 @@ def too_slow(cells: Sequence[Cell], name: str, load: Load) -> str | None:
 def _rows(load: Load) -> int:
     """Rows that wait for their answers at a time."""
     return load.batch * (load.concurrency or 1)
-
-
-async def _infer(send: Send, version: str, model: ModelContract, *inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    tensors = [infer_input(tensor, array) for tensor, array in zip(model.inputs, inputs, strict=True)]
-    return decode(await send(serialise(model.name, tensors, version=version)))[model.outputs[0].name]
 
 
 def headline(result: Result) -> str:
