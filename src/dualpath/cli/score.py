@@ -175,7 +175,7 @@ def _score_batch(
         scores = dict(zip(good, score_rows(list(texts), np.array(weights, np.float32)).tolist(), strict=True))
     for row, value in list(scores.items()):
         if not math.isfinite(value):
-            _complain(f"{row.where}: expected a finite score, got {value} from the model.")
+            _complain(f"{row.where}: expected a finite score, got {value} from the model. Train it again.")
             del scores[row]
     for row in batch:
         show(row, scores.get(row))
@@ -222,7 +222,7 @@ def _served(url: str, model: str, retry_for_s: float) -> ScoreRows:
             return retrying(lambda: scorer.score(excerpts, weights), retry_for_s, report)
         except InferenceServerException as error:
             reason = " ".join(str(error.message()).split()).rstrip(".")
-            _complain(f"{model} failed: {reason}. The rows above are complete.")
+            _complain(f"{model}: expected scores, got: {reason}. The rows above are complete.")
             raise Exit(1) from None
 
     return score_rows

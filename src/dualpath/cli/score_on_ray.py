@@ -52,5 +52,7 @@ def score_on_ray(file: str, output: str | None, *, as_json: bool, **options: Any
     else:
         print(f"{done.n_scored} rows scored, in {output}/scores; {done.n_partitions} partitions are done.")
     if done.n_rejected:
-        print(f"dualpath: {done.n_rejected} rows have no score; {output}/rejected says why.", file=sys.stderr)
+        print(
+            f"dualpath: {output}: expected scores, got none for {done.n_rejected} rows. See rejected/.", file=sys.stderr
+        )
         raise Exit(1)

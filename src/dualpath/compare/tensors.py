@@ -101,7 +101,7 @@ def _reshape(array: npt.NDArray[Any], tensor: Tensor, shape: Sequence[int] | Non
     if not fits:
         raise BadValue(f"expected shape {expected}, got {list(shape)}")
     if math.prod(shape) != len(array):
-        raise BadValue(f"expected {math.prod(shape)} values for shape {list(shape)}, got {len(array)}")
+        raise BadValue(f"expected {math.prod(shape)} values for shape {list(shape)}, got {len(array)}. See its model.")
     return array.reshape(shape)
 
 
@@ -178,7 +178,7 @@ def array_of(name: str, datatype: str, shape: Sequence[int], raw: bytes) -> npt.
     else:
         array = from_bytes(datatype, raw)
     if len(array) != math.prod(shape):
-        raise ValueError(f"output {name}: expected the values of shape {list(shape)}, got {len(array)}")
+        raise ValueError(f"output {name}: expected the values of shape {list(shape)}, got {len(array)}. See its model.")
     return array.reshape(tuple(shape))
 
 
