@@ -71,7 +71,9 @@ def server(url):
 
 def place(precision="float32", gpu=None, encoder="MiniLM", text_on_cpu=None):
     why_not = {"gpu": "no GPU", "gpu-models": "no GPU"}
-    return bench_run.Place(REPOSITORY, encoder, precision, server(f"cpu-{precision}"), gpu, text_on_cpu, why_not)
+    return bench_run.ServedEncoder(
+        REPOSITORY, encoder, precision, server(f"cpu-{precision}"), gpu, text_on_cpu, why_not
+    )
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import numpy as np
 
 from dualpath.compare import breakdown, inputs, parity, setups, verdict
 from dualpath.compare.agreement import Agreement
-from dualpath.compare.bench_servers import Place, default_work_dir, served
+from dualpath.compare.bench_servers import ServedEncoder, default_work_dir, served
 from dualpath.compare.inputs import Row
 from dualpath.compare.load import Contender, Turn
 from dualpath.compare.result import Load, Process, Result
@@ -87,7 +87,7 @@ class _Bench:
     loads: Sequence[Load]
     timing: Timing
     model: str
-    places: Sequence[Place]
+    places: Sequence[ServedEncoder]
 
     def __post_init__(self) -> None:
         places = self.places
@@ -125,7 +125,7 @@ class _Bench:
             self._trace()
         return self.result
 
-    def _add(self, place: Place, suffix: str) -> None:
+    def _add(self, place: ServedEncoder, suffix: str) -> None:
         on_gpu = place.gpu or place.text_on_cpu
         all_cpu, client = f"all in Triton, CPU{suffix}", f"client + models on {'GPU' if on_gpu else 'CPU'}{suffix}"
         family: dict[str, BenchSetup] = {
@@ -144,7 +144,7 @@ class _Bench:
         self._setups |= family
         self._families.append([*family])
 
-    def _compare_answers(self, place: Place, family: Sequence[str], on_progress: OnProgress) -> bool:
+    def _compare_answers(self, place: ServedEncoder, family: Sequence[str], on_progress: OnProgress) -> bool:
         """Compare the answers of one encoder's set-ups with its first; say whether the servers are still there."""
         tolerance = Tolerance(TOLERANCES.get(place.precision, max(TOLERANCES.values())))
         rows = self.rows[:N_COMPARED]

@@ -26,7 +26,7 @@ GPU_CONFIGS = (preflight.GPU, preflight.TEXT_ON_CPU)
 
 
 @dataclass(frozen=True)
-class Place:
+class ServedEncoder:
     """One encoder on its servers.
 
     Attributes:
@@ -54,7 +54,7 @@ def served(
     work_dir: Path,
     start: Start,
     on_progress: OnProgress,
-) -> Iterator[list[Place]]:
+) -> Iterator[list[ServedEncoder]]:
     """Serve an encoder of each precision on the CPU, and on the GPU in each way that can be.
 
     Args:
@@ -77,14 +77,14 @@ def served(
         yield places
 
 
-def _serve(model_repository: Path, stack: ExitStack, start: Start) -> Place:
+def _serve(model_repository: Path, stack: ExitStack, start: Start) -> ServedEncoder:
     cpu = stack.enter_context(serving(model_repository, start))
     why_not = {name: why for name in GPU_CONFIGS if (why := why_no_gpu(model_repository, name))}
     gpu, text_on_cpu = (
         None if name in why_not else stack.enter_context(serving(model_repository, start, name)) for name in GPU_CONFIGS
     )
     encoder, precision = cpu.bert.encoder or "unknown", cpu.precision or "unknown"
-    return Place(model_repository, encoder, precision, cpu, gpu, text_on_cpu, why_not)
+    return ServedEncoder(model_repository, encoder, precision, cpu, gpu, text_on_cpu, why_not)
 
 
 def why_no_gpu(model_repository: Path, config_name: str = preflight.GPU) -> str | None:
