@@ -101,7 +101,7 @@ def _reshape(array: npt.NDArray[Any], tensor: Tensor, shape: Sequence[int] | Non
     if not fits:
         raise BadValue(f"expected shape {expected}, got {list(shape)}")
     if math.prod(shape) != len(array):
-        raise BadValue(f"expected {math.prod(shape)} values for shape {list(shape)}, got {len(array)}.")
+        raise BadValue(f"expected {math.prod(shape)} values for shape {list(shape)}, got {len(array)}")
     return array.reshape(shape)
 
 
