@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dualpath import cli
-from dualpath.cli.ending import Ending
+from dualpath.cli.compare_view import Ending
 from dualpath.compare import bench_run, setups
 from dualpath.compare.breakdown import TurnRows
 from dualpath.compare.load import Contender, Turn
