@@ -83,7 +83,7 @@ def score(
         list[str] | None,
         Option(
             help="Triton's gRPC address; with --runner ray it may be given several times, and without it each node "
-            f"starts a server.  [default: {DEFAULT_URL}]",
+            f"starts a server.  [default: {DEFAULT_URL}]"
         ),
     ] = None,
 ) -> None:

@@ -27,9 +27,8 @@ def encoder_folder(name: str) -> Path:
         return Path(name)
     if name.startswith((".", "/", "~")):
         raise UserError(f"--encoder {name}: expected a folder in Hugging Face's layout, got none. Name another.")
-    with needs("models"):
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(name, allow_patterns=HUB_FILES))
@@ -47,9 +46,8 @@ def write_tokenizer(folder: Path, path: Path) -> None:
     Raises:
         UserError: the folder has none.
     """
-    with needs("models"):
-        from tokenizers import Tokenizer
-        from transformers import AutoTokenizer
+    from tokenizers import Tokenizer
+    from transformers import AutoTokenizer
 
     from dualpath.training.bert.regressor import quiet
 
