@@ -197,7 +197,7 @@ def _listed(path: Path, faults: list[str]) -> str:
         return f"{path}, {faults[0]}"
     more = [f"and {len(faults) - MOST_NAMED} more."] if len(faults) > MOST_NAMED else []
     named = "\n".join(f"  {line}" for line in (*faults[:MOST_NAMED], *more))
-    return f"{path}: expected rows that can be used, found {len(faults)} faults. Mend or remove these rows:\n{named}"
+    return f"{path}: expected rows that can be used, got {len(faults)} faults. Correct or remove these rows:\n{named}"
 
 
 @dataclass(frozen=True)
