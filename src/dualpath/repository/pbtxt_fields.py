@@ -66,12 +66,7 @@ def place(text: str, offset: int) -> tuple[int, int]:
 
 
 class FieldReader:
-    """Reads a text from left to right. Separators between fields may be left out, as Triton allows.
-
-    Args:
-        text: the config.
-        source: what to call it in errors.
-    """
+    """Reads a text from left to right. Separators between fields may be left out, as Triton allows."""
 
     def __init__(self, text: str, source: str) -> None:
         self._text, self._source = text, source
