@@ -76,12 +76,7 @@ def strings(text: str) -> list[str]:
 
 
 class FieldReader:
-    """Reads a text from left to right. Separators between fields may be left out, as Triton allows.
-
-    Args:
-        text: the config.
-        source: what to call it in errors.
-    """
+    """Reads a text from left to right. Separators between fields may be left out, as Triton allows."""
 
     def __init__(self, text: str, source: str) -> None:
         self._text, self._source = text, source
