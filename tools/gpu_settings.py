@@ -32,11 +32,7 @@ class Skip(Exception):
 
 @dataclass(frozen=True)
 class Settings:
-    """What all parts are told.
-
-    Attributes:
-        rehearse: no GPU: torch's CPU in its place, and as little of everything as shows that it runs.
-    """
+    """What all parts are told; `rehearse` puts torch's CPU in the GPU's place, with as little as shows that it runs."""
 
     model_repository: Path
     out: Path

@@ -53,9 +53,6 @@ class Timing:
         duration_s: per contender and load. Requests that take longer than a sixth of it prolong it.
         timeout_s: of each request.
         seed: of all that is random.
-
-    Raises:
-        UserError: they are none.
     """
 
     duration_s: float = 10.0
