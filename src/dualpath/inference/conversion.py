@@ -39,6 +39,7 @@ class Finding:
         slower: that torch was the faster one here; None if it was not.
         largest_difference: between the two engines' answers to the sample, over the size of the answers.
         ms: by engine, the processor's time for a call of the sample's largest size.
+        model: the converted model; not in what is written.
     """
 
     precision: str = ""
@@ -46,16 +47,10 @@ class Finding:
     slower: str | None = None
     largest_difference: float | None = None
     ms: dict[str, float] | None = None
-
-
-@dataclass(frozen=True)
-class Converted(Finding):
-    """A finding and the converted model."""
-
     model: Path = Path()
 
 
-def convert(path: Path, inputs: Sequence[Input], n_outputs: int = 1, cache: Path | None = None) -> Converted:
+def convert(path: Path, inputs: Sequence[Input], n_outputs: int = 1, cache: Path | None = None) -> Finding:
     """Convert a TorchScript file and compare the answers, or take from the cache what was found before.
 
     Args:
@@ -63,7 +58,7 @@ def convert(path: Path, inputs: Sequence[Input], n_outputs: int = 1, cache: Path
         cache: where the models are kept; `cache_folder` if None.
     """
     if reason := _unsupported(inputs, n_outputs):
-        return Converted(reason=reason)
+        return Finding(reason=reason)
     folder = (cache or cache_folder()) / _key(path, inputs)
     with _alone(folder.with_suffix(".lock")):
         if not _is_whole(folder):
@@ -71,7 +66,7 @@ def convert(path: Path, inputs: Sequence[Input], n_outputs: int = 1, cache: Path
             _tidy(folder.parent)
         os.utime(folder)
         finding = json.loads((folder / FINDING).read_text(encoding="utf-8"))
-    return Converted(**finding, model=folder / MODEL)
+    return Finding(**finding, model=folder / MODEL)
 
 
 def _is_whole(folder: Path) -> bool:
@@ -170,7 +165,8 @@ def _convert(path: Path, inputs: Sequence[Input], folder: Path) -> None:
 
 def write(finding: Finding, folder: Path) -> None:
     """Write a finding into a folder."""
-    (folder / FINDING).write_text(json.dumps(asdict(finding)) + "\n", encoding="utf-8")
+    facts = {name: fact for name, fact in asdict(finding).items() if name != "model"}
+    (folder / FINDING).write_text(json.dumps(facts) + "\n", encoding="utf-8")
 
 
 def _tidy(folder: Path) -> None:
