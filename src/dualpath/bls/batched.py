@@ -220,7 +220,7 @@ class BatchedChild(Called):
         caller = asyncio.current_task()
         assert caller
         try:
-            while chunk := self._waiting.take(self._rows_in_call, self._cutter.chunk_rows):
+            while chunk := self._waiting.take(self._cutter, len(self._under_way)):
                 call = CallUnderWay(len(self._under_way) + 1)
                 self._under_way.append(call)
                 for each in self._under_way:
@@ -231,9 +231,6 @@ class BatchedChild(Called):
                     self._under_way.remove(call)
         finally:
             self._callers.discard(caller)
-
-    def _rows_in_call(self, n_waiting: int) -> int:
-        return self._cutter.rows_in_call(n_waiting, len(self._under_way))
 
     async def _run(self, chunk: list[WaitingRow], call: CallUnderWay) -> None:
         try:

@@ -155,19 +155,12 @@ class _Kept(NamedTuple):
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
 
-    @classmethod
-    def of(cls, array: npt.NDArray[Any]) -> _Kept:
-        return cls(array.tobytes(), array.dtype, array.shape)
-
-    def array(self) -> npt.NDArray[Any]:
-        return np.frombuffer(self.contents, self.dtype).reshape(self.shape).copy()
-
 
 def _kept(value: Any) -> Any:
     """Return a copy of an array, or of those that a list, tuple or dict holds; anything else as it is."""
     kind = type(value)
     if kind is np.ndarray:
-        return value.copy() if value.dtype.hasobject else _Kept.of(value)
+        return value.copy() if value.dtype.hasobject else _Kept(value.tobytes(), value.dtype, value.shape)
     if kind is list:
         return list(map(_kept, value))
     if kind is bytes:
@@ -182,7 +175,7 @@ def _kept(value: Any) -> Any:
 def _given_back(value: Any) -> Any:
     """Return what was kept, as it was."""
     if isinstance(value, _Kept):
-        return value.array()
+        return np.frombuffer(value.contents, value.dtype).reshape(value.shape).copy()
     if type(value) in (list, tuple):
         return type(value)(map(_given_back, value))
     return {name: _given_back(each) for name, each in value.items()} if isinstance(value, dict) else value

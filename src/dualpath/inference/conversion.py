@@ -1,4 +1,5 @@
-"""TorchScript files converted to OpenVINO's format, each once: what was found is kept in the user's cache.
+"""TorchScript files converted to OpenVINO's format, each once: what was found is kept in the user's cache; written for
+Triton's own C++ `openvino` backend, which the embedded server does not have.
 
 Converting needs torch, and comparing with torch needs both engines: they do it in a process that ends, so that a server
 never holds that memory. Cached is the converted model; compiling it takes half a second.
@@ -22,11 +23,29 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from dualpath.inference import openvino_model
-from dualpath.inference.model import Input
+from dualpath.inference.model import EngineError, Input
 
 FINDING, MODEL, WEIGHTS = "finding.json", "model.xml", "model.bin"
 KEPT = 8
 """Models that the cache keeps, those used last."""
+
+CONFIG = """\
+# The BERT regressor for Triton's C++ `openvino` backend: what the stand-in for `pytorch` computes with, without Python.
+# Written by `dualpath build --format openvino`. It was never run there: the embedded server lacks that backend.
+name: "{name}"
+backend: "openvino"
+max_batch_size: {max_batch_size}
+input [
+{inputs}
+]
+output [
+  {{ name: "{output}", data_type: TYPE_FP32, dims: [ 1 ] }}
+]
+instance_group [ {{ kind: KIND_CPU, count: 1 }} ]
+dynamic_batching {{ }}
+parameters {{ key: "NUM_STREAMS" value {{ string_value: "{streams}" }} }}
+parameters {{ key: "INFERENCE_NUM_THREADS" value {{ string_value: "{streams}" }} }}
+"""
 
 
 @dataclass(frozen=True)
@@ -179,3 +198,40 @@ def _tidy(folder: Path) -> None:
     for _, old in sorted(used)[:-KEPT]:
         with suppress(BlockingIOError), _alone(old.with_suffix(".lock"), fcntl.LOCK_NB):  # else somebody takes it now
             shutil.rmtree(old, ignore_errors=True)
+
+
+def export(path: Path, folder: Path, inputs: dict[str, Input], output: str, max_batch_size: int) -> Path:
+    """Convert a TorchScript file and write it, and its config, as a model folder with version 1.
+
+    Args:
+        folder: the model's folder, named as the model.
+        inputs: by name, in the model's order; whole numbers of 64 bits.
+    Returns:
+        The converted model, `model.xml`; its weights lie beside it.
+    Raises:
+        EngineError: OpenVINO is not installed, cannot convert the model, or answers something else than torch.
+    """
+    if reason := openvino_model.missing():
+        raise EngineError(f"--format openvino: {reason}. Run `pip install 'dualpath[embedded]'`.")
+    found = convert(path, list(inputs.values()))
+    if found.reason:
+        raise EngineError(f"{path}: expected a model for OpenVINO, got one that torch has to run: {found.reason}.")
+    ov = openvino_model.openvino()
+    model = ov.Core().read_model(str(found.model))
+    _name([port.get_tensor() for port in model.inputs], list(inputs))
+    _name([port.get_tensor() for port in model.outputs], [output])
+    target = folder / "1" / "model.xml"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    ov.save_model(model, str(target), compress_to_fp16=False)
+    lines = [f'  {{ name: "{name}", data_type: TYPE_INT64, dims: [ -1 ] }}' for name in inputs]
+    streams = len(os.sched_getaffinity(0))
+    text = CONFIG.format(
+        name=folder.name, max_batch_size=max_batch_size, inputs=",\n".join(lines), output=output, streams=streams
+    )
+    (folder / "config.pbtxt").write_text(text, encoding="utf-8")
+    return target
+
+
+def _name(tensors: Sequence[object], names: Sequence[str]) -> None:
+    for tensor, name in zip(tensors, names, strict=True):
+        tensor.set_names({name})  # type: ignore[attr-defined]
