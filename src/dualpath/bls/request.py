@@ -183,10 +183,9 @@ class Reply(Arrival):
         if self._answered:
             self.response = response
             self._answered.set()
-        elif response is None:
-            self._sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
         else:
-            self._sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            given = [] if response is None else [response]
+            self._sender.send(*given, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
 
 class Trace:

@@ -76,8 +76,11 @@ def convert(path: Path, inputs: Sequence[Input], n_outputs: int = 1, cache: Path
         inputs: the model's, in their order.
         cache: where the models are kept; `cache_folder` if None.
     """
-    if reason := _unsupported(inputs, n_outputs):
-        return Finding(reason=reason)
+    for number, tensor in enumerate(inputs):
+        if tensor.dtype not in ("int32", "int64", "float32"):
+            return Finding(reason=f"input {number} is {tensor.dtype}")
+    if n_outputs != 1:
+        return Finding(reason=f"it has {n_outputs} outputs")
     folder = (cache or cache_folder()) / _key(path, inputs)
     with _alone(folder.with_suffix(".lock")):
         if not _is_whole(folder):
@@ -129,30 +132,16 @@ def python() -> str:
     return shutil.which("python3") or "python3"
 
 
-def _unsupported(inputs: Sequence[Input], n_outputs: int) -> str | None:
-    """Say what the conversion does not take."""
-    for number, tensor in enumerate(inputs):
-        if tensor.dtype not in ("int32", "int64", "float32"):
-            return f"input {number} is {tensor.dtype}"
-    return None if n_outputs == 1 else f"it has {n_outputs} outputs"
-
-
 def _key(path: Path, inputs: Sequence[Input]) -> str:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    here = [openvino_model.version(), _torch(), _processor(), _code()]
-    return hashlib.sha256(json.dumps([digest, *inputs, *here]).encode()).hexdigest()[:32]
-
-
-def _torch() -> str:
+    torch = "not installed"
     with suppress(importlib.metadata.PackageNotFoundError):
-        return importlib.metadata.version("torch")
-    return "not installed"
-
-
-def _code() -> str:
-    """Tell this way of converting and comparing from others."""
-    return hashlib.sha256((Path(__file__).parent / "convert.py").read_bytes()).hexdigest()
+        torch = importlib.metadata.version("torch")
+    # This way of converting and comparing may change too.
+    code = hashlib.sha256((Path(__file__).parent / "convert.py").read_bytes()).hexdigest()
+    here = [openvino_model.version(), torch, _processor(), code]
+    return hashlib.sha256(json.dumps([digest, *inputs, *here]).encode()).hexdigest()[:32]
 
 
 @functools.cache
