@@ -11,12 +11,11 @@ quiet machine.
 
 from __future__ import annotations
 
-import random
 import re
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -26,16 +25,15 @@ import numpy as np
 import typer
 from tritonclient.grpc import service_pb2
 
-from dualpath.compare import compare, requests, stats, target
-from dualpath.compare.agreement import Agreement
-from dualpath.compare.interruptible import run
-from dualpath.compare.load import Contender, Turn, run_turn
-from dualpath.compare.load_check import LoadCheck
+from dualpath.compare import compare, requests, target
+from dualpath.compare.agreement import Agreement, LoadCheck
+from dualpath.compare.load import Contender, Turn
 from dualpath.compare.made_up import RandomRows
-from dualpath.compare.result import Load
+from dualpath.compare.requests import Wire
+from dualpath.compare.result import Load, Result
+from dualpath.compare.run import Measurement, Timing, TurnSpec, on_server
 from dualpath.compare.tolerance import tolerances
 from dualpath.compare.verdict import judge
-from dualpath.compare.wire import Wire
 from dualpath.serving.client import connect
 from dualpath.serving.server import TritonServer
 
@@ -171,9 +169,8 @@ def checking(
         bare = requests.contender("model", model, pair, rows, 1)
         for number in map(int, clients.split(",")):
             load = Load(1, number)
-            checked = replace(bare, kept=check.keep)
-            turns = _alternate(url, load, {"bare": bare, "checked": checked}, rounds, check)
-            print(f"{load}: {_against(turns, 'checked', 'bare')}; {check}", flush=True)
+            contenders = {"bare": bare, "checked": replace(bare, kept=check.keep)}
+            print(f"{load}: {_compared(url, load, contenders, rounds, check)}; {check}", flush=True)
 
 
 @app.command()
@@ -197,31 +194,28 @@ def shadow(clients: str = "1,8", rounds: int = 20, ms: float = 1.0) -> None:
             share.parameters["share"].string_param = "1"
             asked = replace(alone, requests=[it + share.SerializeToString() for it in alone.requests])
             for number in map(int, clients.split(",")):
-                turns = _alternate(url, Load(1, number), {"A alone": alone, "B asked": asked}, rounds)
-                print(f"{name}, {Load(1, number)}: {_against(turns, 'B asked', 'A alone')}", flush=True)
+                load, contenders = Load(1, number), {"A alone": alone, "B asked": asked}
+                print(f"{name}, {load}: {_compared(url, load, contenders, rounds)}", flush=True)
 
 
-def _against(turns: Mapping[str, Sequence[Turn]], name: str, baseline: str) -> str:
-    """Say how one kind of turns does against the other."""
-    rates, base_rates = (stats.throughput(turns[it]) for it in (name, baseline))
-    waits, base_waits = ([turn.all_ms() for turn in turns[it]] for it in (name, baseline))
-    p50, p99 = (stats.percentile_ratio(waits, base_waits, percentile) for percentile in (50, 99))
-    return (
-        f"{baseline} {np.median(base_rates):.0f} rows/s; {name} {stats.ratio(rates, base_rates)}, p50 {p50}, p99 {p99}"
-    )
+def _compared(
+    url: str, load: Load, contenders: dict[str, Contender], rounds: int, check: LoadCheck | None = None
+) -> str:
+    """Measure so many turns of one second of each of two contenders, and say how the second does against the first."""
+    on_triton = on_server(url, 60.0)
 
+    def measure_turn(spec: TurnSpec) -> Turn:
+        turn = on_triton(spec)
+        if check:
+            check.settle(spec.contender, "under load")
+        return turn
 
-def _alternate(
-    url: str, load: Load, contenders: dict[str, Contender], n_rounds: int, check: LoadCheck | None = None
-) -> dict[str, list[Turn]]:
-    turns: dict[str, list[Turn]] = {name: [] for name in contenders}
-    for _ in range(n_rounds):
-        for name in random.sample(list(contenders), len(contenders)):
-            turn = run(run_turn(url, contenders[name], load.concurrency or 1, 1.0, warm_up=True))
-            turns[name].append(turn)
-            if check:
-                check.settle(contenders[name], "under load")
-    return turns
+    result = Result(str(load), [*contenders])
+    Measurement(result, [load], lambda name, _: contenders[name], measure_turn, Timing(float(rounds))).run()
+    [cell], (baseline, name) = result.cells, result.contenders
+    it = cell.compared[name]
+    speed = f"{baseline} {cell.measured[baseline].rows_per_s:.0f} rows/s"
+    return f"{speed}; {name} {it.throughput}, p50 {it.p50}, p99 {it.p99}"
 
 
 if __name__ == "__main__":

@@ -25,11 +25,10 @@ from dualpath.cli import compare_view
 from dualpath.compare import inputs, requests, stats, target
 from dualpath.compare.limit import Limit, plans
 from dualpath.compare.load import Contender, Turn
-from dualpath.compare.machine import machine_facts
 from dualpath.compare.requests import Mix
 from dualpath.compare.result import Load, Result
-from dualpath.compare.run import Timing, TurnSpec, measure, on_server
-from dualpath.compare.server import Server, serving
+from dualpath.compare.run import Measurement, Timing, TurnSpec, on_server
+from dualpath.compare.server import Server, machine_facts, serving
 from dualpath.readability.contract import BERT, EXCERPT, FOREST
 from dualpath.repository import folders
 from dualpath.repository.facts import Facts
@@ -142,7 +141,7 @@ class Bench:
         x_limit: dict[str, stats.Ratio] = {}
         result = Result(workload.name, [*names, *chosen])
         with console.status("") as status:
-            measure(
+            Measurement(
                 result,
                 [workload.load],
                 make,
@@ -150,7 +149,7 @@ class Bench:
                 Timing(self.duration_s, TIMEOUT_S),
                 on_turns=over_limit,
                 on_progress=lambda text, fraction: status.update(f"{workload.name}: {text}"),
-            )
+            ).run()
         result.environment = {**machine_facts(), "precision": server.precision or "unknown", **server.engines()}
         self.figures[workload.name] = {**result.to_dict(), "x_limit": {name: vars(it) for name, it in x_limit.items()}}
         compare_view.show(result, Console(width=150))

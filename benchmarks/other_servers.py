@@ -16,10 +16,11 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
+from urllib.request import urlopen
 
 import aiohttp
 import psutil
@@ -28,11 +29,12 @@ from rich.console import Console
 
 from dualpath.cli import compare_view
 from dualpath.compare import inputs, requests, target
-from dualpath.compare.connection import Send, decode, over_grpc
+from dualpath.compare.connection import Send, over_grpc
 from dualpath.compare.load import Contender
 from dualpath.compare.result import Load, Result
-from dualpath.compare.run import Timing, measure, on_server
+from dualpath.compare.run import Measurement, Timing, on_server
 from dualpath.compare.server import serving
+from dualpath.compare.tensors import decode
 from dualpath.errors import UserError
 from dualpath.readability.contract import EXCERPT, SCORE, TOLERANCES, WEIGHT
 
@@ -93,7 +95,7 @@ def main(
                 asyncio.run(_check(first, server.url, make(name, Load(1, 1)), tolerance))
             with Console(stderr=True).status(title):
                 loads = [Load(1, n) for n in clients]
-                measure(result, loads, make, on_server(server.url, 60.0), Timing(duration, 60.0))
+                Measurement(result, loads, make, on_server(server.url, 60.0), Timing(duration, 60.0)).run()
             compare_view.show(result, Console(width=150))
 
 
@@ -106,7 +108,7 @@ def _started(other: Other, model_repository: Path) -> Iterator[int]:
     settings |= {"PROCESSES": str(other.processes), "PORT": str(port)}
     process = subprocess.Popen(other.command(port), env={**os.environ, **settings})
     try:
-        asyncio.run(_answers(other, process, port))
+        _await(other, process, port)
         yield port
     finally:
         if process.poll() is None:
@@ -116,17 +118,12 @@ def _started(other: Other, model_repository: Path) -> Iterator[int]:
         process.wait()
 
 
-async def _answers(other: Other, process: subprocess.Popen[bytes], port: int) -> None:
+def _await(other: Other, process: subprocess.Popen[bytes], port: int) -> None:
     give_up = time.monotonic() + START_S
-    async with aiohttp.ClientSession() as session:
-        while process.poll() is None and time.monotonic() < give_up:
-            try:
-                async with session.get(f"http://127.0.0.1:{port}/health") as answer:
-                    if answer.status == 200:
-                        return
-            except aiohttp.ClientConnectionError:
-                pass
-            await asyncio.sleep(0.2)
+    while process.poll() is None and time.monotonic() < give_up:
+        with suppress(OSError), urlopen(f"http://127.0.0.1:{port}/health"):
+            return
+        time.sleep(0.2)
     if process.poll() is None:
         raise UserError(f"{other}: expected an answer within {START_S:g} s, got none. Look for what else is running.")
     raise UserError(
@@ -154,8 +151,6 @@ def _body(tensors: Any) -> dict[str, Any]:
 
 async def _check(triton: Contender, url: str, other: Contender, tolerance: float) -> None:
     """Raise UserError if another server's scores are not Triton's."""
-    ask_triton: Any
-    ask_other: Any
     async with over_grpc(url) as ask_triton, other.connect(url) as ask_other:
         for number in range(min(N_CHECKED, len(other.requests))):
             response, got = [await ask(it.requests[number]) for ask, it in ((ask_triton, triton), (ask_other, other))]

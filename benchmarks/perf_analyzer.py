@@ -25,7 +25,7 @@ from dualpath.compare import inputs, requests, target
 from dualpath.compare.inputs import Row
 from dualpath.compare.load import Contender, Turn
 from dualpath.compare.result import Load, Result
-from dualpath.compare.run import Timing, TurnSpec, measure, on_server
+from dualpath.compare.run import Measurement, Timing, TurnSpec, on_server
 from dualpath.compare.server import serving
 from dualpath.readability.contract import EXCERPT, WEIGHT
 
@@ -66,13 +66,13 @@ def main(
             result = Result(model.name, [PERF_ANALYZER, DUALPATH])
             loads = [Load(1, int(clients)) for clients in concurrency.split(",")]
             with console.status(model.name):
-                measure(
+                Measurement(
                     result,
                     loads,
                     lambda name, load, sent=sent: Contender(name, sent, [""] * len(sent)),  # type: ignore[misc]
                     measure_turn,
                     Timing(duration, 60.0),
-                )
+                ).run()
             compare_view.show(result, Console(width=150))
 
 

@@ -160,11 +160,7 @@ def find(owner: str, real: device.Rapids) -> Any:
 
 
 def signature_of(target: Any) -> inspect.Signature:
-    """Return a signature; of compiled code, the one that opens its documentation.
-
-    Raises:
-        ValueError: there is none.
-    """
+    """Return a signature; of compiled code, the one that opens its documentation; ValueError if there is none."""
     if hasattr(target, "nin"):  # a ufunc
         arguments = [f"x{number}" for number in range(1, target.nin + 1)]
         return _parsed(f"{', '.join(arguments)}, out=None, **kwargs")

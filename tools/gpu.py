@@ -146,7 +146,7 @@ def run_part(arguments: argparse.Namespace) -> int:
     import gpu_parts
     from gpu_settings import Found, Settings, Skip
 
-    from dualpath.compare.bench_models import default_work_dir
+    from dualpath.compare.bench_servers import default_work_dir
 
     settings = Settings(
         arguments.model_repository.resolve(),

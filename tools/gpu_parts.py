@@ -22,22 +22,12 @@ from typing import Any
 
 import numpy as np
 import psutil
-from gpu_settings import (
-    GPU_TOLERANCES,
-    ROOT,
-    SHAPES,
-    Found,
-    Settings,
-    Skip,
-    configs,
-    model_and_inputs,
-    repositories,
-    repository,
-)
+import repositories
+from gpu_settings import ROOT, SHAPES, Found, Settings, Skip, configs, model_and_inputs, repository
 
 from dualpath import compare
 from dualpath.compare import setups
-from dualpath.compare.bench_models import build_encoder
+from dualpath.compare.bench_servers import build_encoder
 from dualpath.compare.result import Load
 from dualpath.compare.run import TurnSpec, on_server
 from dualpath.compare.server import start_quietly
@@ -46,6 +36,7 @@ from dualpath.repository.folders import newest
 from dualpath.serving import TritonServer, gpus
 from dualpath.serving.client import Scorer, connect
 from dualpath.serving.doctor import diagnose
+from gpu_reference import GPU_TOLERANCES
 
 
 def machine(settings: Settings) -> Found:

@@ -15,14 +15,13 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "gpu")]
 
-import repositories as repositories  # noqa: E402
+import repositories  # noqa: E402
 
 from dualpath.compare import inputs  # noqa: E402
-from dualpath.compare.bench_models import build_encoder, with_artifacts  # noqa: E402
-from dualpath.compare.bench_servers import GPU_CONFIGS, why_no_gpu  # noqa: E402
+from dualpath.compare.bench_servers import GPU_CONFIGS, build_encoder, why_no_gpu, with_artifacts  # noqa: E402  # noqa: E402
 from dualpath.readability.contract import ENSEMBLE, EXCERPT  # noqa: E402
 from dualpath.readability.tokens import TokenEncoder, pad  # noqa: E402
-from gpu_reference import GPU_TOLERANCES as GPU_TOLERANCES  # noqa: E402
+from gpu_reference import GPU_TOLERANCES  # noqa: E402
 
 SHAPES = ("minilm", "bert-large")
 

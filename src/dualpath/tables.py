@@ -101,11 +101,7 @@ def open_tables(path: Path, otherwise: Format | None = None) -> Iterator[list[Ta
 
 
 def read_tables(
-    file: BinaryIO,
-    name: str,
-    format: Format | None = None,
-    otherwise: Format | None = None,
-    text_column: str = "text",
+    file: BinaryIO, name: str, format: Format | None = None, otherwise: Format | None = None, text_column: str = "text"
 ) -> list[Table]:
     """Read the tables of an open file or a pipe; text is read line by line, as it comes.
 

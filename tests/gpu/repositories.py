@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from dualpath.compare.bench_models import with_artifacts
+from dualpath.compare.bench_servers import with_artifacts
 from dualpath.readability.contract import BERT
 from dualpath.repository.folders import newest
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from dualpath.compare.bench_models import build_encoder
+from dualpath.compare.bench_servers import build_encoder
 from dualpath.compare.setups import LONGEST_REQUEST_S
 from dualpath.repository.facts import Facts
 from dualpath.repository.folders import newest

@@ -165,5 +165,5 @@ def test_a_server_that_dies_midway_leaves_the_rows_so_far(small_server):
     assert first == [f"{n:.4f}\t{'x' * n}\n" for n in range(1, 33)]
     assert (process.returncode, rest) == (1, "")
     [line] = complaint.splitlines()
-    assert line.startswith("dualpath: orchestrator failed: ")
+    assert line.startswith("dualpath: orchestrator: expected scores, got: ")
     assert line.endswith(" The rows above are complete.")

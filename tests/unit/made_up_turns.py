@@ -4,7 +4,7 @@ import numpy as np
 
 from dualpath.compare.load import Contender, Turn
 from dualpath.compare.result import Load, Result
-from dualpath.compare.run import Timing, TurnSpec, measure
+from dualpath.compare.run import Measurement, Timing, TurnSpec
 
 ONE_LOAD = (Load(1, concurrency=4),)
 PLAN = Timing()
@@ -44,5 +44,5 @@ def make(name, load):
 
 def compare(measure_turn, loads=ONE_LOAD, make=make, plan=PLAN, **options):
     result = Result("a pair", ["A", "B"], "", "")
-    measure(result, loads, make, measure_turn, plan, **options)
+    Measurement(result, loads, make, measure_turn, plan, **options).run()
     return result

@@ -109,7 +109,7 @@ def test_pytorch_answers_with_an_error_when_the_model_gives_no_tensor(torch_args
         torch_args(NoTensor(), inputs=[tensor("IN__0", [1])], outputs=[tensor("OUT__0", [1])], parameters={})
     )
     [response] = model.execute([received(IN__0=np.ones((1, 1), np.float32))])
-    assert "m: expected 1 tensors from the model" in response.error().message()
+    assert "m: answer: expected 1 tensors from the model" in response.error().message()
 
 
 @pytest.fixture(scope="module")

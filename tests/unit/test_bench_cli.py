@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dualpath import cli
-from dualpath.cli.ending import Ending
+from dualpath.cli.compare_view import Ending
 from dualpath.compare import bench_run, setups
 from dualpath.compare.breakdown import TurnRows
 from dualpath.compare.load import Contender, Turn
@@ -38,12 +38,6 @@ class FakeTriton(InTriton):
 
     def contender(self, batches):
         return Contender(self.name, batches, ["0.5"] * len(batches), len(batches[0]), lambda _: self.connect())
-
-
-class FakeClient(FakeTriton):
-    @classmethod
-    def of(cls, name, url, model_repository):
-        return cls(name, url, "none")
 
 
 class FakeRecorder:
@@ -77,7 +71,9 @@ def server(url):
 
 def place(precision="float32", gpu=None, encoder="MiniLM", text_on_cpu=None):
     why_not = {"gpu": "no GPU", "gpu-models": "no GPU"}
-    return bench_run.Place(REPOSITORY, encoder, precision, server(f"cpu-{precision}"), gpu, text_on_cpu, why_not)
+    return bench_run.ServedEncoder(
+        REPOSITORY, encoder, precision, server(f"cpu-{precision}"), gpu, text_on_cpu, why_not
+    )
 
 
 @pytest.fixture
@@ -92,7 +88,7 @@ def places(monkeypatch):
 
     monkeypatch.setattr(bench_run, "served", served)
     monkeypatch.setattr(bench_run, "InTriton", FakeTriton)
-    monkeypatch.setattr(bench_run, "InClient", type("Client", (FakeClient,), {}))
+    monkeypatch.setattr(bench_run, "InClient", type("Client", (FakeTriton,), {}))
     monkeypatch.setattr(bench_run.breakdown, "Recorder", FakeRecorder)
     monkeypatch.setattr(bench_run.breakdown, "timelines", lambda url, requests: ([], []))
     return places
@@ -153,7 +149,7 @@ def test_with_a_gpu_the_models_of_the_second_set_up_are_on_it(places, bench):
     assert sorted(result["contenders"]) == sorted([ALL_CPU, *on_gpu])
     assert [cell["not_measured"] for cell in result["cells"]] == [{}]
     assert [parity["other"] for parity in result["parity"]] == on_gpu
-    assert bench_run.InClient.of("client", "gpu", REPOSITORY).url == "gpu"
+    assert bench_run.InClient("client", "gpu", REPOSITORY).url == "gpu"
 
 
 def test_without_rapids_the_text_stays_on_the_cpu_and_the_models_are_on_the_gpu(places, bench):

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from dualpath.compare import bench_models, bench_servers
+from dualpath.compare import bench_servers
 from dualpath.compare import server as compare_server
 from dualpath.errors import UserError
 from dualpath.repository.facts import Facts
@@ -110,7 +110,7 @@ def test_other_artifacts_take_the_place_of_the_repository_s_own(tmp_path):
     for file in ("bert-large/1/model.pt", "bert-large/1/tokenizer.json", "cuml/1/checkpoint.tl"):
         (built / file).parent.mkdir(parents=True, exist_ok=True)
         (built / file).write_text(f"another {file}")
-    repository = bench_models.with_artifacts(REPOSITORY, built, tmp_path / "scratch")
+    repository = bench_servers.with_artifacts(REPOSITORY, built, tmp_path / "scratch")
     assert (repository / "bert-large/1/model.pt").read_text() == "another bert-large/1/model.pt"
     assert sorted(path.name for path in (repository / "cuml/1").iterdir()) == ["checkpoint.tl"]
     for file in ("bert-large/config.pbtxt", "orchestrator/1/model.py", "orchestrator/configs/gpu.pbtxt"):
@@ -119,15 +119,15 @@ def test_other_artifacts_take_the_place_of_the_repository_s_own(tmp_path):
 
 def test_what_a_build_refuses_comes_back_from_its_process(tmp_path):
     with pytest.raises(UserError, match=r"precision: expected .*, got 'int4'"):
-        bench_models.build_encoder(tmp_path, "minilm", "int4", print)
+        bench_servers.build_encoder(tmp_path, "minilm", "int4", print)
 
 
 def test_a_work_folder_that_cannot_be_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="--work-dir: expected a folder to write to"):
-        bench_models.build_encoder(tmp_path / "file", "minilm", "float32", print)
+        bench_servers.build_encoder(tmp_path / "file", "minilm", "float32", print)
 
 
 def test_the_work_folder_is_in_the_user_s_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert bench_models.default_work_dir() == tmp_path / "dualpath"
+    assert bench_servers.default_work_dir() == tmp_path / "dualpath"

@@ -18,7 +18,7 @@ TEXTS = [text.encode() for text in SAMPLES.values()]
 
 @pytest.fixture
 def in_client(model_repository):
-    return InClient.of("client", "nowhere:1", model_repository)
+    return InClient("client", "nowhere:1", model_repository)
 
 
 def test_the_client_scores_what_the_reference_scores(in_client, reference, model_repository):
@@ -67,7 +67,7 @@ def test_the_client_takes_files_and_models_of_the_newest_release(model_repositor
     with served(models) as (url, servicer):
 
         async def score():
-            async with InClient.of("client", url, tmp_path).connect() as score:
+            async with InClient("client", url, tmp_path).connect() as score:
                 return await score(TEXTS[:3])
 
         assert asyncio.run(score()).tolist() == [0, 0, 0]

@@ -67,4 +67,6 @@ def test_a_merged_request_that_cannot_be_read_fails_alone():
 
 def test_answers_of_another_number_of_rows_are_refused():
     responses = answer_merged([received(x=[2.0]), received(x=[4.0])], lambda inputs: {"y": inputs["x"].repeat(2)})
-    assert [error_of(it) for it in responses] == [(TritonError.INTERNAL, "ValueError: y: expected 1 rows, got 2.")] * 2
+    assert [error_of(it) for it in responses] == [
+        (TritonError.INTERNAL, "ValueError: y: expected 1 rows, got 2. Return one for each.")
+    ] * 2

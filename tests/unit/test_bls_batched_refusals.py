@@ -86,7 +86,10 @@ def test_a_wrong_number_of_rows_in_an_answer_is_an_error(n_rows):
         [response] = server.ask(asking(1, 2))
     code, message = error_of(response)
     assert code == TritonError.INTERNAL
-    assert message == f"child: expected 2 rows in output 'y', got {n_rows} rows."
+    assert (
+        message
+        == f"child: expected 2 rows in output 'y', got {n_rows} rows. Correct this model's config or the child's."
+    )
 
 
 @pytest.mark.parametrize("error", [KeyError("a bug"), StopIteration("a bug")])
@@ -124,4 +127,7 @@ def test_rows_without_a_length_fail_their_request_alone():
 def test_no_rows_are_an_error_and_not_an_endless_wait(gated):
     with serving(passing_on(merging())) as server:
         [response] = server.ask(asking())
-    assert error_of(response) == (TritonError.INTERNAL, "ValueError: child: expected at least one row, got none.")
+    assert error_of(response) == (
+        TritonError.INTERNAL,
+        "ValueError: child: expected at least one row, got none. Leave such a call out.",
+    )

@@ -65,7 +65,7 @@ def test_setting_refuses_whatever_else_a_request_asks_for(asked):
     else:
         with pytest.raises(BadParameter) as caught:
             setting.of(request)
-        assert str(caught.value) == f"parameter 'on_error': expected fail or fallback, got {asked!r}."
+        assert str(caught.value) == f"parameter 'on_error': expected fail or fallback, got {asked!r}. Send another."
 
 
 def test_a_bad_request_parameter_is_the_callers_fault_and_fails_its_request_alone():
@@ -80,7 +80,7 @@ def test_a_bad_request_parameter_is_the_callers_fault_and_fails_its_request_alon
         )
     assert error_of(bad) == (
         TritonError.INVALID_ARG,
-        "parameter 'on_error': expected fail or fallback, got 'panic'.",
+        "parameter 'on_error': expected fail or fallback, got 'panic'. Send another.",
     )
     assert good.arrays()["y"].tolist() == ["fallback"]
 

@@ -2,9 +2,15 @@
 
 import numpy as np
 import pytest
+from google.protobuf import json_format
+from hypothesis import given
+from hypothesis import strategies as st
+from pbtxt_texts import messages, texts
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from dualpath.bls import testing
 from dualpath.bls.testing.config import parse
+from dualpath.repository.pbtxt_fields import ConfigSyntaxError
 
 CONFIG = """
 input { name: "x" data_type: TYPE_FP32 dims: [ -1 ] }
@@ -108,3 +114,31 @@ def test_protobuf_text_is_read_as_json_has_it():
         "kind": "KIND_CPU",
         "ratio": 0.5,
     }
+
+
+@given(st.data())
+def test_a_config_means_what_triton_reads(data):
+    message = data.draw(messages())
+    text = data.draw(texts(message))
+    assert json_format.ParseDict(parse(text), ModelConfig()) == message
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (r'name: "\101\x42\x4a\303\251\n"', {"name": "ABJé\n"}),
+        ("max_batch_size: 0x10", {"max_batch_size": 16}),
+        ("max_batch_size: 010", {"max_batch_size": 8}),
+        ("input [ { optional: True }, { optional: 0 } ]", {"input": [{"optional": True}, {"optional": False}]}),
+        ('parameters { key: "a" }', {"parameters": {"a": {}}}),
+        ("name: 'a' # 'b'\n 'c'", {"name": "ac"}),
+    ],
+)
+def test_text_is_read_in_each_way_in_which_it_may_be_written(text, expected):
+    assert parse(text) == expected
+
+
+@pytest.mark.parametrize("text", ["[x]: 1", "name: 'a' name: 'b'", r"name: '\q'", "name: 'a"])
+def test_what_triton_refuses_is_refused(text):
+    with pytest.raises((ConfigSyntaxError, ValueError)):
+        parse(text)

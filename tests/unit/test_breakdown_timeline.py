@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 
-from dualpath.compare.breakdown import timeline, timelines, traces
+from dualpath.compare.breakdown import timeline, timelines
 
 ENSEMBLE = trace_file(
     (4, "post", 1, "r", whole(30, 31)),
@@ -21,8 +21,8 @@ ENSEMBLE = trace_file(
 
 def shown(text, root=1):
     """The spans of a trace file's request: name, depth, begin and end in ms."""
-    read = traces.parse(text)
-    spans = traces.spans("A", read, read[root])
+    read = timeline.parse(text)
+    spans = timeline.spans_of("A", read[root])
     assert {span.contender for span in spans} == {"A"}
     return [(span.name, span.depth, span.start_ms, span.end_ms) for span in spans]
 
@@ -79,15 +79,15 @@ def test_a_request_id_with_quotes_in_it_spoils_no_other_request():
 
 @given(st.integers(0, len(ENSEMBLE)))
 def test_a_file_that_is_cut_off_anywhere_gives_what_is_whole(length):
-    whole_file = traces.parse(ENSEMBLE)
-    for number, trace in traces.parse(ENSEMBLE[:length]).items():
+    whole_file = timeline.parse(ENSEMBLE)
+    for number, trace in timeline.parse(ENSEMBLE[:length]).items():
         assert trace.stamps_ns.items() <= whole_file[number].stamps_ns.items()
         assert trace.model == whole_file[number].model
 
 
 @given(st.text())
 def test_a_file_of_anything_else_has_no_traces(text):
-    assert traces.parse(text) == {}
+    assert timeline.parse(text) == {}
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import serialize_byte_tensor
 
-from dualpath.compare.connection import decode, decode_all
+from dualpath.compare.tensors import decode, decode_all
 
 
 def response(*outputs):

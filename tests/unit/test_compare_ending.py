@@ -6,9 +6,9 @@ import signal
 
 import pytest
 
-from dualpath.cli import ending
+from dualpath.cli import compare_view
 from dualpath.cli.compare import MOST, numbers
-from dualpath.cli.ending import Ending
+from dualpath.cli.compare_view import Ending
 from dualpath.compare.result import Result
 from dualpath.errors import UserError
 
@@ -48,7 +48,7 @@ def test_ctrl_c_while_the_end_is_printed_and_drawn_loses_neither(monkeypatch, ca
         ctrl_c()
         show(result, console)
 
-    monkeypatch.setattr(ending.reports, "write", write)
+    monkeypatch.setattr(compare_view.reports, "write", write)
     before = signal.getsignal(signal.SIGINT)
     assert ended(show=interrupted, report=tmp_path) == 0
     assert signal.getsignal(signal.SIGINT) is before

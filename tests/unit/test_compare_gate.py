@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dualpath.compare import gate
-from dualpath.compare.excuses import Filter, check_filters, excuse
+from dualpath.compare.expected import Filter, check_filters, excuse
 from dualpath.compare.gate import Condition
 from dualpath.compare.inputs import Row
 from dualpath.compare.result import Cell, Compared, Load, Measured, Result

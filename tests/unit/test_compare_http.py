@@ -11,10 +11,10 @@ import pytest
 import tritonclient.grpc as grpcclient
 from tritonclient.utils import InferenceServerException
 
-from dualpath.compare import over_http as http_module
+from dualpath.compare import connection as http_module
 from dualpath.compare import target
-from dualpath.compare.connection import serialise
-from dualpath.compare.over_http import HEADER_LENGTH, HTTPRefusal, decode, over_http
+from dualpath.compare.connection import HEADER_LENGTH, HTTPRefusal, over_http, serialise
+from dualpath.compare.connection import decode_http as decode
 from dualpath.compare.rest import RestClient, live_client
 from dualpath.compare.sequences import flags
 from dualpath.errors import UserError

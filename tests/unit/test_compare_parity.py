@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import asynccontextmanager, closing
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,14 +10,13 @@ from served_models import PAIR, Model, Refusal, lengths, routed, served
 from tritonclient.grpc import service_pb2
 
 from dualpath.compare import target
-from dualpath.compare.agreement import Agreement
+from dualpath.compare.agreement import Agreement, LoadCheck
 from dualpath.compare.inputs import Row
 from dualpath.compare.load import Contender
-from dualpath.compare.load_check import LoadCheck
 from dualpath.compare.parity import N_LATE, Asking, Companies
+from dualpath.compare.requests import Wire
 from dualpath.compare.result import Result
 from dualpath.compare.tolerance import Tolerance, tolerances
-from dualpath.compare.wire import Wire
 from dualpath.errors import UserError
 from dualpath.readability.contract import ROUTE, SCORE
 from dualpath.serving.client import connect
@@ -39,21 +39,19 @@ def result_of(answer_a, answer_b, n_rows, outputs=("SCORE",), in_company=ALONE, 
     """Compare two functions from a row to its outputs, which answer a batch row by row."""
 
     @asynccontextmanager
-    async def connect():
-        def asking(answer):
-            async def ask(numbers, more):
-                answers = [answer(asked[number]) for number in numbers]
-                return {name: np.stack([it[name] for it in answers]) for name in answers[0]}
+    async def connect(answer):
+        async def ask(numbers, more):
+            answers = [answer(asked[number]) for number in numbers]
+            return {name: np.stack([it[name] for it in answers]) for name in answers[0]}
 
-            return ask
-
-        yield asking(answer_a), asking(answer_b)
+        yield ask
 
     asked = rows(n_rows)
     result = Result("a pair", ["A", "B"], "", "")
     agreement = Agreement(("A", "B"), [row.where for row in asked], dict.fromkeys(outputs, Tolerance(ATOL)))
     try:
-        Asking(result, agreement, ("A", "B"), asked, in_company).run(connect, **options)
+        connects = [partial(connect, answer) for answer in (answer_a, answer_b)]
+        Asking(result, agreement, ("A", "B"), asked, in_company).run(connects, **options)
     finally:
         result.parity = agreement.parities()
         result.failed |= not all(it.ok for it in result.parity)
@@ -94,12 +92,12 @@ def test_a_sequence_that_outlasts_its_time_is_ended_by_its_next_step_which_is_no
             early = parameters["sequence_end"].bool_param and numbers != [99]
             return {"SCORE": np.array([[numbers[0] + early]], np.float32)}
 
-        yield ask, ask
+        yield ask
 
     asked = rows(100)
     result = Result("a pair", ["A", "B"], "", "")
     agreement = Agreement(("A", "B"), [row.where for row in asked], {"SCORE": Tolerance(0)})
-    Asking(result, agreement, ("A", "B"), asked, Companies((1,), 2, 0.05), [range(100)]).run(connect)
+    Asking(result, agreement, ("A", "B"), asked, Companies((1,), 2, 0.05), [range(100)]).run([connect] * 2)
     cut = {name for name, is_end in ends if is_end and [it for it, _ in ends].count(name) < 100}
     assert len(cut) == 4
     assert [it.ok for it in agreement.parities()] == [True]
@@ -166,10 +164,10 @@ def test_ctrl_c_leaves_the_rows_until_then():
         async def ask(numbers, more):
             return {"SCORE": np.stack([interrupted(asked[number])["SCORE"] for number in numbers])}
 
-        yield ask, ask
+        yield ask
 
     with pytest.raises(KeyboardInterrupt):
-        Asking(result, agreement, ("A", "B"), asked).run(connect)
+        Asking(result, agreement, ("A", "B"), asked).run([connect] * 2)
     assert agreement.parities()[0].n_rows == 4
     assert result.notes == ["Interrupted after 4 of 10 inputs."]
     assert not result.failed
@@ -185,7 +183,7 @@ def served_pair(models, n_rows=8):
         agreement = Agreement((a.name, b.name), [row.where for row in asked], allowed, batches)
         try:
             asking = Asking(result, agreement, (a.name, b.name), asked)
-            asking.run(lambda: Wire(url, pair).both(a, b, asked, 5))
+            asking.run([partial(Wire(url, pair).asking, it, asked) for it in (a, b)], 5)
         finally:
             result.parity = agreement.parities()
             result.failed |= not all(it.ok for it in result.parity)

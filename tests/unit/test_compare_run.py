@@ -11,7 +11,7 @@ from made_up_turns import Machine, compare, make
 from dualpath.compare import load as loading
 from dualpath.compare.load import Contender, Turn, run_open_turn
 from dualpath.compare.result import Load, Result
-from dualpath.compare.run import MIN_ROUNDS, Timing, measure, turns_of
+from dualpath.compare.run import MIN_ROUNDS, Measurement, Timing, turns_of
 
 
 def test_turns_alternate_in_random_order_on_the_same_requests_and_the_warm_up_is_left_out():
@@ -131,7 +131,7 @@ def test_ctrl_c_leaves_what_was_measured_and_goes_on():
         return machine(order)
 
     with pytest.raises(KeyboardInterrupt):
-        measure(result, [Load(1, 1), Load(1, 4), Load(1, 16)], make, measure_turn)
+        Measurement(result, [Load(1, 1), Load(1, 4), Load(1, 16)], make, measure_turn).run()
     assert result.notes == ["Interrupted after 1 of 3 loads."]
     assert [cell.load.concurrency for cell in result.cells] == [1, 4]
     assert result.cells[1].compared["B"].throughput.high < 2
@@ -145,7 +145,7 @@ def test_ctrl_c_before_anything_was_measured_leaves_no_empty_cell():
 
     result = Result("a pair", ["A", "B"], "", "")
     with pytest.raises(KeyboardInterrupt):
-        measure(result, [Load(1, 1)], make, measure_turn)
+        Measurement(result, [Load(1, 1)], make, measure_turn).run()
     assert result.cells == []
     assert result.verdict == "Nothing was compared."
 

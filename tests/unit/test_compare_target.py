@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 from served_models import PAIR, Model, served
 
-from dualpath.compare.target import AtOdds, Target, pair, read, split
+from dualpath.compare.target import Target, pair, read, split
 from dualpath.errors import UserError
 from dualpath.readability.contract import EXCERPT, ROUTE, SCORE, WEIGHT, Tensor
 from dualpath.serving.client import connect
@@ -95,10 +95,10 @@ def test_outputs_of_the_baseline_that_the_other_lacks_or_has_of_another_type_are
     other = Tensor("ROUTE", "TYPE_INT32", (1,))
     found = pair(model(outputs=(SCORE, ROUTE)), model("b", outputs=(SCORE, other)))
     assert found.outputs == (SCORE,)
-    assert found.at_odds == (AtOdds("ROUTE", "TYPE_STRING", "TYPE_INT32"),)
+    assert found.at_odds == {"ROUTE": ("TYPE_STRING", "TYPE_INT32")}
     found = pair(model(outputs=(SCORE, ROUTE)), model("b", outputs=(SCORE,)))
-    assert found.at_odds == (AtOdds("ROUTE", "TYPE_STRING", "no output"),)
-    assert found.without(["ROUTE"]).at_odds == ()
+    assert found.at_odds == {"ROUTE": ("TYPE_STRING", "no output")}
+    assert found.without(["ROUTE"]).at_odds == {}
     assert refused(found.without, ["ROAD"]).startswith("--ignore: expected one of the outputs SCORE, ROUTE, got 'ROAD'")
 
 

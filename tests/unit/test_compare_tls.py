@@ -12,7 +12,7 @@ from test_compare_http import answering
 
 HTTPS = """
 import asyncio, sys
-from dualpath.compare.over_http import over_http
+from dualpath.compare.connection import over_http
 from dualpath.compare.rest import live_client
 from tritonclient.grpc import service_pb2
 

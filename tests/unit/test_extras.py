@@ -123,8 +123,8 @@ def third_party_imports(path):
     yield from visit(ast.parse(path.read_text()), None)
 
 
-ROOMS = {"cli": "cli", "compare": "compare"}
-"""Rooms whose packages are checked as one, by `require`."""
+ROOMS = {"cli": "cli", "compare": "compare", "training": "train"}
+"""Rooms whose packages are checked as one, by `require` or `installed`."""
 
 
 @pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))

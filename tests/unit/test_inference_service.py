@@ -135,7 +135,8 @@ def test_instances_share_a_process_which_a_kill_ends_and_the_next_call_starts_ag
     killed.wait(10)
     for instance in (one, other):
         with pytest.raises(
-            RuntimeError, match=f"{name}: the process that computes ended. The next request starts it again"
+            RuntimeError,
+            match=f"{name}: expected an answer, got the end of the process that computes. The next request",
         ):
             instance.run([rows])
         assert instance.run([rows])[0].tolist() == [[12.0]] * 3

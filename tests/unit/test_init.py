@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dualpath.cli import app
-from dualpath.cli.init import FILES, init
+from dualpath.cli.build import FILES, init
 from dualpath.errors import UserError
 from paths import REPOSITORY, ROOT
 

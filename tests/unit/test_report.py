@@ -6,12 +6,14 @@ import math
 import re
 from html.parser import HTMLParser
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import sample_results
 from PIL import Image
 
-from dualpath.compare.report import check, folder, page, plots, ratios, wording, write
+from dualpath.compare import report
+from dualpath.compare.report import check, page, plots, wording, write
 from dualpath.compare.report.palette import DARK, LIGHT, MARKERS
 from dualpath.compare.result import Load, Result
 from dualpath.compare.stats import Ratio
@@ -116,8 +118,8 @@ def test_figures_take_the_colours_of_the_page(written):
 
 def test_figures_lie_beside_the_page_as_png(written):
     _, path = written
-    found = {file.name for file in path.parent.iterdir()} - {folder.PAGE}
-    assert found <= set(folder.FIGURES)
+    found = {file.name for file in path.parent.iterdir()} - {report.PAGE}
+    assert found <= set(report.FIGURES)
     assert found == {f"{name}.png" for name in re.findall(r'<figure id="(.*?)"', path.read_text(encoding="utf-8"))}
     for name in found:
         with Image.open(path.parent / name) as image:
@@ -146,9 +148,9 @@ def test_result_without_contenders_is_written(tmp_path):
 
 def test_earlier_report_is_replaced_with_its_figures(tmp_path):
     path = write(sample_results.full(), tmp_path / "report")
-    assert {file.name for file in path.parent.iterdir()} == {folder.PAGE, *folder.FIGURES}
+    assert {file.name for file in path.parent.iterdir()} == {report.PAGE, *report.FIGURES}
     assert write(sample_results.empty(), tmp_path / "report") == path
-    assert [file.name for file in path.parent.iterdir()] == [folder.PAGE]
+    assert [file.name for file in path.parent.iterdir()] == [report.PAGE]
     assert page.NO_VERDICT in path.read_text(encoding="utf-8")
 
 
@@ -191,7 +193,7 @@ def test_link_to_nothing_is_refused(tmp_path):
 @pytest.mark.parametrize("where", ["/proc/report", "/proc/deep/er", "/tmp/" + "n" * 300])
 def test_place_that_cannot_be_written_to_is_refused(where):
     with pytest.raises(UserError, match=f"{where}: expected a folder to write the report to, got"):
-        check(folder.Path(where))
+        check(Path(where))
 
 
 @pytest.mark.parametrize(
@@ -282,7 +284,7 @@ def test_loads_and_ratios_in_words():
 @pytest.mark.parametrize("low", [0.003, 0.03, 0.3, 0.86, 0.95])
 @pytest.mark.parametrize("high", [1.05, 1.3, 2.4, 9, 41, 900])
 def test_ticks_of_ratios_are_few_and_hold_one(low, high):
-    ticks = ratios._ticks(low, high)
+    ticks = plots._ticks(low, high)
     assert 1 in ticks
     assert 2 <= len(ticks) <= 6
     assert all(low <= tick <= high for tick in ticks)

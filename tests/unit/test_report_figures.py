@@ -67,8 +67,10 @@ def test_keys_of_a_png_lie_within_it_and_above_the_panels(sample, tmp_path, monk
         assert all(box.x0 >= 0 and box.x1 <= figure.bbox.width and box.y0 >= top for box in boxes)
 
 
-def test_parity_names_whom_a_contender_was_held_against():
-    first, second = tables.parity(sample_results.precisions())
-    assert first["cells"][1] == "all in Triton, CPU, float32"
-    assert second["cells"][1] == "all in Triton, CPU, bfloat16"
-    assert (first["places"], second["places"]) == ([1, 0], [4, 3])
+def test_parity_names_whom_a_contender_was_held_against(tmp_path):
+    page = write(sample_results.precisions(), tmp_path / "report").read_text(encoding="utf-8")
+    table = re.search(r'<table id="parity">(.*?)</table>', page, re.DOTALL)[1]
+    found = re.findall(r'#mark-(\d)-figure_1"></use></svg><span>(.*?)</span>', table)
+    assert found[1] == ("0", "all in Triton, CPU, float32")
+    assert found[3] == ("3", "all in Triton, CPU, bfloat16")
+    assert [place for place, _ in found] == ["1", "0", "4", "3"]

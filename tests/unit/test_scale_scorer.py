@@ -93,7 +93,7 @@ def test_rows_get_their_scores_and_the_others_their_reasons(start, scored, tmp_p
     assert [it["reason"] for it in rejected] == [
         f"{where}:2: excerpt: expected text with at least one word, got '...'. Leave the row out.",
         f"{where}:3: excerpt[0]: expected another text",
-        f"{where}:4: expected a finite score, got nan.",
+        f"{where}:4: expected a finite score, got nan. Train the model.",
     ]
 
 
@@ -247,7 +247,7 @@ def test_a_finished_job_is_done_without_a_cluster(resumed):
 def test_a_finished_job_with_rows_without_a_score_ends_as_it_first_did(resumed, tmp_path):
     done = resumed(["no word", "no word either"])
     assert (done.returncode, json.loads(done.stdout)["n_rejected"]) == (1, 2)
-    assert done.stderr == f"dualpath: 2 rows have no score; {tmp_path}/out/rejected says why.\n"
+    assert done.stderr == f"dualpath: {tmp_path}/out: expected scores, got none for 2 rows. See rejected/.\n"
 
 
 @pytest.mark.parametrize("text", ["{", "7", "[1, 2]"])

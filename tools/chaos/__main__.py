@@ -12,6 +12,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import chain
 
 import damage
@@ -22,7 +23,7 @@ import slopes
 import starts
 from rich.console import Console
 from rich.table import Table
-from row import Found, Row, staged
+from row import Found, Row, Stage
 
 
 def rows() -> Iterator[Row]:
@@ -40,7 +41,7 @@ def main(pattern: str = "") -> int:
         return 2
     table = Table("fault", "bound", "seen", "")
     n_missed, began, load = 0, time.monotonic(), os.getloadavg()[0]
-    with staged() as stage:
+    with closing(Stage()) as stage:
         try:
             for row in chosen:
                 since = time.monotonic()

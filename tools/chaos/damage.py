@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 from clients import TEXTS
-from row import Found, Row, Stage
-from served_process import REPOSITORY, Ended, ServedProcess, run_cli, served
+from row import Found, Row, Stage, together
+from served_process import DUALPATH, REPOSITORY, Ended, ServedProcess, run, served
 
 from dualpath.repository.facts import FACTS_FILE, Facts
 from dualpath.repository.folders import newest
@@ -68,7 +68,7 @@ def copied() -> Iterator[Path]:
 
 
 def _at_start(stage: Stage) -> Found:
-    seen, good = [], True
+    results = []
     for what, model, file, damage in DAMAGES:
         with copied() as repository:
             damage(newest(repository / model) / file)
@@ -78,14 +78,12 @@ def _at_start(stage: Stage) -> Found:
                 said, status = "it started", it.end()
             except Ended as error:
                 said, status = str(error), it.end()
-        held = status in (1, 2) and model in said and said.count("\n") == 0
-        good = good and held
-        seen.append(f"{what}: {status}" + ("" if held else f", {said[-200:]}"))
-    return Found("; ".join(seen), good)
+        results.append((what, status, said, status in (1, 2) and model in said and said.count("\n") == 0))
+    return together(*results)
 
 
 def _at_reload(stage: Stage) -> Found:
-    seen, good = [], True
+    results = []
     with copied() as repository, served(repository) as it:
         client = open_client(it.at["gRPC"])
         score = partial(Scorer(client, "ensemble_all").score, list(TEXTS), np.full(len(TEXTS), 0.5, np.float32))
@@ -101,13 +99,14 @@ def _at_reload(stage: Stage) -> Found:
 
             number = publish(repository, {model: copy_of})
             damage(repository / model / str(number) / file)
-            status, said = run_cli("reload", "--model-repository", str(repository), "--url", it.at["gRPC"])
+            reload = [str(DUALPATH), "reload", "--model-repository", str(repository), "--url", it.at["gRPC"]]
+            status, said = run(reload, 120)
             held = status in (1, 2) and model in said and bool(np.array_equal(score(), before))
-            good = good and held
-            seen.append(f"{what}: {status}" + ("" if held else f", {said[-200:]}"))
+            results.append((what, status, said, held))
             for member in repository.iterdir():
                 version = member / str(number)
                 version.unlink() if version.is_symlink() else shutil.rmtree(version, ignore_errors=True)
-        good = good and not it.restarts()
+        found, restarts = together(*results), it.restarts()
         client.close()
-    return Found("; ".join(seen) + f"; {'same scores throughout' if good else 'not as it should be'}", good)
+    good = found.good and not restarts
+    return Found(f"{found.seen}; {'same scores throughout' if good else 'not as it should be'}", good)

@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 from clients import TEXTS, WEIGHTS, Call, Load
 from row import Found, Row, Stage
-from served_process import SHM, ServedProcess, served
+from served_process import SHM, ServedProcess, served, waited
 from tritonclient.utils import InferenceServerException
 
 from dualpath.serving.client import Scorer, open_client
@@ -70,9 +70,7 @@ def _break(bound_s: float, fault: Fault, whole: bool, stage: Stage) -> Found:
         time.sleep(PAUSE_S)
         at = time.monotonic()
         fault(served)
-        deadline = time.monotonic() + LONGEST_S
-        while time.monotonic() < deadline and not (_calm(load.calls, at) and served.ready()):
-            time.sleep(0.2)
+        waited(lambda: _calm(load.calls, at) and served.ready(), LONGEST_S)
     calls = [call for call in load.calls if call.ended >= at]
     again_s = max((call.ended for call in calls if call.error), default=at) - at
     concerned = [call for call in calls if call.began <= at + again_s]
@@ -114,11 +112,9 @@ def _stop_for(model: str, seconds: float, served: ServedProcess) -> None:
     if not pid:
         raise RuntimeError(f"{model}: expected a process, got none")
     os.kill(pid, signal.SIGSTOP)
-    deadline = time.monotonic() + seconds
     with suppress(ProcessLookupError, psutil.NoSuchProcess):
         process = psutil.Process(pid)
-        while time.monotonic() < deadline and process.status() != psutil.STATUS_ZOMBIE:
-            time.sleep(0.1)
+        waited(lambda: process.status() == psutil.STATUS_ZOMBIE, seconds)
         os.kill(pid, signal.SIGCONT)
 
 
@@ -134,8 +130,7 @@ def _kill_serve(stage: Stage) -> Found:
         it.process.kill()
         it.process.wait()
         at = time.monotonic()
-        while time.monotonic() < at + 20 and any(map(psutil.pid_exists, family)):
-            time.sleep(0.1)
+        waited(lambda: not any(map(psutil.pid_exists, family)), 20)
         gone_s = time.monotonic() - at
         left = [pid for pid in {*family, *(process.pid for process in ours)} if psutil.pid_exists(pid)]
         regions, folders = list(SHM.glob(f"{prefix}*")), list(Path("/tmp").glob(f"{prefix.rstrip('-')}*"))
@@ -158,9 +153,8 @@ def _hang_ups(model: str, stage: Stage) -> Found:
                     [TEXTS[i % len(TEXTS)]], np.array([0.5], np.float32), client_timeout=0.0001 + i % 50 / 1e4
                 )
             client.close()
-        at, deadline = time.monotonic(), time.monotonic() + LONGEST_S
-        while time.monotonic() < deadline and not (_calm(load.calls, at) and served.ready()):
-            time.sleep(0.2)
+        at = time.monotonic()
+        waited(lambda: _calm(load.calls, at) and served.ready(), LONGEST_S)
     away_s = _longest_gap(load.calls)
     n_wrong = expected.wrong(load.calls)
     n_restarts = served.restarts().get("server", 0) - before

@@ -65,14 +65,11 @@ class Refusals:
 
 
 def _requests(weight: float, deadline_s: float | None = None) -> list[bytes]:
-    found = []
-    for text in TEXTS:
-        inputs = scored_inputs([text], np.array([weight], np.float32))
-        request = service_pb2.ModelInferRequest.FromString(serialise("orchestrator", inputs))
-        if deadline_s is not None:
-            request.parameters["timeout"].int64_param = int(deadline_s * 1e6)
-        found.append(request.SerializeToString())
-    return found
+    limit = service_pb2.ModelInferRequest()
+    if deadline_s is not None:
+        limit.parameters["timeout"].int64_param = int(deadline_s * 1e6)
+    inputs = [scored_inputs([text], np.array([weight], np.float32)) for text in TEXTS]
+    return [serialise("orchestrator", it) + limit.SerializeToString() for it in inputs]
 
 
 def _heavy(deadline_s: float | None = None, refusals: Refusals | None = None) -> Contender:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import NamedTuple
 
 from clients import Expected
 from served_process import REPOSITORY, ServedProcess
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """What a row has seen, in a line, and whether its bound holds."""
 
     seen: str
     good: bool
+
+
+def together(*results: tuple[str, int, str, bool]) -> Found:
+    """Put results together: what was done, exit status, what was said, and whether that is right."""
+    seen = [
+        f"{what}: {status}" + ("" if good else f" {' '.join(said.split())[-230:]!r}")
+        for what, status, said, good in results
+    ]
+    return Found("; ".join(seen), all(good for *_, good in results))
 
 
 class Stage:
@@ -48,26 +55,9 @@ class Stage:
             served.end()
 
 
-@dataclass(frozen=True)
-class Row:
-    """A test.
-
-    Attributes:
-        name: what is done to the server.
-        bound: what must hold, in words.
-        measure: does it.
-    """
+class Row(NamedTuple):
+    """What is done to the server, what must hold, in words, and the function that does it."""
 
     name: str
     bound: str
     measure: Callable[[Stage], Found]
-
-
-@contextmanager
-def staged() -> Iterator[Stage]:
-    """Give a stage; end its server."""
-    stage = Stage()
-    try:
-        yield stage
-    finally:
-        stage.close()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,6 @@ class ServedProcess:
     Args:
         repository: the model repository.
         options: further options of `dualpath serve`.
-        environment: variables beside this process's own.
 
     Attributes:
         log: what it writes to stderr.
@@ -46,24 +45,16 @@ class ServedProcess:
             and "gateway-gRPC" if asked for.
     """
 
-    def __init__(
-        self, repository: Path = REPOSITORY, *options: str, environment: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, repository: Path = REPOSITORY, *options: str) -> None:
         descriptor, name = tempfile.mkstemp(prefix="dualpath-chaos-", suffix=".log")
         self.log = Path(name)
         command = [str(DUALPATH), "serve", "--model-repository", str(repository), *PORTS, *options]
         with open(descriptor, "w") as stderr:
-            self.process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=stderr, text=True, env={**os.environ, **(environment or {})}
-            )
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
         self.at: dict[str, str] = {}
 
     def await_start(self) -> ServedProcess:
-        """Return when it serves.
-
-        Raises:
-            Ended: it does not.
-        """
+        """Return when it serves; Ended if it does not."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             if line.startswith("Ctrl-C"):
@@ -117,17 +108,9 @@ class ServedProcess:
 
     def shm_bytes(self) -> int:
         """Return how much of /dev/shm Triton's regions take, those that have lost their names too."""
-        return sum(path.stat().st_blocks * 512 for path in SHM.glob(f"{self.shm_prefix()}*")) + self._unnamed_bytes()
-
-    def _unnamed_bytes(self) -> int:
-        """Return how much memory of regions that were removed Triton still maps."""
-        total, counts = 0, False
-        for line in Path(f"/proc/{self.triton}/smaps").read_text().splitlines():
-            if line[:1].isdigit() or line[:1] in "abcdef":
-                counts = "/dev/shm/" in line and line.endswith("(deleted)")
-            elif counts and line.startswith("Rss:"):
-                total += int(line.split()[1]) * 1024
-        return total
+        named = sum(path.stat().st_blocks * 512 for path in SHM.glob(f"{self.shm_prefix()}*"))
+        mapped = psutil.Process(self.triton).memory_maps(grouped=False)
+        return named + sum(it.rss for it in mapped if it.path.startswith(f"{SHM}/") and not Path(it.path).exists())
 
     def memory(self) -> dict[str, int]:
         """Return each process's own memory in bytes, without what it shares with others, by what it is."""
@@ -165,16 +148,24 @@ def served(repository: Path = REPOSITORY, *options: str) -> Iterator[ServedProce
         it.end()
 
 
-def run_cli(*arguments: str, environment: Mapping[str, str] | None = None, timeout_s: float = 120) -> tuple[int, str]:
-    """Run a command of `dualpath`; return its exit status and what it wrote to stderr."""
-    done = subprocess.run(
-        [str(DUALPATH), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        env={**os.environ, **(environment or {})},
+def run(command: Sequence[str], timeout_s: float = 60, **how: Any) -> tuple[int, str]:
+    """Run a command that is expected to end by itself; return its exit status and what it wrote to stderr."""
+    process: subprocess.Popen[str] = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **how
     )
-    return done.returncode, done.stderr.strip()
+    try:
+        return process.wait(timeout_s), process.communicate()[1].strip()
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+        return -1, f"still running after {timeout_s:g} s; {process.communicate()[1].strip()}"
+
+
+def waited(condition: Callable[[], object], seconds: float) -> bool:
+    """Wait until a condition holds, no longer than so many seconds; tell whether it does."""
+    deadline = time.monotonic() + seconds
+    while not (holds := bool(condition())) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return holds
 
 
 def _arguments(process: psutil.Process) -> list[str]:

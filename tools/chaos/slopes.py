@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 from clients import WEIGHTS, Load
 from row import Found, Row, Stage
-from served_process import ServedProcess, served
+from served_process import ServedProcess, served, waited
 
 PARTS = 10
 SKIPPED = 3
@@ -84,9 +84,6 @@ def _kill(it: ServedProcess, model: str) -> None:
     """Kill one of a model's processes, and return when it has been replaced."""
     pids = it.of_model(model)
     os.kill(pids[0], signal.SIGKILL)
-    deadline = time.monotonic() + 30
-    while len(set(it.of_model(model)) - set(pids)) < len(pids) or not it.ready():
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"{model}: expected it to be replaced within 30 s, got nothing")
-        time.sleep(0.2)
+    if not waited(lambda: len({*it.of_model(model)} - {*pids}) >= len(pids) and it.ready(), 30):
+        raise RuntimeError(f"{model}: expected it to be replaced within 30 s, got nothing")
     time.sleep(1)

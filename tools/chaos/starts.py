@@ -10,18 +10,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
 from clients import TEXTS
 from damage import copied
-from row import Found, Row, Stage
-from served_process import DUALPATH, PORTS, REPOSITORY, SERVE, SHM, ServedProcess, run_cli, served
+from row import Found, Row, Stage, together
+from served_process import DUALPATH, PORTS, REPOSITORY, SERVE, SHM, ServedProcess, run, served, waited
 
 from dualpath.serving.client import Scorer, open_client
 
@@ -33,34 +31,33 @@ CLOSED_TESTS = ("tests/server/test_closed.py", "tests/browser/test_closed_to_pag
 
 def rows() -> Iterator[Row]:
     sentence = "a sentence, exit code 1 or 2, nothing left"
-    yield Row("port taken", sentence, _port_taken)
-    yield Row("no permission: repository, key folder", sentence, _no_permission)
+    yield Row("port taken", sentence, _leaving_nothing(_port_taken))
+    yield Row("no permission: repository, key folder", sentence, _leaving_nothing(_no_permission))
     yield Row("disk full: start, score --output, build", sentence, _disk_full)
-    yield Row("/dev/shm full", sentence, _shm_full)
+    yield Row("/dev/shm full", sentence, _leaving_nothing(_shm_full))
     yield Row("two serves on one repository", "both serve the same scores", _two_serves)
     yield Row("build while serving", "the served version stays, the next start is good", _build_while_serving)
-    yield Row("SIGTERM while loading", "exit code 0 or 130 within 15 s, nothing left", _terminated_while_loading)
+    within = "exit code 0 or 130 within 15 s, nothing left"
+    yield Row("SIGTERM while loading", within, _leaving_nothing(_terminated_while_loading))
     yield Row("load, trace, log, shared memory without the key", "refused by HTTP, gRPC, Chromium", _closed)
 
 
-class _Leftovers:
-    """What dualpath has left in /tmp and /dev/shm since this was made."""
+def _leaving_nothing(measure: Callable[[Stage], Found]) -> Callable[[Stage], Found]:
+    """Ask of a row, too, that dualpath leaves nothing in /tmp and /dev/shm, others' servers aside."""
 
-    def __init__(self) -> None:
-        self._before = self._now()
+    def measured(stage: Stage) -> Found:
+        before = _leftovers()
+        found = measure(stage)
+        waited(lambda: _leftovers() <= before, 15)  # for the last process to end
+        left = sorted(path.name for path in _leftovers() - before if not _is_in_use(path))
+        return Found(f"{found.seen}; {f'LEFT: {left[:3]}' if left else 'nothing left'}", found.good and not left)
 
-    @staticmethod
-    def _now() -> set[Path]:
-        found = {path for folder in (SHM, Path("/tmp")) for path in folder.glob("dualpath-*")}
-        return {path for path in found if path.suffix != ".log"}
+    return measured
 
-    def left(self) -> list[str]:
-        """Wait a moment for the last process to end; name what is left then, but for others' servers."""
-        deadline = time.monotonic() + 15
-        while (left := self._now() - self._before) and time.monotonic() < deadline:
-            time.sleep(0.2)
-        ours = [path for path in left if not _is_in_use(path)]
-        return sorted(path.name for path in ours)
+
+def _leftovers() -> set[Path]:
+    found = {path for folder in (SHM, Path("/tmp")) for path in folder.glob("dualpath-*")}
+    return {path for path in found if path.suffix != ".log"}
 
 
 def _is_in_use(path: Path) -> bool:
@@ -77,67 +74,32 @@ def _told(status: int, said: str, *words: str) -> bool:
     return status in (1, 2) and "Traceback" not in said and all(word in said for word in words)
 
 
-def _seen(*results: tuple[str, int, str, bool]) -> Found:
-    """Put results together: what was done, exit status, what was said, and whether that is right."""
-    seen = [
-        f"{what}: {status} {' '.join(said.split())[-230:]!r}" if not good else f"{what}: {status}"
-        for what, status, said, good in results
-    ]
-    return Found("; ".join(seen), all(good for *_, good in results))
-
-
-def _with_leftovers(found: Found, leftovers: _Leftovers) -> Found:
-    left = leftovers.left()
-    return Found(f"{found.seen}; {f'LEFT: {left[:3]}' if left else 'nothing left'}", found.good and not left)
-
-
-def _serve(*options: str) -> tuple[int, str]:
-    """Start `dualpath serve`, which is expected to end by itself."""
-    return _run([*SERVE, *options])
-
-
-def _run(command: list[str], timeout_s: float = 60, **how: Any) -> tuple[int, str]:
-    process: subprocess.Popen[str] = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **how
-    )
-    try:
-        return process.wait(timeout_s), process.communicate()[1].strip()
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)
-        return -1, f"still running after {timeout_s:g} s; {process.communicate()[1].strip()}"
-
-
 def _port_taken(stage: Stage) -> Found:
-    leftovers = _Leftovers()
     results = []
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         for name in ("http", "grpc", "metrics", "health", "gateway"):
-            status, said = _serve(f"--{name}-port", port)
+            status, said = run([*SERVE, f"--{name}-port", port])
             results.append((name, status, said, _told(status, said, f"--{name}-port", port, "already in use")))
-    return _with_leftovers(_seen(*results), leftovers)
+    return together(*results)
 
 
 def _no_permission(stage: Stage) -> Found:
     """Start without the right to read the repository, to write the key, and to write an output."""
-    leftovers = _Leftovers()
     with tempfile.TemporaryDirectory() as folder:
         home, repository = Path(folder) / "home", Path(folder) / "closed"
         home.mkdir(mode=0o555)
         repository.mkdir(mode=0)
         environment = {**os.environ, "HOME": str(home), "XDG_CACHE_HOME": str(home), "XDG_RUNTIME_DIR": ""}
-        unread = _run([*_MORTAL, str(DUALPATH), "serve", "--model-repository", str(repository), *PORTS])
-        no_key = _run([*_MORTAL, *SERVE], env=environment)
-        unwritten = _run(
+        unread = run([*_MORTAL, str(DUALPATH), "serve", "--model-repository", str(repository), *PORTS])
+        no_key = run([*_MORTAL, *SERVE], env=environment)
+        unwritten = run(
             [*_MORTAL, str(DUALPATH), "score", "--local", "--output", f"{home}/out.csv", "The cat."], cwd=ROOT
         )
-    return _with_leftovers(
-        _seen(
-            ("repository unreadable", *unread, _told(*unread, "closed")),
-            ("key folder unwritable", *no_key, _told(*no_key, "home")),
-            ("score --output unwritable", *unwritten, _told(*unwritten, "out.csv")),
-        ),
-        leftovers,
+    return together(
+        ("repository unreadable", *unread, _told(*unread, "closed")),
+        ("key folder unwritable", *no_key, _told(*no_key, "home")),
+        ("score --output unwritable", *unwritten, _told(*unwritten, "out.csv")),
     )
 
 
@@ -159,20 +121,20 @@ def _disk_full(stage: Stage) -> Found:
             (full / "filling").write_bytes(b"x" * (1 << 20))
         # All folders that Python would take for temporary files.
         fill = " && ".join(f"mount --bind {full} {folder}" for folder in ("/var/tmp", "/tmp"))
-        start = _run(["unshare", "--mount", "sh", "-c", f"{fill} && cd /sys && exec {' '.join(SERVE)}"])
+        start = run(["unshare", "--mount", "sh", "-c", f"{fill} && cd /sys && exec {' '.join(SERVE)}"])
         with tempfile.NamedTemporaryFile("w", suffix=".txt") as texts:
             texts.write("The cat sat on the mat.\n" * 5000)
             texts.flush()
             score = [str(DUALPATH), "score", "--file", texts.name, "--bert-weight", "0", "--url", served.at["gRPC"]]
-            output = _run([*score, "--output", str(full / "out.txt")])
+            output = run([*score, "--output", str(full / "out.txt")])
             with (full / "stdout").open("wb") as stdout:
                 stream = subprocess.run(score, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=60)
     with _small_mount(20 << 20) as small:
         repository = small / "model_repository"
         shutil.copytree(REPOSITORY, repository, ignore=shutil.ignore_patterns("*.pt", "*.tl", "*.json"))
-        build = _run([str(DUALPATH), "build", "--model-repository", str(repository)], 120)
+        build = run([str(DUALPATH), "build", "--model-repository", str(repository)], 120)
         kept = sorted(path.name for path in repository.glob("*/[0-9]*/*") if path.suffix in (".pt", ".tl"))
-    return _seen(
+    return together(
         ("start", *start, _told(*start, "temporary")),
         ("score --output", *output, _told(*output, "out.txt", "space")),
         ("score > full", stream.returncode, stream.stderr, _told(stream.returncode, stream.stderr, "space")),
@@ -181,10 +143,9 @@ def _disk_full(stage: Stage) -> Found:
 
 
 def _shm_full(stage: Stage) -> Found:
-    leftovers = _Leftovers()
     script = f"mount -t tmpfs -o size=40m tmpfs /dev/shm && exec {' '.join(SERVE)}"
-    status, said = _run(["unshare", "--mount", "sh", "-c", script], 60)
-    return _with_leftovers(_seen(("start", status, said, _told(status, said, "/dev/shm"))), leftovers)
+    status, said = run(["unshare", "--mount", "sh", "-c", script], 60)
+    return together(("start", status, said, _told(status, said, "/dev/shm")))
 
 
 def _scores(it: ServedProcess) -> list[float]:
@@ -213,8 +174,7 @@ def _build_while_serving(stage: Stage) -> Found:
     with copied() as repository:
         with served(repository) as it:
             before = _scores(it)
-            build = partial(run_cli, "build", "--force", "--model-repository", str(repository), timeout_s=400)
-            status, said = build()
+            status, said = run([str(DUALPATH), "build", "--force", "--model-repository", str(repository)], 400)
             same, restarts = _scores(it) == before, it.restarts()
         with served(repository) as it:
             after = _scores(it)
@@ -225,7 +185,6 @@ def _build_while_serving(stage: Stage) -> Found:
 
 
 def _terminated_while_loading(stage: Stage) -> Found:
-    leftovers = _Leftovers()
     seen, good = [], True
     for delay_s in (0.3, 1.0, 2.0, 3.0):
         it = ServedProcess()
@@ -237,7 +196,7 @@ def _terminated_while_loading(stage: Stage) -> Found:
         # Before Python has put its handlers up, the signal itself ends it.
         good = good and status in (0, 130, -signal.SIGTERM) and elapsed_s < 15 and quiet
         seen.append(f"after {delay_s:g} s: {status} within {elapsed_s:.1f} s{'' if quiet else ' TRACEBACK'}")
-    return _with_leftovers(Found("; ".join(seen), good), leftovers)
+    return Found("; ".join(seen), good)
 
 
 def _closed(stage: Stage) -> Found:

@@ -56,7 +56,7 @@ def answer_merged(
         outputs = handle({name: library.concatenate([arrays[name] for arrays in inputs]) for name in inputs[0]})
         for name, rows in outputs.items():
             if len(rows) != sum(n_rows):  # NumPy would split them all the same
-                raise ValueError(f"{name}: expected {sum(n_rows)} rows, got {len(rows)}.")
+                raise ValueError(f"{name}: expected {sum(n_rows)} rows, got {len(rows)}. Return one for each.")
         parts = {name: library.split(rows, n_rows) for name, rows in outputs.items()}
         return [respond({name: rows[i] for name, rows in parts.items()}, bf16) for i in range(len(requests))]
     except Exception as error:

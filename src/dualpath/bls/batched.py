@@ -93,9 +93,11 @@ class BatchedChild(Called):
         """
         run = current_run()
         if run is None:
-            raise RuntimeError(f"{self.name}.rows: expected code that a Pipeline's graph calls, got other code.")
+            raise RuntimeError(
+                f"{self.name}.rows: expected code that a Pipeline's graph calls, got other code. Call it there."
+            )
         if not len(rows):
-            raise ValueError(f"{self.name}: expected at least one row, got none.")
+            raise ValueError(f"{self.name}: expected at least one row, got none. Leave such a call out.")
         if known := run.memo.recall(self, rows):
             answers = known
             if self.metrics:

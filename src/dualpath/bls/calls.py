@@ -169,11 +169,11 @@ class Called:
 
     def _misconfigured(self, message: str) -> ConfigError:
         """Return the error that says how the model differs from what is expected of it; the log says it once."""
-        error = ConfigError(f"{self.name}: {message}")
+        error = ConfigError(f"{self.name}: {message.rstrip('. ')}. Correct this model's config or the child's.")
         self._count("failed")
         if message not in self._reported and len(self._reported) < 16:
             self._reported.add(message)
-            pb_utils.Logger.log_error(f"configuration: {error} Correct this model's config or the child's.")
+            pb_utils.Logger.log_error(f"configuration: {error}")
         return error
 
     def _failure(self, message: str, code: int | None = None) -> Exception:

@@ -37,7 +37,7 @@ class Setting(Generic[T]):
         try:
             return self.read(given)
         except ValueError as error:
-            raise BadParameter(f"parameter {self.name!r}: expected {error}, got {given!r}.") from None
+            raise BadParameter(f"parameter {self.name!r}: expected {error}, got {given!r}. Send another.") from None
 
 
 class ModelConfig:

@@ -245,7 +245,9 @@ class Pipeline:
             for name, array in wanted.items():
                 if not array.ndim or len(array) != request.n_rows:
                     got = f"{len(array)} rows" if array.ndim else "no rows"
-                    raise ValueError(f"{name}: expected {request.n_rows} rows from the graph, got {got}.")
+                    raise ValueError(
+                        f"{name}: expected {request.n_rows} rows from the graph, got {got}. Return one for each."
+                    )
         return wanted
 
     def _responses(self, replies: Sequence[Reply], outputs: Arrays) -> list[Any]:

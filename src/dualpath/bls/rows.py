@@ -52,13 +52,15 @@ def _each(values: Any, function: Callable[..., Any], others: Any = None) -> Any:
     """Apply a function to one value, or to each of several by name."""
     if not isinstance(values, Mapping):
         if isinstance(others, Mapping):
-            raise ValueError(f"fill: expected one value, as the answer is one array, got {', '.join(others)}.")
+            raise ValueError(
+                f"fill: expected one value, as the answer is one array, got {', '.join(others)}. Pass one."
+            )
         return function(values) if others is None else function(values, others)
     if others is None:
         return {name: function(value) for name, value in values.items()}
     if not isinstance(others, Mapping) or others.keys() != values.keys():
         got = ", ".join(others) if isinstance(others, Mapping) else repr(others)
-        raise ValueError(f"fill: expected a value for each of {', '.join(values)}, got {got}.")
+        raise ValueError(f"fill: expected a value for each of {', '.join(values)}, got {got}. Pass them by name.")
     return {name: function(value, others[name]) for name, value in values.items()}
 
 
@@ -79,7 +81,7 @@ def _as_value(fill: Any) -> Array:
 
 def _checked(given: Array, n_rows: int, fill: Any) -> Array:
     if len(given) != n_rows:  # NumPy would spread one answer over all
-        raise ValueError(f"expected {n_rows} rows in the answer, got {len(given)}.")
+        raise ValueError(f"answer: expected {n_rows} rows, got {len(given)}. Return one for each.")
     value = _as_value(fill)
     if given.shape[1:] != value.shape:
         raise ValueError(

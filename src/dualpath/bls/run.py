@@ -92,7 +92,9 @@ def current_request() -> Request:
     """
     run = _run.get()
     if run is None:
-        raise RuntimeError("current_request: expected code that a Pipeline's graph calls, got other code.")
+        raise RuntimeError(
+            "current_request: expected code that a Pipeline's graph calls, got other code. Call it there."
+        )
     return run.request
 
 

@@ -151,7 +151,7 @@ class _AsBf16:
 
     def __init__(self, bits: Any) -> None:
         if bits.dtype != np.uint16:
-            raise TypeError(f"expected the bits of BF16 as uint16, got {bits.dtype}.")
+            raise TypeError(f"BF16: expected its bits as uint16, got {bits.dtype}. Convert them.")
         self._bits = np.ascontiguousarray(bits).reshape(bits.shape)
 
     def __dlpack__(self, **options: Any) -> Any:

@@ -9,22 +9,7 @@ import sys
 import typer
 
 from dualpath import __version__
-from dualpath.cli import (
-    bench,
-    build,
-    compare,
-    convert,
-    demo,
-    doctor,
-    env,
-    init,
-    models,
-    prune,
-    reload,
-    score,
-    serve,
-    train,
-)
+from dualpath.cli import bench, build, compare, convert, demo, doctor, env, models, releases, score, serve, train
 from dualpath.errors import UserError
 
 app = typer.Typer(
@@ -36,8 +21,8 @@ app = typer.Typer(
     add_completion=False,
 )
 for command in (
-    *(init.init, build.build, serve.serve, score.score, models.models, doctor.doctor, convert.graph, convert.check),
-    *(convert.scaffold, reload.reload, prune.prune, demo.demo, compare.compare, bench.bench),
+    *(build.init, build.build, serve.serve, score.score, models.models, doctor.doctor, convert.graph, convert.check),
+    *(convert.scaffold, releases.reload, releases.prune, demo.demo, compare.compare, bench.bench),
 ):
     app.command()(command)
 app.add_typer(train.app, name="train")

@@ -40,8 +40,7 @@ def bench(
         Path | None, Option(metavar="DIR", help="Write an HTML report and its figures into this folder.")
     ] = None,
     work_dir: Annotated[
-        Path | None,
-        Option(help="Where encoders are built and kept, gigabytes of them.  [default: ~/.cache/dualpath]"),
+        Path | None, Option(help="Where encoders are built and kept, gigabytes of them.  [default: ~/.cache/dualpath]")
     ] = None,
     model_repository: ModelRepository = DEFAULT_REPOSITORY,
 ) -> None:
@@ -52,8 +51,7 @@ def bench(
     Requests that would take over 30 s are not sent. Ctrl-C ends with what was measured until then. Exit code 1: the
     set-ups' scores differ, or a server went away.
     """
-    from dualpath.cli.compare_view import show_bench
-    from dualpath.cli.ending import Ending
+    from dualpath.cli.compare_view import Ending, show_bench
     from dualpath.compare import bench as bench_set_ups
 
     Ending(show_bench, as_json, report).after(

@@ -93,8 +93,7 @@ def compare(
         Path | None, ShowOption(metavar="DIR", help="Write an HTML report and its figures into this folder.")
     ] = None,
     summary: Annotated[
-        Path | None,
-        ShowOption(metavar="FILE.md", help="Append a summary in Markdown, as a pull request shows it."),
+        Path | None, ShowOption(metavar="FILE.md", help="Append a summary in Markdown, as a pull request shows it.")
     ] = None,
     saved: Annotated[
         list[Path] | None,
@@ -116,8 +115,7 @@ def compare(
     Exit code 1: answers differ beyond the tolerance, nothing had to agree, a request failed, the server went away, or a
     condition of the gate does not hold. 3: a condition cannot be decided on the interval of its ratio.
     """
-    from dualpath.cli.compare_view import show
-    from dualpath.cli.ending import Ending
+    from dualpath.cli.compare_view import Ending, show
     from dualpath.compare import compare as compare_models
     from dualpath.compare import saved_results
     from dualpath.compare.gate import Condition

@@ -1,28 +1,114 @@
-"""The tables of a comparison, and of a bench, on the terminal."""
+"""How a comparison or a bench shows itself, and how it ends: with its figures, also when it is interrupted."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from typer import Exit
 
+from dualpath.cli import serve
+from dualpath.compare import report as reports
+from dualpath.compare.report.markdown import markdown
 from dualpath.compare.result import Cell, Result
 from dualpath.compare.stats import Ratio
 from dualpath.compare.verdict import doubt
+from dualpath.errors import UserError
+
+if TYPE_CHECKING:
+    from dualpath.serving import TritonServer
 
 NARROW = 16
 """Names up to this length are kept in one line."""
+FIGURES = ("rows/s", "ratio", "p50 ms", "p90 ms", "p99 ms", "p50 ratio", "p99 ratio", "failed")
 WIDE = 120
 """Columns of a terminal from which on there is room for all figures."""
 
 
+class Ending:
+    """A command's callbacks for `compare` and `bench`: a progress bar on a terminal, then the result.
+
+    Raises:
+        UserError: no report or summary can be written there.
+    """
+
+    exit_code = 0
+
+    def __init__(
+        self, show: Callable[[Result, Console], None], as_json: bool, report: Path | None, summary: Path | None = None
+    ) -> None:
+        if report:
+            reports.check(report)
+        if summary and not summary.absolute().parent.is_dir():
+            raise UserError(
+                f"--summary: expected a file in a folder that is there, got {str(summary)!r}. Name another."
+            )
+        self._show, self._as_json, self._report, self._summary = show, as_json, report, summary
+        self._console = Console(stderr=True, highlight=False)
+        # Drawn between turns only: drawing costs CPU time that the server may want.
+        self._progress = Progress(
+            *(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()),
+            console=self._console,
+            transient=True,
+            auto_refresh=False,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._progress.add_task("", total=1.0)
+
+    def after(self, measure: Callable[..., Result], **options: Any) -> NoReturn:
+        """Call `compare` or `bench`, show what it finds, and end with the exit code that says it."""
+        measure(**options, start=self.start, on_progress=self.show_progress, on_result=self.finish)
+        raise Exit(self.exit_code)
+
+    def start(self, model_repository: Path, **options: Any) -> AbstractContextManager[TritonServer]:
+        """Start a server under a spinner."""
+        self._progress.stop()
+        return serve.start(model_repository, self._console, **options)
+
+    def show_progress(self, text: str, fraction: float) -> None:
+        """Say what comes next."""
+        self._progress.start()
+        self._progress.update(self._task, description=escape(text), completed=fraction)
+        self._progress.refresh()
+
+    def finish(self, result: Result) -> None:
+        """Print the result and write its report, whole, whatever the user does meanwhile.
+
+        To be called while the server is up, as stopping it takes seconds, in which an impatient user interrupts again,
+        and may fail.
+        """
+        in_main = threading.current_thread() is threading.main_thread()  # signals are no other thread's
+        with serve.handled_by(signal.SIG_IGN, signal.SIGINT) if in_main else nullcontext():
+            self._progress.stop()
+            self.exit_code = result.exit_code
+            result.command = result.command or shlex.join(["dualpath", *sys.argv[1:]])
+            if self._as_json:
+                print(json.dumps(result.to_dict(), indent=2), flush=True)
+            else:
+                self._show(result, Console())
+            if self._summary:
+                with self._summary.open("a", encoding="utf-8") as file:
+                    file.write(markdown(result))
+            if self._report:
+                print(f"Report: {reports.write(result, self._report)}", file=sys.stderr)
+
+
 def show(result: Result, console: Console) -> None:
     """Print a result's tables, its notes and its verdict."""
-    show_parity(result, console)
+    _show_parity(result, console)
     for cell in result.cells:
         console.print(_cell(cell, result, console.width >= WIDE))
         absent = (f"{name} was not measured: {reason}." for name, reason in cell.not_measured.items())
@@ -33,7 +119,7 @@ def show(result: Result, console: Console) -> None:
     console.print(result.verdict, markup=False, highlight=False, style="bold")
 
 
-def show_parity(result: Result, console: Console) -> None:
+def _show_parity(result: Result, console: Console) -> None:
     """Print whose answers were compared with whose, how far they agree, and the rows that differ most."""
     if result.parity:
         console.print(_parity(result))
@@ -68,70 +154,58 @@ def _parity(result: Result) -> Table:
 
 def _cell(cell: Cell, result: Result, wide: bool) -> Table:
     """Return the figures under a load; a narrow terminal has no room for p90, p99's ratio and a column of zeros."""
+    failed = {name: it.n_errors + it.n_timeouts for name, it in cell.measured.items()}
+    if_wide = {"p90 ms", "p99 ratio"} if any(failed.values()) else {"p90 ms", "p99 ratio", "failed"}
+    headers = [header for header in FIGURES if wide or header not in if_wide]
     table = Table(title=str(cell.load), title_justify="left", padding=0)
     table.add_column(overflow="fold", no_wrap=max(map(len, result.contenders)) <= NARROW)
-    failed = {name: it.n_errors + it.n_timeouts for name, it in cell.measured.items()}
-    columns = {
-        "rows/s": True,
-        "ratio": True,
-        "p50 ms": True,
-        "p90 ms": wide,
-        "p99 ms": True,
-        "p50 ratio": True,
-        "p99 ratio": wide,
-        "failed": wide or any(failed.values()),
-    }
-    for header, is_shown in columns.items():
-        if is_shown:
-            is_ratio = "ratio" in header  # below which a doubt may stand
-            width = len("0.968 [0.929, 1.01]") if is_ratio else None
-            table.add_column(header, justify="right", overflow="fold", no_wrap=not is_ratio, min_width=width)
+    for header in headers:
+        is_ratio = "ratio" in header  # below which a doubt may stand
+        width = len("0.968 [0.929, 1.01]") if is_ratio else None
+        table.add_column(header, justify="right", overflow="fold", no_wrap=not is_ratio, min_width=width)
     for name in result.contenders:
         if name in cell.not_measured:
             table.add_row(escape(name), "–")
-        elif name in cell.measured:
-            measured = cell.measured[name]
-            ratios = _ratios(cell, name, result.contenders[0])
-            latencies = [_ms(measured.latencies_ms, percentile) for percentile in (50, 90, 99)]
-            cells = [f"{measured.rows_per_s:.4g}", ratios[0], *latencies, *ratios[1:], str(failed[name])]
-            shown = (it for it, is_shown in zip(cells, columns.values(), strict=True) if is_shown)
-            table.add_row(escape(name), *shown)
-            for group, of_group in measured.groups_ms.items():
-                latencies = [_ms(of_group, percentile) for percentile in (50, 90, 99) if wide or percentile != 90]
-                table.add_row(f"  BERT_WEIGHT {escape(group)}", "", "", *latencies, style="dim")
+        elif measured := cell.measured.get(name):
+            figures = {"rows/s": f"{measured.rows_per_s:.4g}", "failed": str(failed[name])}
+            figures |= _latencies(measured.latencies_ms) | _ratios(cell, name, result.contenders[0])
+            table.add_row(escape(name), *(figures.get(header, "") for header in headers))
+            for group, latencies_ms in measured.groups_ms.items():
+                figures = _latencies(latencies_ms)
+                of_group = (figures.get(header, "") for header in headers)
+                table.add_row(f"  BERT_WEIGHT {escape(group)}", *of_group, style="dim")
     return table
 
 
-def _ratios(cell: Cell, name: str, baseline: str) -> list[str]:
+def _latencies(latencies_ms: Mapping[float, float]) -> dict[str, str]:
+    return {f"p{percentile} ms": f"{latencies_ms[percentile]:.1f}" for percentile in (50, 90, 99) if latencies_ms}
+
+
+def _ratios(cell: Cell, name: str, baseline: str) -> dict[str, str]:
     """Return the ratios of throughput, p50 and p99 as markup."""
     if (compared := cell.compared.get(name)) is None:
-        return [""] * 3
-    decisive = compared.throughput if cell.load.rate is None else compared.p50
-    return [
-        escape(short_ratio(ratio)) + (in_doubt(cell, name, baseline) if ratio is decisive else "")
-        for ratio in (compared.throughput, compared.p50, compared.p99)
-    ]
+        return {}
+    decisive = "ratio" if cell.load.rate is None else "p50 ratio"
+    ratios = {"ratio": compared.throughput, "p50 ratio": compared.p50, "p99 ratio": compared.p99}
+    shown = {header: escape(_short_ratio(ratio)) for header, ratio in ratios.items()}
+    return shown | {decisive: shown[decisive] + _in_doubt(cell, name, baseline)}
 
 
-def short_ratio(ratio: Ratio) -> str:
+def _short_ratio(ratio: Ratio) -> str:
     """Return such as "0.98 [0.95, 1.01]"; of too few turns there is no interval."""
     interval = f" [{ratio.low:.3g}, {ratio.high:.3g}]" if isfinite(ratio.high) else ""
     return f"{ratio.value:.3g}{interval}"
 
 
-def in_doubt(cell: Cell, name: str, baseline: str) -> str:
+def _in_doubt(cell: Cell, name: str, baseline: str) -> str:
     """Return what stands under the ratio that a verdict goes by if it is not to be taken as it stands, as markup."""
     why = doubt(cell, name, baseline)
     return f"\n[yellow]{escape(why)}[/]" if why else ""
 
 
-def _ms(latencies_ms: Mapping[float, float], percentile: int) -> str:
-    return f"{latencies_ms[percentile]:.1f}" if latencies_ms else ""
-
-
 def show_bench(result: Result, console: Console) -> None:
     """Print how far answers agree, what was not measured and why, the notes, the figures and the verdict."""
-    show_parity(result, console)
+    _show_parity(result, console)
     said = [f"{cell.load}: {note}" for cell in result.cells for note in cell.notes]
     for text in [*said, *_not_measured(result), *result.notes]:
         console.print(text, markup=False, highlight=False)
@@ -152,13 +226,14 @@ def _add(table: Table, cell: Cell, rows: str, names: list[str]) -> None:
     for name in names:
         if measured := cell.measured.get(name):
             compared = cell.compared.get(name)
-            latencies = (f"{measured.latencies_ms[it]:.1f}" if measured.latencies_ms else "" for it in (50, 99))
+            latencies = _latencies(measured.latencies_ms)
             table.add_row(
                 rows,
                 escape(name),
                 f"{measured.rows_per_s:.3g}",
-                f"{escape(short_ratio(compared.throughput))}{in_doubt(cell, name, names[0])}" if compared else "",
-                *latencies,
+                f"{escape(_short_ratio(compared.throughput))}{_in_doubt(cell, name, names[0])}" if compared else "",
+                latencies.get("p50 ms", ""),
+                latencies.get("p99 ms", ""),
             )
             rows = ""
     table.add_section()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
 import os
@@ -11,19 +12,19 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Argument, Exit, Option
 
 from dualpath.cli.options import DEFAULT_REPOSITORY, DEFAULT_URL, ModelRepository
 from dualpath.cli.score_files import header, open_excerpts, write_csv, written_to
-from dualpath.cli.score_on_ray import score_on_ray
 from dualpath.errors import UserError
 from dualpath.readability.excerpt_tables import Excerpts, printable
 from dualpath.tables import Format, TableRow
 
 if TYPE_CHECKING:
     from dualpath.readability.combine import Scores
+    from dualpath.scale.job import JobProgress
 
 ROWS_PER_REQUEST = 32
 """Enough to fill BERT's chunks, few enough that the progress bar moves."""
@@ -83,7 +84,7 @@ def score(
         list[str] | None,
         Option(
             help="Triton's gRPC address; with --runner ray it may be given several times, and without it each node "
-            f"starts a server.  [default: {DEFAULT_URL}]",
+            f"starts a server.  [default: {DEFAULT_URL}]"
         ),
     ] = None,
 ) -> None:
@@ -108,7 +109,7 @@ def score(
             raise UserError(
                 "--runner ray: expected --file, got TEXT, standard input, --local or --format. Name a file or a folder."
             )
-        score_on_ray(
+        _on_ray(
             str(file),
             output,
             as_json=as_json,
@@ -140,6 +141,40 @@ def score(
             left = islice(excerpts.records, max(0, n_lines - as_csv), None)
             n_bad = sum(_score_batch(it, excerpts, bert_weight, score_rows, show) for it in _batches(left))
     if n_bad:
+        raise Exit(1)
+
+
+def _on_ray(file: str, output: str | None, *, as_json: bool, **options: Any) -> None:
+    """Score a data set by `dualpath.scale.job.run`; exit with 1 if some rows have no score."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    from dualpath.scale.job import JobFailed, run
+
+    if output is None:
+        raise UserError("--runner ray: expected --output with a folder for the scores, got none. Name one.")
+    console = Console(stderr=True)
+    columns = (TextColumn("partitions"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+    with Bar(*columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def show(progress: JobProgress) -> None:
+            n_rows = progress.n_scored + progress.n_rejected
+            rows = f"{n_rows} rows" if n_rows else "starting"
+            bar.update(task, total=progress.n_partitions, completed=progress.n_done, description=rows)
+
+        try:
+            done = run(file, output, on_progress=show, **options)
+        except JobFailed as error:
+            _complain(f"{str(error).rstrip('.')}. The partitions in {output} are complete; go on with --resume.")
+            raise Exit(1) from None
+    if as_json:
+        print(json.dumps(dataclasses.asdict(done)))
+    else:
+        print(f"{done.n_scored} rows scored, in {output}/scores; {done.n_partitions} partitions are done.")
+    if done.n_rejected:
+        _complain(f"{output}: expected scores, got none for {done.n_rejected} rows. See rejected/.")
         raise Exit(1)
 
 
@@ -175,7 +210,7 @@ def _score_batch(
         scores = dict(zip(good, score_rows(list(texts), np.array(weights, np.float32)).tolist(), strict=True))
     for row, value in list(scores.items()):
         if not math.isfinite(value):
-            _complain(f"{row.where}: expected a finite score, got {value} from the model.")
+            _complain(f"{row.where}: expected a finite score, got {value} from the model. Train it again.")
             del scores[row]
     for row in batch:
         show(row, scores.get(row))
@@ -222,7 +257,7 @@ def _served(url: str, model: str, retry_for_s: float) -> ScoreRows:
             return retrying(lambda: scorer.score(excerpts, weights), retry_for_s, report)
         except InferenceServerException as error:
             reason = " ".join(str(error.message()).split()).rstrip(".")
-            _complain(f"{model} failed: {reason}. The rows above are complete.")
+            _complain(f"{model}: expected scores, got: {reason}. The rows above are complete.")
             raise Exit(1) from None
 
     return score_rows

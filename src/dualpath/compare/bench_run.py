@@ -12,28 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from dualpath.compare import breakdown, inputs, parity, verdict
+from dualpath.compare import breakdown, inputs, parity, setups, verdict
 from dualpath.compare.agreement import Agreement
-from dualpath.compare.bench_models import default_work_dir
-from dualpath.compare.bench_servers import Place, served
+from dualpath.compare.bench_servers import ServedEncoder, default_work_dir, served
 from dualpath.compare.inputs import Row
 from dualpath.compare.load import Contender, Turn
-from dualpath.compare.machine import machine_facts
 from dualpath.compare.result import Load, Process, Result
-from dualpath.compare.run import OnProgress, Timing, TurnSpec, measure, on_server
-from dualpath.compare.server import Server, Start, start_quietly
-from dualpath.compare.setups import (
-    BERT_WEIGHT,
-    LONGEST_REQUEST_S,
-    BenchSetup,
-    InClient,
-    InTriton,
-    batches,
-    both,
-    excerpt_of,
-    headline,
-    too_slow,
-)
+from dualpath.compare.run import Measurement, OnProgress, Timing, TurnSpec, on_server
+from dualpath.compare.server import Server, Start, machine_facts, start_quietly
+from dualpath.compare.setups import LONGEST_REQUEST_S, BenchSetup, InClient, InTriton, excerpt_of
 from dualpath.compare.tolerance import Tolerance
 from dualpath.errors import UserError
 from dualpath.readability.contract import ENSEMBLE, MAX_BATCH_SIZE, ORCHESTRATOR, SCORE, TOLERANCES
@@ -100,7 +87,7 @@ class _Bench:
     loads: Sequence[Load]
     timing: Timing
     model: str
-    places: Sequence[Place]
+    places: Sequence[ServedEncoder]
 
     def __post_init__(self) -> None:
         places = self.places
@@ -132,36 +119,32 @@ class _Bench:
                     self._measure(on_progress)
             except KeyboardInterrupt:
                 self.result.interrupted = True
-            self.result.verdict = f"{headline(self.result)} {verdict.sentence(self.result)}".strip()
+            self.result.verdict = f"{setups.headline(self.result)} {verdict.sentence(self.result)}".strip()
             self._break_down()
         if not self.result.interrupted and not self._gone():
             self._trace()
         return self.result
 
-    def _add(self, place: Place, suffix: str) -> None:
+    def _add(self, place: ServedEncoder, suffix: str) -> None:
         on_gpu = place.gpu or place.text_on_cpu
-        inner, device = (on_gpu, "GPU") if on_gpu else (place.cpu, "CPU")
-        all_cpu, client, text_on_cpu, all_gpu = (
-            f"{name}{suffix}"
-            for name in (
-                "all in Triton, CPU",
-                f"client + models on {device}",
-                "all in Triton, text on CPU, models on GPU",
-                "all in Triton, GPU",
-            )
-        )
-        self._setups[all_cpu] = InTriton(all_cpu, place.cpu.url, self.model)
-        self._setups[client] = InClient.of(client, inner.url, place.repository)
-        family = [all_cpu, client]
-        for name, server, config in ((text_on_cpu, place.text_on_cpu, TEXT_ON_CPU), (all_gpu, place.gpu, GPU)):
+        all_cpu, client = f"all in Triton, CPU{suffix}", f"client + models on {'GPU' if on_gpu else 'CPU'}{suffix}"
+        family: dict[str, BenchSetup] = {
+            all_cpu: InTriton(all_cpu, place.cpu.url, self.model),
+            client: InClient(client, (on_gpu or place.cpu).url, place.repository),
+        }
+        for where, server, config in (
+            ("text on CPU, models on GPU", place.text_on_cpu, TEXT_ON_CPU),
+            ("GPU", place.gpu, GPU),
+        ):
+            name = f"all in Triton, {where}{suffix}"
             if server:
-                self._setups[name] = InTriton(name, server.url, self.model)
-                family.append(name)
+                family[name] = InTriton(name, server.url, self.model)
             else:
                 self._absent[name] = place.why_not[config]
-        self._families.append(family)
+        self._setups |= family
+        self._families.append([*family])
 
-    def _compare_answers(self, place: Place, family: Sequence[str], on_progress: OnProgress) -> bool:
+    def _compare_answers(self, place: ServedEncoder, family: Sequence[str], on_progress: OnProgress) -> bool:
         """Compare the answers of one encoder's set-ups with its first; say whether the servers are still there."""
         tolerance = Tolerance(TOLERANCES.get(place.precision, max(TOLERANCES.values())))
         rows = self.rows[:N_COMPARED]
@@ -170,11 +153,9 @@ class _Bench:
             names = (baseline, other)
             agreement = Agreement(names, [row.where for row in rows], {SCORE.name: tolerance})
             try:
-                there = parity.Asking(self.result, agreement, names, rows).run(
-                    partial(both, self._setups[baseline], self._setups[other], rows, self.timing.timeout_s),
-                    gone=self._gone,
-                    on_progress=on_progress,
-                )
+                asking = parity.Asking(self.result, agreement, names, rows)
+                connects = [partial(setups.asking, self._setups[name], rows) for name in names]
+                there = asking.run(connects, self.timing.timeout_s, self._gone, on_progress)
             finally:
                 found = agreement.parities()
                 self.result.parity += found
@@ -190,10 +171,10 @@ class _Bench:
 
         @cache
         def contender(name: str, batch: int) -> Contender:
-            return self._setups[name].contender(batches(shuffled, batch))
+            return self._setups[name].contender(setups.batches(shuffled, batch))
 
         def make(name: str, load: Load) -> Contender | str:
-            absent = self._absent.get(name) or too_slow(self.result.cells, name, load)
+            absent = self._absent.get(name) or setups.too_slow(self.result.cells, name, load)
             return absent or contender(name, load.batch)
 
         def counted(order: TurnSpec) -> Turn:
@@ -202,16 +183,8 @@ class _Bench:
             self._now.n_rows += turn.n_rows + order.load.batch * n_clients * (order.warm_up or n_clients > 1)
             return turn
 
-        measure(
-            self.result,
-            self.loads,
-            make,
-            counted,
-            self.timing,
-            around=self._around,
-            gone=self._gone,
-            on_progress=on_progress,
-        )
+        around, gone = self._around, self._gone
+        Measurement(self.result, self.loads, make, counted, self.timing, around, gone, on_progress).run()
 
     @contextmanager
     def _around(self, name: str) -> Iterator[None]:
@@ -283,7 +256,7 @@ class _Bench:
             "Client + models: the client's process makes tokens and features and combines the scores; the models "
             "bert-large and cuml are called in parallel, a request's rows in one call to each. All clients share one "
             "process.",
-            f"BERT_WEIGHT is {BERT_WEIGHT}: every row needs both models.",
+            f"BERT_WEIGHT is {setups.BERT_WEIGHT}: every row needs both models.",
         ]
         if "random" in self.places[0].encoder:
             notes.append(

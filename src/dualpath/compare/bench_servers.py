@@ -1,27 +1,32 @@
-"""The servers that `dualpath bench` needs: for each encoder one on the CPU, and those on a GPU that can be."""
+"""What `dualpath bench` serves: the user's repository or one with an encoder built for it, on the CPU and on a GPU."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import multiprocessing
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from dualpath.compare.bench_models import build_encoder, with_artifacts
 from dualpath.compare.run import OnProgress
 from dualpath.compare.server import Server, Start, check_models, serving
 from dualpath.errors import UserError
-from dualpath.readability.contract import BERT, FOREST
+from dualpath.readability.contract import BERT, FOREST, MODELS
 from dualpath.repository import folders
+from dualpath.repository.folders import newest
+from dualpath.repository.releases import newest_release
 from dualpath.serving import gpus, installation, preflight
 
 GPU_CONFIGS = (preflight.GPU, preflight.TEXT_ON_CPU)
 
 
 @dataclass(frozen=True)
-class Place:
+class ServedEncoder:
     """One encoder on its servers.
 
     Attributes:
@@ -49,48 +54,37 @@ def served(
     work_dir: Path,
     start: Start,
     on_progress: OnProgress,
-) -> Iterator[list[Place]]:
-    """Serve each encoder on the CPU, and on the GPU in each way that can be.
+) -> Iterator[list[ServedEncoder]]:
+    """Serve an encoder of each precision on the CPU, and on the GPU in each way that can be.
 
     Args:
         model: the one that will be asked if everything is in Triton.
-        shape: of the encoder.
-        precisions: of the encoder; none means the model repository as it is.
-    Raises:
-        UserError: it cannot be built or started.
+        precisions: none means the model repository as it is.
     """
     check_models(model_repository, (model, BERT.name, FOREST.name))
     with ExitStack() as stack:
         places = []
-        wanted: Sequence[str | None] = precisions or [None]
-        for precision in wanted:
+        for precision in precisions or [None]:  # type: ignore[list-item]
             chosen = model_repository
             if precision:
                 scratch = Path(stack.enter_context(TemporaryDirectory(prefix="dualpath-bench-")))
-                built = build_encoder(
-                    work_dir, shape, precision, partial(_report, on_progress, f"{shape}, {precision}")
-                )
-                chosen = with_artifacts(model_repository, built, scratch)
+
+                def report(line: str, encoder: str = f"{shape}, {precision}") -> None:
+                    on_progress(f"{encoder}: {line}", 0.0)
+
+                chosen = with_artifacts(model_repository, build_encoder(work_dir, shape, precision, report), scratch)
             places.append(_serve(chosen, stack, start))
         yield places
 
 
-def _report(on_progress: OnProgress, encoder: str, line: str) -> None:
-    on_progress(f"{encoder}: {line}", 0.0)
-
-
-def _serve(model_repository: Path, stack: ExitStack, start: Start) -> Place:
+def _serve(model_repository: Path, stack: ExitStack, start: Start) -> ServedEncoder:
     cpu = stack.enter_context(serving(model_repository, start))
-    on_gpu: dict[str, Server] = {}
-    why_not: dict[str, str] = {}
-    for config_name in GPU_CONFIGS:
-        if why := why_no_gpu(model_repository, config_name):
-            why_not[config_name] = why
-        else:
-            on_gpu[config_name] = stack.enter_context(serving(model_repository, start, config_name))
+    why_not = {name: why for name in GPU_CONFIGS if (why := why_no_gpu(model_repository, name))}
+    gpu, text_on_cpu = (
+        None if name in why_not else stack.enter_context(serving(model_repository, start, name)) for name in GPU_CONFIGS
+    )
     encoder, precision = cpu.bert.encoder or "unknown", cpu.precision or "unknown"
-    gpu, text_on_cpu = map(on_gpu.get, GPU_CONFIGS)
-    return Place(model_repository, encoder, precision, cpu, gpu, text_on_cpu, why_not)
+    return ServedEncoder(model_repository, encoder, precision, cpu, gpu, text_on_cpu, why_not)
 
 
 def why_no_gpu(model_repository: Path, config_name: str = preflight.GPU) -> str | None:
@@ -104,3 +98,74 @@ def why_no_gpu(model_repository: Path, config_name: str = preflight.GPU) -> str 
     except UserError as error:
         return str(error)
     return None
+
+
+def default_work_dir() -> Path:
+    """Return where this user's caches are, for this project."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dualpath"
+
+
+def build_encoder(work_dir: Path, shape: str, precision: str, report: Callable[[str], None]) -> Path:
+    """Build `bert-large` with this encoder, and `cuml`, in a folder of their own, or find them there up to date.
+
+    In a process of its own: torch keeps the memory of a traced model, gigabytes of it, until the process ends.
+    """
+    folder = work_dir / f"{shape}-{precision}"
+    try:
+        for model in (BERT, FOREST):
+            (folder / model.name).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--work-dir: expected a folder to write to, got {str(folder)!r}: {error.strerror}. Name another."
+        ) from None
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_build, args=(folder, shape, precision, theirs))
+    process.start()
+    theirs.close()
+    try:
+        while isinstance(said := ours.recv(), str):
+            report(said)
+        process.join()  # terminated while it ends by itself, it would print what it was doing
+    except EOFError:
+        said = UserError(f"{folder}: expected a finished build, got one that was killed. Make room in memory.")
+    finally:
+        process.terminate()
+        process.join()
+    if said is not None:
+        raise said
+    return folder
+
+
+def _build(folder: Path, shape: str, precision: str, connection: Connection) -> None:
+    def stop(*_: object) -> None:
+        raise SystemExit  # which removes what is half built
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    from dualpath.training import build as training
+
+    try:
+        training.build(folder, precision, report=connection.send, encoder_shape=shape)
+    except Exception as error:
+        connection.send(error)
+    else:
+        connection.send(None)
+
+
+def with_artifacts(model_repository: Path, artifacts: Path, target: Path) -> Path:
+    """Return a model repository in `target`: the configs and the code of one, the built files of another."""
+    built = {model.name for model in MODELS if model.artifact}
+
+    def versions(folder: str, names: list[str]) -> list[str]:
+        own = [name for name in names if name.isdecimal()] if Path(folder).name in built else []
+        return [*own, "__pycache__"]
+
+    repository = target / "model_repository"
+    shutil.copytree(model_repository, repository, ignore=versions)
+    version = str(newest_release(model_repository) or 1)
+    for name in built:
+        (repository / name / version).mkdir()
+        for file in newest(artifacts / name).iterdir():
+            (repository / name / version / file.name).symlink_to(file.absolute())
+    return repository

@@ -6,28 +6,27 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
-from dualpath.compare import asked, expected, gate, inputs, parity, requests, sequences, target, verdict
-from dualpath.compare.agreement import Agreement
+from dualpath.compare import expected, gate, inputs, parity, requests, sequences, target, verdict
+from dualpath.compare.agreement import Agreement, LoadCheck
 from dualpath.compare.breakdown import Recorder, timelines
 from dualpath.compare.breakdown.processes import is_loopback
-from dualpath.compare.excuses import Filter, excuse
+from dualpath.compare.expected import Filter
 from dualpath.compare.gate import Condition
-from dualpath.compare.inputs import InputRows
+from dualpath.compare.inputs import DEFAULT_WEIGHT, InputRows
 from dualpath.compare.load import Contender, Turn
-from dualpath.compare.load_check import LoadCheck
-from dualpath.compare.machine import machine_facts
 from dualpath.compare.made_up import RandomRows
-from dualpath.compare.requests import Mix
+from dualpath.compare.requests import Mix, Wire
 from dualpath.compare.result import Load, Result
-from dualpath.compare.run import OnProgress, Timing, TurnSpec, measure, on_server
-from dualpath.compare.server import Server, Start, check_models, serving, start_quietly
+from dualpath.compare.run import Measurement, OnProgress, Timing, TurnSpec, on_server
+from dualpath.compare.sequences import Sequences
+from dualpath.compare.server import Server, Start, check_models, machine_facts, serving, start_quietly
+from dualpath.compare.target import Pair, Target
 from dualpath.compare.tolerance import tolerances
-from dualpath.compare.wire import Wire
 from dualpath.errors import UserError
-from dualpath.readability.contract import SCORERS, TOLERANCES
+from dualpath.readability.contract import SCORERS, TOLERANCES, WEIGHT
 
 CONCURRENCY = (1, 4, 16)
 BATCHES = (1, 8, 64)
@@ -92,7 +91,7 @@ def compare(
     names = {target.split(name)[0] for name in (a, b)}
     if n_random is not None and input_file:
         raise UserError("--random: expected no --input with it, got both. Leave one out.")
-    rows: InputRows | RandomRows = RandomRows(n_random, seed, shapes) if n_random else inputs.read(input_file)
+    rows = RandomRows(n_random, seed, shapes) if n_random else inputs.read(input_file)
     atol, rtol = (it if isinstance(it, Mapping) else {"": it} for it in (atol, rtol))
     batches = BATCHES if batch is None else batch
     loads = [Load(n_rows, n) for n_rows in batches for n in concurrency]
@@ -120,7 +119,7 @@ class _Comparison:
 
     a: str
     b: str
-    rows: InputRows | RandomRows
+    rows: InputRows
     mix: Mix | None
     loads: Sequence[Load]
     batches_given: bool
@@ -132,35 +131,35 @@ class _Comparison:
     conditions: Sequence[Condition]
 
     def run(self, server: Server, on_progress: OnProgress) -> Result:
-        """Check parity, measure under each load, and see where the time goes.
-
-        Raises:
-            UserError: the models are not there, or cannot be compared, or do not take what is asked of them.
-        """
+        """Check parity, measure under each load, and see where the time goes."""
         self._prepare(server)
-        with closing(self._recorder):
+        result, recorder = self._result, self._recorder
+        with closing(recorder):
             try:
                 if self._compare_answers(on_progress):
                     self._measure(on_progress)
             except KeyboardInterrupt:
-                self._result.interrupted = True
+                result.interrupted = True
             self._conclude()
-            self._break_down()
-        if not self._result.interrupted and not self._pair.streams and not server.gone():
-            self._trace()
-        return self._result
+            result.steps, result.stages, result.processes = recorder.steps(), recorder.stages(), recorder.processes()
+            result.notes += recorder.notes
+        if not result.interrupted and not self._pair.streams and not server.gone():
+            lone = sequences.flags(sequences.new_id(), True, True) if self._sequences else b""
+            asked = {name: requests.request(it, self._pair, self._rows[:1]) for name, it in self._targets.items()}
+            first = {name: request + lone for name, request in asked.items()}
+            result.timelines, notes = timelines(server.url, first, dict(server.headers))
+            result.notes += notes
+        return result
 
     def _prepare(self, server: Server) -> None:
         self._server = server
         a, b = (target.read(server.client, name) for name in (self.a, self.b))
-        self._pair = asked.pair_for(a, b, self.rows, self.mix, self.ignore, self.filters)
+        self._targets = {a.name: a, b.name if b.name != a.name else f"{b.name} (again)": b}
+        self._pair = self._pair_of(a, b)
         self._wire = Wire(server.url, self._pair, server.headers)
         self._rows = self.rows.tensors(self._pair.inputs, self._pair.optional)
-        self._sequences = asked.sequences_for(
-            self._pair, self.rows, len(self._rows), self.mix, self.loads, self.timing.seed
-        )
-        self._loads = asked.loads_for(self._pair, self.loads, self.batches_given)
-        self._targets = {a.name: a, b.name if b.name != a.name else f"{b.name} (again)": b}
+        self._sequences = self._sequences_of()
+        self._loads = self._loads_of()
         self._expected = expected.read(self.rows, self._pair, self._targets.values(), self.mix is not None)
         self._is_ours = {a.model, b.model} <= {model.name for model in SCORERS}
         known = TOLERANCES[server.precision or "float32"] if self._is_ours else None
@@ -172,31 +171,57 @@ class _Comparison:
             environment=self._environment(),
             notes=self._notes(),
         )
-        names = list(self._targets)
+        name_a, name_b = self._targets
+        self._names = name_a, name_b
         self._asked = requests.weighted(self._rows, self.mix)
         self._agreement = Agreement(
-            (names[0], names[1]),
+            self._names,
             [row.where for row in self._asked],
             self._tolerances,
             (a.max_batch_size > 0, b.max_batch_size > 0),
-            excuse(self.filters, self._asked),
+            expected.excuse(self.filters, self._asked),
         )
-        self._load_check = LoadCheck(
-            self._agreement, lambda name, answer: self._wire.decode(self._targets[name], answer)
-        )
-        self._recorder = Recorder(
-            server.url,
-            {name: (target.model, target.version) for name, target in self._targets.items()},
-            server.own.metrics_url if server.own else None,
-            server.own.pid if server.own else None,
-            dict(server.headers),
-        )
+        self._load_check = LoadCheck(self._agreement, lambda name, it: self._wire.decode(self._targets[name], it))
+        models = {name: (target.model, target.version) for name, target in self._targets.items()}
+        metrics_url, pid = (server.own.metrics_url, server.own.pid) if server.own else (None, None)
+        self._recorder = Recorder(server.url, models, metrics_url, pid, dict(server.headers))
+
+    def _pair_of(self, a: Target, b: Target) -> Pair:
+        """Return what two models have in common, without what no row has a value for, and without ignored outputs."""
+        expected.check_filters(self.filters, [*a.inputs, *b.inputs, *a.outputs, *b.outputs])
+        pair = target.pair(a, b).given(self.rows.has).without(self.ignore)
+        names = [tensor.name for tensor in pair.inputs]
+        if self.mix and WEIGHT.name not in names:
+            raise UserError(
+                f"--mix: expected models with an input {WEIGHT.name}, got {', '.join(names)}. Leave it out."
+            )
+
+        return replace(pair, watched=tuple(it.name for it in self.filters))
+
+    def _sequences_of(self) -> Sequences:
+        """Return the sequences in which models with state are asked; none for others."""
+        if not self._pair.keeps_state:
+            return ()
+        if self.mix or any(load.rate is not None for load in self.loads):
+            option = "--mix" if self.mix else "--rate"
+            raise UserError(f"{option}: expected models without state, got some with sequence batching. Leave it out.")
+        return self.rows.sequences or sequences.made_up(len(self._rows), self.timing.seed)
+
+    def _loads_of(self) -> Sequence[Load]:
+        """Return the loads, those that nobody gave with no larger batches than the models take."""
+        most, loads = self._pair.max_batch_size, self.loads
+        if not self.batches_given:
+            loads = list(dict.fromkeys(replace(load, batch=min(load.batch, most)) for load in loads))
+        for load in loads:
+            requests.check_batch(self._pair, load.batch)
+        return loads
 
     def _conclude(self) -> None:
         result = self._result
         against_file = expected.compare(self._expected, self._targets, self._tolerances, self._asking.answers)
         compared = [*self._agreement.parities(), *against_file]
-        result.parity = [expected.parity_of(result.contenders, it) for it in self._pair.at_odds] + compared
+        at_odds = [expected.parity_of(result.contenders, *it) for it in self._pair.at_odds.items()]
+        result.parity = at_odds + compared
         result.n_excused = self._agreement.n_excused
         if any(self._tolerances[it.output].ulps and it.n_equal < it.n_rows for it in compared):
             result.notes.append(
@@ -218,22 +243,16 @@ class _Comparison:
         result.verdict = verdict.sentence(result)
 
     def _compare_answers(self, on_progress: OnProgress) -> bool:
-        a, b = self._targets.values()
-        name_a, name_b = self._targets
         in_company = parity.Companies(
             sorted({load.batch for load in self._loads}),
             max([8 if load.rate is not None else load.concurrency or 1 for load in self._loads]),
             self.timing.duration_s,
             self.timing.seed,
         )
-        self._asking = parity.Asking(
-            self._result, self._agreement, (name_a, name_b), self._asked, in_company, self._sequences
-        )
-        return self._asking.run(
-            lambda: self._wire.both(a, b, self._asked, self.timing.timeout_s),
-            gone=self._server.gone,
-            on_progress=on_progress,
-        )
+        answers = self._result, self._agreement, self._names
+        self._asking = parity.Asking(*answers, self._asked, in_company, self._sequences)
+        connects = [partial(self._wire.asking, model, self._asked) for model in self._targets.values()]
+        return self._asking.run(connects, self.timing.timeout_s, self._server.gone, on_progress)
 
     def _measure(self, on_progress: OnProgress) -> None:
         @cache
@@ -249,27 +268,11 @@ class _Comparison:
             self._load_check.settle(spec.contender, "under load")
             return turn
 
-        measure(
-            self._result,
-            self._loads,
-            lambda name, load: contender(name, load.batch),
-            checked,
-            self.timing,
-            around=self._recorder.turn,
-            gone=self._server.gone,
-            on_progress=on_progress,
-        )
+        def make(name: str, load: Load) -> Contender:
+            return contender(name, load.batch)
 
-    def _break_down(self) -> None:
-        result, recorder = self._result, self._recorder
-        result.steps, result.stages, result.processes = recorder.steps(), recorder.stages(), recorder.processes()
-        result.notes += recorder.notes
-
-    def _trace(self) -> None:
-        lone = sequences.flags(sequences.new_id(), True, True) if self._sequences else b""
-        first = {name: requests.request(it, self._pair, self._rows[:1]) + lone for name, it in self._targets.items()}
-        self._result.timelines, notes = timelines(self._server.url, first, dict(self._server.headers))
-        self._result.notes += notes
+        around, gone = self._recorder.turn, self._server.gone
+        Measurement(self._result, self._loads, make, checked, self.timing, around, gone, on_progress).run()
 
     def _environment(self) -> dict[str, str]:
         server = self._server
@@ -287,7 +290,13 @@ class _Comparison:
         }
 
     def _notes(self) -> list[str]:
-        notes = list(asked.notes(self._pair, self.rows, len(self._rows), self.mix, self._sequences))
+        """Say what of the models and the rows is left out or made up."""
+        notes, n_rows, n_without = list(self._pair.notes), len(self._rows), self.rows.n_without_weight()
+        if self._sequences:
+            whence = "of the input" if self.rows.sequences else "made up of its rows, in their order"
+            notes.append(f"Asked in sequences, as one of them keeps state: {len(self._sequences)} {whence}.")
+        if not self.mix and n_without and WEIGHT.name in {tensor.name for tensor in self._pair.inputs}:
+            notes.append(f"{WEIGHT.name} is {DEFAULT_WEIGHT} in the rows that have none, {n_without} of {n_rows}.")
         if self.atol.get("") is None and self._is_ours and self._server.precision is None:
             notes.append("The precision of the server is unknown; the tolerance is float32's: give --atol for another.")
         return notes

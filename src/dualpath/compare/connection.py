@@ -1,37 +1,33 @@
-"""A client's connection to a server: what goes over it, and what comes back if it fails."""
+"""A client's connection by gRPC, in streams, or by HTTP: what goes over it, and what comes back if it fails."""
 
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
+import aiohttp
 import grpc
 import grpc.aio
-import numpy as np
 import numpy.typing as npt
 import tritonclient.grpc as grpcclient
 from tritonclient.grpc import service_pb2
 
+from dualpath.compare.tensors import array_of
 from dualpath.serving.client import TLS
 
 CONNECT_TIMEOUT_S = 2.0
-
-NUMPY_DTYPES = {
-    **{
-        f"{kind}{bits}": f"<{letter}{bits // 8}"
-        for kind, letter in (("INT", "i"), ("UINT", "u"))
-        for bits in (8, 16, 32, 64)
-    },
-    **{"FP16": "<f2", "FP32": "<f4", "FP64": "<f8", "BOOL": "?", "BF16": "<u2"},
-}
+SCHEMES = ("http://", "https://")
+HEADER_LENGTH = "Inference-Header-Content-Length"
+MAX_KEPT = 128 * 2**20
+"""Bytes of requests that are kept as HTTP wants them, so that a client makes them once."""
 
 _INFER, _STREAM = (f"/inference.GRPCInferenceService/{name}" for name in ("ModelInfer", "ModelStreamInfer"))
 
-Send = Callable[[Any], Awaitable[object]]
+Send = Callable[[Any], Awaitable[Any]]
 """Sends one request and returns when it is answered; whatever it raises counts as an error."""
 
 Headers = tuple[tuple[str, str], ...]
@@ -99,68 +95,109 @@ def serialise(
     return bytes(request.SerializeToString())
 
 
-def decode_all(responses: Sequence[bytes], axis: int) -> dict[str, npt.NDArray[Any]]:
-    """Return the outputs of a request's responses, in their order along a new axis.
+class HTTPRefusal(RuntimeError):
+    """The server answered with an error.
 
-    If shapes differ, each array is filled up to the largest, and beside it stands a 1 for each value and 0 for filler.
-
-    Raises:
-        ValueError: as `decode`, or responses have an output of different numbers of dimensions.
+    Attributes:
+        status: of HTTP; 400 is the caller's fault.
     """
-    answers = [decode(response) for response in responses]
-    found = {}
-    for name in dict.fromkeys(name for answer in answers for name in answer):
-        arrays = [answer[name] for answer in answers if name in answer]
-        if len({array.shape for array in arrays}) > 1:
-            largest = np.max([array.shape for array in arrays], axis=0)
-            fill = [[(0, size) for size in largest - array.shape] for array in arrays]
-            both = [
-                (np.pad(it, width), np.pad(np.ones_like(it), width)) for it, width in zip(arrays, fill, strict=True)
-            ]
-            arrays = [np.stack(it, axis) for it in both]
-        found[name] = np.stack(arrays, axis)
-    return found
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
 
 
-def decode(response: bytes) -> dict[str, npt.NDArray[Any]]:
-    """Return the outputs of a serialised ModelInferResponse by name; BF16 becomes float32.
+def is_http(url: str) -> bool:
+    """Return whether an address is one of HTTP."""
+    return url.startswith(SCHEMES)
 
-    Raises:
-        ValueError: an output is not what its shape and type say.
+
+@asynccontextmanager
+async def over_http(url: str, headers: Headers = ()) -> AsyncIterator[Send]:
+    """Open a connection of its own that takes serialised ModelInferRequests, as `over_grpc` does.
+
+    An answer is what `decode_http` takes.
+
+    Args:
+        url: such as "http://localhost:8000", or "https://…" for TLS (authorities beside the system's: SSL_CERT_FILE).
+        headers: that go with each request.
     """
-    answer = service_pb2.ModelInferResponse.FromString(response)
-    described = zip(answer.outputs, answer.raw_output_contents, strict=True)
-    return {output.name: array_of(output.name, output.datatype, output.shape, raw) for output, raw in described}
+    no_limit = aiohttp.ClientTimeout(total=None)  # whoever sends sets one
+    connector = aiohttp.TCPConnector(limit=0)  # as many requests at once as by gRPC
+    async with aiohttp.ClientSession(headers=headers, connector=connector, timeout=no_limit) as session:
+
+        async def send(request: bytes) -> bytes:
+            path, of_request, body = _kept[request]
+            async with session.post(url.rstrip("/") + path, data=body, headers=of_request) as response:
+                answer = await response.read()
+                if response.status != 200:
+                    raise HTTPRefusal(response.status, _error_in(answer) or f"HTTP status {response.status}")
+                return int(response.headers.get(HEADER_LENGTH, len(answer))).to_bytes(4) + answer
+
+        yield send
 
 
-def array_of(name: str, datatype: str, shape: Sequence[int], raw: bytes) -> npt.NDArray[Any]:
-    """Return an output as an array; BF16 becomes float32.
-
-    Raises:
-        ValueError: it is not what its shape and type say.
-    """
-    # Not by tritonclient: what its versions make of BF16 and of empty tensors differs.
-    if datatype == "BYTES":
-        array: npt.NDArray[Any] = np.array([*_texts(raw), None], np.object_)[:-1]
-    else:
-        array = from_bytes(datatype, raw)
-    if len(array) != math.prod(shape):
-        raise ValueError(f"output {name}: expected the values of shape {list(shape)}, got {len(array)}")
-    return array.reshape(tuple(shape))
+def decode_http(answer: bytes) -> dict[str, npt.NDArray[Any]]:
+    """Return the outputs of an answer by name, as `tensors.decode` does."""
+    at = 4 + int.from_bytes(answer[:4])
+    outputs = {}
+    for output in json.loads(answer[4:at]).get("outputs", ()):
+        size = output.get("parameters", {}).get("binary_data_size", 0)
+        outputs[output["name"]] = array_of(output["name"], output["datatype"], output["shape"], answer[at : at + size])
+        at += size
+    return outputs
 
 
-def from_bytes(datatype: str, raw: bytes) -> npt.NDArray[Any]:
-    """Return little-endian numbers as an array; BF16 becomes float32."""
-    array = np.frombuffer(raw, NUMPY_DTYPES[datatype])
-    return (array.astype(np.uint32) << 16).view(np.float32) if datatype == "BF16" else array
+class _Kept(dict[bytes, tuple[str, dict[str, str], bytes]]):
+    """Requests as HTTP wants them, by what gRPC takes; when they are too many bytes, all are made anew."""
+
+    n_bytes = 0
+
+    def __missing__(self, request: bytes) -> tuple[str, dict[str, str], bytes]:
+        if self.n_bytes + len(request) > MAX_KEPT:
+            self.clear()
+            self.n_bytes = 0
+        self.n_bytes += len(request)
+        made = self[request] = _as_http(request)
+        return made
 
 
-def _texts(raw: bytes) -> Iterator[bytes]:
-    at = 0
-    while at < len(raw):
-        end = at + 4 + int.from_bytes(raw[at : at + 4], "little")
-        yield raw[at + 4 : end]
-        at = end
+_kept = _Kept()
+
+
+def _as_http(request: bytes) -> tuple[str, dict[str, str], bytes]:
+    """Return the path, the headers and the body of a serialised ModelInferRequest."""
+    asked = service_pb2.ModelInferRequest.FromString(request)
+    described: dict[str, Any] = {
+        "inputs": [
+            {
+                "name": it.name,
+                "shape": list(it.shape),
+                "datatype": it.datatype,
+                "parameters": {"binary_data_size": len(raw)},
+            }
+            for it, raw in zip(asked.inputs, asked.raw_input_contents, strict=True)
+        ],
+        "outputs": [{"name": it.name, "parameters": {"binary_data": True}} for it in asked.outputs],
+        "parameters": {name: getattr(it, it.WhichOneof("parameter_choice")) for name, it in asked.parameters.items()},
+    }
+    if not asked.outputs:
+        described["parameters"]["binary_data_output"] = True
+        del described["outputs"]
+    header = json.dumps(described).encode()
+    version = f"/versions/{asked.model_version}" if asked.model_version else ""
+    return (
+        f"/v2/models/{asked.model_name}{version}/infer",
+        {HEADER_LENGTH: str(len(header)), "Content-Type": "application/octet-stream"},
+        b"".join([header, *asked.raw_input_contents]),
+    )
+
+
+def _error_in(answer: bytes) -> str:
+    try:
+        return str(json.loads(answer)["error"])
+    except (ValueError, KeyError, TypeError):
+        return answer[:200].decode(errors="replace")
 
 
 def reason(error: BaseException) -> str:

@@ -1,24 +1,33 @@
-"""What answers are held to besides the baseline's: a file's `validation_data`, and the models' own configs."""
+"""What answers are held to besides the baseline's, a file's `validation_data` and the configs, and which may differ."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from dualpath.compare.agreement import Agreement, Answer
-from dualpath.compare.inputs import InputRows
-from dualpath.compare.made_up import RandomRows
+import numpy as np
+import numpy.typing as npt
+
+from dualpath.compare.agreement import Agreement, Answer, Excuse
+from dualpath.compare.inputs import InputRows, Row
 from dualpath.compare.result import CONFIG, Parity, Result, WorstRow
-from dualpath.compare.target import AtOdds, Pair, Target
+from dualpath.compare.target import Pair, Target
 from dualpath.compare.tolerance import Tolerance
 from dualpath.errors import UserError
+from dualpath.readability.contract import Tensor
 
 FILE = "validation_data"
 
 Expected = Mapping[str, Answer]
 """Outputs of each row, by where they stand in the file; empty if it has none."""
 
+_COMPARE: Mapping[str, Callable[[Any, Any], Any]] = {"=": operator.eq, "<": operator.lt, ">": operator.gt}
 
-def read(rows: InputRows | RandomRows, pair: Pair, targets: Iterable[Target], is_mixed: bool) -> Expected:
+
+def read(rows: InputRows, pair: Pair, targets: Iterable[Target], is_mixed: bool) -> Expected:
     """Return the outputs that a file expects.
 
     Args:
@@ -26,7 +35,7 @@ def read(rows: InputRows | RandomRows, pair: Pair, targets: Iterable[Target], is
     Raises:
         UserError: they are none of the models' outputs, or a row has several answers.
     """
-    if not isinstance(rows, InputRows) or not rows.validation:
+    if not rows.validation:
         return {}
     if is_mixed or pair.streams:
         what = "--mix" if is_mixed else "decoupled models"
@@ -56,12 +65,12 @@ def compare(
     return found
 
 
-def parity_of(contenders: Sequence[str], odds: AtOdds) -> Parity:
+def parity_of(contenders: Sequence[str], output: str, types: tuple[str, str]) -> Parity:
     """Return what stands for an output that the two contenders' configs describe differently."""
     baseline, other = contenders
     unknown = float("nan")
-    worst = WorstRow(CONFIG, odds.baseline, odds.other, unknown)
-    return Parity(baseline, other, odds.output, 0, 0, unknown, unknown, 0.0, (worst,), "exact", 0, {CONFIG: 1})
+    worst = WorstRow(CONFIG, *types, unknown)
+    return Parity(baseline, other, output, 0, 0, unknown, unknown, 0.0, (worst,), "exact", 0, {CONFIG: 1})
 
 
 def nothing_compared(result: Result) -> str:
@@ -72,3 +81,60 @@ def nothing_compared(result: Result) -> str:
             "rows that it does not hold for."
         )
     return "Nothing was compared: neither model gave any of the outputs that both have. Give other rows."
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A tensor and the value that all of its elements have to have, or that they have to be under or over."""
+
+    name: str
+    sign: str
+    value: str
+
+    @classmethod
+    def parse(cls, text: str) -> Filter:
+        """Read "ROUTE=cuml", "BERT_WEIGHT=0" or "GAIN>1"; UserError if it is not of that form."""
+        if not (match := re.fullmatch(r"([^=<>]+)([=<>])(.*)", text, re.DOTALL)):
+            raise UserError(
+                f"--expect-differences: expected NAME=VALUE, NAME<VALUE or NAME>VALUE, got {text!r}. Correct it."
+            )
+        return cls(match[1].strip(), match[2], match[3].strip())
+
+    def holds(self, array: npt.NDArray[Any] | None) -> bool:
+        """Whether a row's tensor is as wanted."""
+        if array is None:
+            return False
+        if array.dtype.kind == "O":
+            return self.sign == "=" and all(value == self.value.encode() for value in array.flat)
+        try:
+            value = np.float64({"true": 1, "false": 0}.get(self.value.lower(), self.value))
+        except ValueError:
+            raise UserError(
+                f"--expect-differences: expected a number, true or false for {self.name}, got {self.value!r}. Give one."
+            ) from None
+        wanted = array.dtype.type(value) if array.dtype.kind == "f" else value  # 0.7 is another number in FP32
+        return bool(array.size and _COMPARE[self.sign](array, wanted).all())
+
+
+def check_filters(filters: Sequence[Filter], tensors: Sequence[Tensor]) -> None:
+    """Raise a UserError for a filter that names none of both models' inputs and outputs, or orders texts."""
+    dtypes = {tensor.name: tensor.dtype for tensor in tensors}
+    for it in filters:
+        if it.name not in dtypes:
+            known = ", ".join(dtypes)
+            raise UserError(f"--expect-differences: expected one of {known}, got {it.name!r}. Correct the name.")
+        if it.sign != "=" and dtypes[it.name] == "TYPE_STRING":
+            raise UserError(
+                f"--expect-differences: expected {it.name}=VALUE, as it is a text, got {it.name}{it.sign}{it.value}. "
+                "Name a value, or another tensor."
+            )
+
+
+def excuse(filters: Sequence[Filter], rows: Sequence[Row]) -> Excuse:
+    """Return what excuses a row that any of the filters holds for, in its inputs or in either answer."""
+
+    def is_excused(row: int, baseline: Answer, other: Answer) -> bool:
+        places = (rows[row].tensors, baseline, other)
+        return any(it.holds(place.get(it.name)) for it in filters for place in places)
+
+    return is_excused

@@ -43,9 +43,7 @@ def fails_under_load(result: Result) -> bool:
     """
     baseline, *others = result.contenders
     failed = [
-        {name: it.n_errors + it.n_timeouts for name, it in cell.measured.items()}
-        for cell in result.cells
-        if cell.load.rate is None
+        {name: it.n_failed for name, it in cell.measured.items()} for cell in result.cells if cell.load.rate is None
     ]
     return any(it.get(baseline) == 0 and it.get(name, 0) > 0 for it in failed for name in others)
 

@@ -38,7 +38,7 @@ class Row:
         return Row(f"{self.where}, {WEIGHT.name} {weight:g}", tensors)
 
 
-@dataclass(frozen=True)
+@dataclass
 class InputRows:
     """Rows as they were read, before a model says what their values have to be.
 
@@ -69,6 +69,12 @@ class InputRows:
         Raises:
             UserError: a row lacks an input, or has a value that is none of its type and shape.
         """
+        names = [tensor.name for tensor in inputs]
+        if self.is_built_in and not {*names} <= {EXCERPT.name, WEIGHT.name}:
+            raise UserError(
+                f"--input: expected a file with {', '.join(names)}, got the built-in excerpts, which have "
+                f"{EXCERPT.name} only. Give one, or --random 100 for rows that are made up."
+            )
         return [self._row(where, values, inputs, optional) for where, values in self.records]
 
     def expected(self, outputs: Sequence[Tensor], known: Collection[str]) -> list[dict[str, npt.NDArray[Any]]]:
@@ -124,11 +130,7 @@ class InputRows:
 
 
 def read(path: Path | None) -> InputRows:
-    """Read a file, or the built-in excerpts.
-
-    Raises:
-        UserError: the file cannot be read, is of none of the formats, or holds no row.
-    """
+    """Read a file, or the built-in excerpts; UserError if it cannot be read, is of no known format, or holds no row."""
     if path is None:
         records = [(f"built-in excerpt {title!r}", {EXCERPT.name: [text]}) for title, text in SAMPLES.items()]
         return InputRows("built-in excerpts", records, is_built_in=True)

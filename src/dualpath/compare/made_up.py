@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dualpath.compare.inputs import Row
-from dualpath.compare.sequences import Sequences
+from dualpath.compare.inputs import InputRows, Row
 from dualpath.compare.tensors import numpy_dtype
 from dualpath.errors import UserError
 from dualpath.readability.contract import WEIGHT, Tensor
@@ -22,35 +20,23 @@ INTEGERS = 100
 """Integers are from 0 up to it: most stand for classes, tokens or pixels."""
 
 
-@dataclass(frozen=True)
-class RandomRows:
+class RandomRows(InputRows):
     """So many rows: floats are normal, integers from 0 to 99, texts of one to nine words, weights from 0 to 1.
 
     An optional input is left out of half of the rows.
 
-    Attributes:
+    Args:
         shapes: of inputs with free dimensions, by name.
     """
 
-    n: int
-    seed: int = 0
-    shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    is_built_in: ClassVar[bool] = False
-    sequences: ClassVar[Sequences] = ()
-
-    @property
-    def name(self) -> str:
-        """What reports call them."""
-        return f"made up, seed {self.seed}"
+    def __init__(self, n: int, seed: int = 0, shapes: Mapping[str, Sequence[int]] = {}) -> None:
+        super().__init__(f"made up, seed {seed}", ())
+        self._n, self._seed, self._shapes = n, seed, shapes
 
     def tensors(self, inputs: Sequence[Tensor], optional: Collection[str] = ()) -> list[Row]:
-        """Return the rows for these inputs.
-
-        Raises:
-            UserError: a shape is not one of its input's.
-        """
-        rng = np.random.default_rng(self.seed)
-        if unknown := self.shapes.keys() - {tensor.name for tensor in inputs}:
+        """Return the rows for these inputs; UserError if a shape is not one of its input's."""
+        rng = np.random.default_rng(self._seed)
+        if unknown := self._shapes.keys() - {tensor.name for tensor in inputs}:
             names = ", ".join(tensor.name for tensor in inputs)
             raise UserError(f"--shape: expected one of the inputs {names}, got {min(unknown)!r}. Name another.")
         shapes = {tensor.name: self._shape(tensor, rng) for tensor in inputs}
@@ -63,18 +49,15 @@ class RandomRows:
                     if tensor.name not in optional or rng.random() < 0.5
                 },
             )
-            for number in range(self.n)
+            for number in range(self._n)
         ]
 
     def has(self, name: str) -> bool:
         return True
 
-    def n_without_weight(self) -> int:
-        return 0
-
     def _shape(self, tensor: Tensor, rng: np.random.Generator) -> tuple[int, ...]:
         free = int(rng.integers(1, FREE + 1)) if tensor.dtype != "TYPE_STRING" and tensor.name != WEIGHT.name else 1
-        shape = tuple(self.shapes.get(tensor.name, [free if size == -1 else size for size in tensor.dims]))
+        shape = tuple(self._shapes.get(tensor.name, [free if size == -1 else size for size in tensor.dims]))
         if len(shape) != len(tensor.dims) or any(
             want not in (-1, size) for want, size in zip(tensor.dims, shape, strict=True)
         ):

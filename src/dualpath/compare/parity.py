@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,16 +15,14 @@ import grpc.aio
 import numpy as np
 
 from dualpath.compare.agreement import Agreement, Answer
-from dualpath.compare.connection import reason
+from dualpath.compare.connection import HTTPRefusal, reason
 from dualpath.compare.inputs import Row
 from dualpath.compare.interruptible import run
-from dualpath.compare.over_http import HTTPRefusal
-from dualpath.compare.requests import companies
+from dualpath.compare.requests import Ask, companies
 from dualpath.compare.result import Result, n_rows
 from dualpath.compare.run import OnProgress
 from dualpath.compare.sequences import Asked, Sequences, ended
 from dualpath.compare.sequences import run as steps_of
-from dualpath.compare.wire import Ask
 from dualpath.errors import UserError
 
 N_LATE = 5
@@ -82,8 +81,8 @@ class Asking:
 
     def run(
         self,
-        connect: Callable[[], Any],
-        *,
+        connects: Sequence[Callable[[], AbstractAsyncContextManager[Ask]]],
+        timeout_s: float | None = None,
         gone: Callable[[], str | None] = lambda: None,
         on_progress: OnProgress = lambda text, fraction: None,
     ) -> bool:
@@ -92,7 +91,8 @@ class Asking:
         On Ctrl-C what was answered until then is judged, and KeyboardInterrupt goes on.
 
         Args:
-            connect: `Wire.both(...)`, an asynchronous context of two Asks, the baseline's first.
+            connects: `Wire.asking` of both, the baseline's first.
+            timeout_s: of each request.
             gone: says why the server is gone, or None; asked after a failure.
             on_progress: called before each request.
         Returns:
@@ -102,8 +102,16 @@ class Asking:
         """
         self._gone, self._on_progress = gone, on_progress
 
+        def in_time(ask: Ask) -> Ask:
+            async def asked(numbers: Sequence[int], more: bytes) -> Answer:
+                async with asyncio.timeout(timeout_s):
+                    return await ask(numbers, more)
+
+            return asked
+
         async def ask_all() -> bool:
-            async with connect() as self._asks:
+            async with AsyncExitStack() as stack:
+                self._asks = [in_time(await stack.enter_async_context(connect())) for connect in connects]
                 return await self._alone() and await self._in_batches() and await self._at_once()
 
         try:

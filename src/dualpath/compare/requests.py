@@ -1,18 +1,23 @@
-"""Rows as the requests of a load: batches, and a mix of weights."""
+"""Rows as requests: batches, a mix of weights, a load's contenders, and the way to two models of a server."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from itertools import cycle, islice
+from typing import Any
 
 import numpy as np
 
-from dualpath.compare.connection import serialise
+from dualpath.compare import connection
+from dualpath.compare.agreement import Answer
+from dualpath.compare.connection import Headers, Send, is_http, serialise
 from dualpath.compare.inputs import Row
 from dualpath.compare.load import Contender
 from dualpath.compare.sequences import Sequences
 from dualpath.compare.target import Pair, Target
-from dualpath.compare.tensors import infer_input
+from dualpath.compare.tensors import decode, decode_all, infer_input
 from dualpath.errors import UserError
 from dualpath.readability.contract import WEIGHT
 
@@ -26,13 +31,12 @@ MAX_POOL_ROWS = 16384
 Mix = Mapping[float, float]
 """BERT_WEIGHT -> share of the requests."""
 
+Ask = Callable[[Sequence[int], bytes], Awaitable[Answer]]
+"""Sends one request of these rows to a model, and what makes it a step of a sequence."""
+
 
 def parse_mix(text: str) -> Mix:
-    """Read "0:0.5,0.7:0.5" as {0: 0.5, 0.7: 0.5}.
-
-    Raises:
-        UserError: it is not of that form, or the shares do not add up to 1.
-    """
+    """Read "0:0.5,0.7:0.5" as {0: 0.5, 0.7: 0.5}; UserError if it is not of that form, or adds up to another sum."""
     mix: dict[float, float] = {}
     for part in text.split(","):
         try:
@@ -65,11 +69,7 @@ def weighted(rows: Sequence[Row], mix: Mix | None) -> list[Row]:
 
 
 def check_batch(pair: Pair, batch: int) -> None:
-    """Refuse a batch size that the models do not allow.
-
-    Raises:
-        UserError: they take fewer rows.
-    """
+    """Raise a UserError for a batch size that the models do not allow."""
     if batch > pair.max_batch_size:
         raise UserError(f"--batch: expected at most the models' {pair.max_batch_size} rows, got {batch}. Give less.")
 
@@ -153,3 +153,49 @@ def _schedule(mix: Mix, rng: np.random.Generator) -> list[float]:
         order.append(weight)
     blocks = (rng.permutation(order[start : start + STRETCH]) for start in range(0, N_REQUESTS, STRETCH))
     return [float(weight) for block in blocks for weight in block]
+
+
+@dataclass(frozen=True)
+class Wire:
+    """The way to two models of a server.
+
+    Attributes:
+        url: the server's address.
+        headers: that go with each request.
+
+    Raises:
+        UserError: they are asked in streams, and the address is one of HTTP.
+    """
+
+    url: str
+    pair: Pair
+    headers: Headers = ()
+
+    def __post_init__(self) -> None:
+        if self.pair.streams and is_http(self.url):
+            raise UserError(
+                f"--url: expected the gRPC address of a server of decoupled models, got {self.url}. "
+                "Give HOST:PORT of gRPC."
+            )
+
+    def connect(self, url: str) -> AbstractAsyncContextManager[Send]:
+        """Open a connection of its own."""
+        by_http = connection.over_http if is_http(url) else connection.over_grpc
+        return (connection.over_stream if self.pair.streams else by_http)(url, self.headers)
+
+    def decode(self, target: Target, answer: Any) -> Answer:
+        """Return the outputs of a model's answer; ValueError if one is not what its shape and type say."""
+        if self.pair.streams:
+            return decode_all(answer, axis=int(target.max_batch_size > 0))
+        return connection.decode_http(answer) if is_http(self.url) else decode(answer)
+
+    @asynccontextmanager
+    async def asking(self, target: Target, rows: Sequence[Row]) -> AsyncIterator[Ask]:
+        """Connect for asking a model."""
+        async with self.connect(self.url) as send:
+
+            async def ask(numbers: Sequence[int], more: bytes) -> Answer:
+                asked = request(target, self.pair, [rows[number] for number in numbers])
+                return self.decode(target, await send(asked + more))
+
+            yield ask

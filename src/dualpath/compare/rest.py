@@ -14,7 +14,7 @@ from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 from tritonclient.grpc import model_config_pb2, service_pb2
 from tritonclient.utils import InferenceServerException
 
-from dualpath.compare.over_http import is_http
+from dualpath.compare.connection import is_http
 from dualpath.errors import UserError
 from dualpath.serving.client import connect, open_client
 
@@ -64,34 +64,28 @@ class RestClient:
     def _is_ok(self, path: str, timeout_s: float) -> bool:
         try:
             self._read(path, timeout_s)
-        except urllib.error.HTTPError:
+        except InferenceServerException as error:
+            if error.status() is None:  # no answer
+                raise
             return False
         return True
 
     def _get(self, path: str, timeout_s: float, body: bytes | None = None) -> Any:
-        try:
-            text = self._read(path, timeout_s, body)
-        except urllib.error.HTTPError as error:
-            said = error.read().decode(errors="replace")
-            raise InferenceServerException(said or str(error), status=str(error.code)) from None
+        text = self._read(path, timeout_s, body)
         try:
             return json.loads(text)
         except ValueError as error:
             raise InferenceServerException(f"{path}: expected JSON, got: {error}") from None
 
     def _read(self, path: str, timeout_s: float, body: bytes | None = None) -> bytes:
-        """Return what the server answers.
-
-        Raises:
-            HTTPError: it answered with an error.
-            InferenceServerException: it did not answer.
-        """
+        """Return what the server answers; an exception for an answer that is an error has its status."""
         request = urllib.request.Request(self._url + path, body, dict(self._headers))
         try:
             with urllib.request.urlopen(request, timeout=timeout_s) as response:
                 return bytes(response.read())
-        except urllib.error.HTTPError:
-            raise
+        except urllib.error.HTTPError as error:
+            said = error.read().decode(errors="replace")
+            raise InferenceServerException(said or str(error), status=str(error.code)) from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise InferenceServerException(str(getattr(error, "reason", error))) from None
 
@@ -102,11 +96,7 @@ def client_of(url: str, headers: Mapping[str, str]) -> RestClient | grpcclient.I
 
 
 def live_client(url: str, headers: Mapping[str, str]) -> RestClient | grpcclient.InferenceServerClient:
-    """Return a client for questions about a server, which must be alive.
-
-    Raises:
-        UserError: the address is none, or nothing answers there.
-    """
+    """Return a client for questions about a server; UserError if the address is none, or nothing answers there."""
     if not is_http(url):
         return connect(url, headers)
     client, reason = RestClient(url, headers), "a server that is not alive"

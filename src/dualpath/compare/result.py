@@ -73,6 +73,11 @@ class Measured:
     latencies_ms: dict[float, float]
     groups_ms: dict[str, dict[float, float]] = field(default_factory=dict)
 
+    @property
+    def n_failed(self) -> int:
+        """Requests that failed or timed out."""
+        return self.n_errors + self.n_timeouts
+
 
 @dataclass(frozen=True)
 class Compared:

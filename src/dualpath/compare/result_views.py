@@ -24,7 +24,7 @@ def rows(result: Result) -> list[dict[str, Any]]:
                 "p50_ms": measured.latencies_ms.get(50),
                 "p99_ms": measured.latencies_ms.get(99),
                 "n_requests": measured.n_requests,
-                "n_failed": measured.n_errors + measured.n_timeouts,
+                "n_failed": measured.n_failed,
             }
             if compared := cell.compared.get(name):
                 for of, ratio in vars(compared).items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -84,19 +84,13 @@ def on_server(url: str, timeout_s: float) -> Callable[[TurnSpec], Turn]:
     return measure_turn
 
 
-def measure(
-    result: Result,
-    loads: Sequence[Load],
-    make: Callable[[str, Load], Contender | str],
-    measure_turn: Callable[[TurnSpec], Turn],
-    timing: Timing = Timing(),
-    *,
-    around: Callable[[str], AbstractContextManager[object]] = lambda contender: nullcontext(),
-    gone: Callable[[], str | None] = lambda: None,
-    on_progress: OnProgress = lambda text, fraction: None,
-    on_turns: OnTurns = lambda turns: None,
-) -> None:
-    """Measure all contenders of a result under each load, lightest first, and add a cell for each.
+class _ServerGoneError(Exception):
+    """The message says why."""
+
+
+@dataclass
+class Measurement:
+    """Measures all contenders of a result under each load, lightest first, and adds a cell for each; `run` it once.
 
     Contenders take turns in random order. A request that would take longer than the timeout is not tried, as
     far as lighter loads tell. When the server goes away, the result says so and has failed; on Ctrl-C it says so and
@@ -110,43 +104,39 @@ def measure(
         on_progress: called before each turn and after the last.
         on_turns: called with a load's complete rounds, by contender.
     """
-    measuring = _Run(result, make, measure_turn, timing, around, gone, on_progress, on_turns, len(loads))
-    ordered = sorted(loads, key=lambda load: (load.rate is not None, _demand(load)))
-    try:
-        for number, load in enumerate(ordered):
-            measuring.cell(load, number)
-    except _ServerGoneError as error:
-        result.failed = True
-        result.notes.append(f"The server went away ({error}) after {measuring.n_measured} of {len(loads)} loads.")
-    except KeyboardInterrupt:
-        result.notes.append(f"Interrupted after {measuring.n_measured} of {len(loads)} loads.")
-        raise
-    finally:
-        result.verdict = verdict.sentence(result)
 
-
-class _ServerGoneError(Exception):
-    """The message says why."""
-
-
-@dataclass
-class _Run:
     result: Result
+    loads: Sequence[Load]
     make: Callable[[str, Load], Contender | str]
     measure_turn: Callable[[TurnSpec], Turn]
-    timing: Timing
-    around: Callable[[str], AbstractContextManager[object]]
-    gone: Callable[[], str | None]
-    on_progress: OnProgress
-    on_turns: OnTurns
-    n_cells: int
-    n_measured: int = 0
-    rows_per_s: dict[str, float] = field(default_factory=dict)  # the best so far, by contender
+    timing: Timing = Timing()
+    around: Callable[[str], AbstractContextManager[object]] = lambda contender: nullcontext()
+    gone: Callable[[], str | None] = lambda: None
+    on_progress: OnProgress = lambda text, fraction: None
+    on_turns: OnTurns = lambda turns: None
 
     def __post_init__(self) -> None:
         self._rng = np.random.default_rng(self.timing.seed)
+        self._n_measured = 0
+        self._rows_per_s: dict[str, float] = {}  # the best so far, by contender
 
-    def cell(self, load: Load, number: int) -> None:
+    def run(self) -> None:
+        """Measure."""
+        result, n_loads = self.result, len(self.loads)
+        ordered = sorted(self.loads, key=lambda load: (load.rate is not None, _demand(load)))
+        try:
+            for number, load in enumerate(ordered):
+                self._cell(load, number)
+        except _ServerGoneError as error:
+            result.failed = True
+            result.notes.append(f"The server went away ({error}) after {self._n_measured} of {n_loads} loads.")
+        except KeyboardInterrupt:
+            result.notes.append(f"Interrupted after {self._n_measured} of {n_loads} loads.")
+            raise
+        finally:
+            result.verdict = verdict.sentence(result)
+
+    def _cell(self, load: Load, number: int) -> None:
         cell = Cell(load)
         self.result.cells.append(cell)
         contenders = self._contenders(cell)
@@ -160,13 +150,13 @@ class _Run:
                 start = self._start()
                 for index in self._rng.permutation(len(contenders)):
                     name = list(contenders)[index]
-                    self._tell(cell, (number + round_ / n_turns) / self.n_cells)
+                    self._tell(cell, number + round_ / n_turns)
                     spec = TurnSpec(contenders[name], load, turn_s, start, latency_s < SLOW_REQUEST_S)
                     turns[name].append(turn := self._turn(spec))
                     cell.measured[name] = summary(turns[name])
                     self._check(turn)
                 n_complete += 1
-            self.n_measured += 1
+            self._n_measured += 1
         finally:
             # A turn in which the server went away is no match for the one next to it.
             complete = {name: taken[:n_complete] for name, taken in turns.items()}
@@ -174,12 +164,12 @@ class _Run:
             verdict.annotate(cell, turns, self.result.contenders)
             if not cell.measured and not cell.not_measured:
                 self.result.cells.remove(cell)
-            if any(m.n_requests == m.n_errors + m.n_timeouts > 0 for m in cell.measured.values()):
+            if any(m.n_requests == m.n_failed > 0 for m in cell.measured.values()):
                 self.result.failed = True
         for name, measured in cell.measured.items():
-            self.rows_per_s[name] = max(self.rows_per_s.get(name, 0.0), measured.rows_per_s)
+            self._rows_per_s[name] = max(self._rows_per_s.get(name, 0.0), measured.rows_per_s)
         self.on_turns(complete)
-        self._tell(cell, (number + 1) / self.n_cells)
+        self._tell(cell, number + 1)
 
     def _contenders(self, cell: Cell) -> dict[str, Contender]:
         """Make the contenders; those that cannot or need not be measured are named in the cell."""
@@ -193,7 +183,7 @@ class _Run:
         return contenders
 
     def _too_slow(self, name: str, load: Load) -> str | None:
-        if load.rate is not None or not (rows_per_s := self.rows_per_s.get(name)):
+        if load.rate is not None or not (rows_per_s := self._rows_per_s.get(name)):
             return None
         expected_s = _demand(load) / rows_per_s
         if expected_s <= self.timing.timeout_s:
@@ -208,7 +198,7 @@ class _Run:
         latency_s = 0.0
         start = self._start()
         for name, contender in list(contenders.items()):
-            self._tell(cell, number / self.n_cells)
+            self._tell(cell, number)
             turn = self._turn(TurnSpec(contender, cell.load, min(WARM_UP_S, self.timing.duration_s), start, False))
             self._check(turn)
             if latencies := turn.all_ms():
@@ -230,9 +220,9 @@ class _Run:
         if (turn.n_errors or turn.n_timeouts) and (why := self.gone()):
             raise _ServerGoneError(why)
 
-    def _tell(self, cell: Cell, fraction: float) -> None:
+    def _tell(self, cell: Cell, n_done: float) -> None:
         rates = ", ".join(f"{name} {measured.rows_per_s:.3g} rows/s" for name, measured in cell.measured.items())
-        self.on_progress(f"{cell.load}: {rates or 'warming up'}", fraction)
+        self.on_progress(f"{cell.load}: {rates or 'warming up'}", n_done / len(self.loads))
 
     def _start(self) -> int:
         return int(self._rng.integers(1 << 16))

@@ -17,11 +17,7 @@ from dualpath.errors import UserError
 
 
 def show(paths: Sequence[Path], conditions: Sequence[Condition] = ()) -> Result:
-    """Read one result; of two, the second with notes on what changed since the first.
-
-    Raises:
-        UserError: a file is no result, or there are more than two.
-    """
+    """Read one result; of two, the second with notes on what changed since the first. UserError if one is no result."""
     if len(paths) > 2:
         raise UserError(f"--from: expected one result or two, got {len(paths)}. Leave some out.")
     *before, result = map(read, paths)
@@ -33,11 +29,7 @@ def show(paths: Sequence[Path], conditions: Sequence[Condition] = ()) -> Result:
 
 
 def read(path: Path) -> Result:
-    """Read a result from its JSON.
-
-    Raises:
-        UserError: the file is not there, or holds something else.
-    """
+    """Read a result from its JSON; UserError if the file is not there, or holds something else."""
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

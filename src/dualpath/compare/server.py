@@ -1,15 +1,19 @@
-"""The server that models are compared on: somebody else's, or one that is started for the run."""
+"""The server that models are compared on, somebody else's or one that is started for the run, and the machine."""
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 from tritonclient.utils import InferenceServerException
 
+from dualpath import __version__
 from dualpath.compare.connection import Headers
 from dualpath.compare.rest import live_client
 from dualpath.errors import UserError
@@ -74,11 +78,7 @@ class Server:
         return {f"engine of {model}": engine for model, engine in found.items()}
 
     def describe(self) -> str:
-        """Return its name, version and address.
-
-        Raises:
-            UserError: it does not say.
-        """
+        """Return its name, version and address; UserError if it does not say."""
         try:
             metadata = self.client.get_server_metadata(as_json=True, client_timeout=5)
         except InferenceServerException as error:
@@ -90,11 +90,7 @@ class Server:
 
 
 def check_models(model_repository: Path, names: Iterable[str]) -> None:
-    """Refuse a model repository that lacks one of these models.
-
-    Raises:
-        UserError: it does.
-    """
+    """Raise a UserError for a model repository that lacks one of these models."""
     known = {model.name for model in folders.models(model_repository)}
     if unknown := sorted({*names} - known):
         raise UserError(
@@ -112,3 +108,25 @@ def serving(model_repository: Path, start: Start = start_quietly, config_name: s
         # Of several versions the least exact: what is compared may ask any of them.
         server.bert = max(facts, key=lambda it: TOLERANCES.get(it.precision or "", 0), default=Facts())
         yield server
+
+
+def machine_facts() -> dict[str, str]:
+    """Describe this machine and this process, for which figures hold."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "processor": _cpuinfo("model name") or platform.processor() or platform.machine(),
+        "cores": str(available),
+        "instructions": ", ".join(
+            flag for flag in ("avx2", "avx512f", "amx_bf16") if flag in _cpuinfo("flags").split()
+        ),
+        "memory": f"{psutil.virtual_memory().total / 2**30:.1f} GiB",
+        "system": f"{platform.system()} {platform.release()}",
+        "Python": platform.python_version(),
+        "dualpath": __version__,
+    }
+
+
+def _cpuinfo(name: str) -> str:
+    file = Path("/proc/cpuinfo")  # Linux's
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")

@@ -12,19 +12,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tritonclient.grpc as grpcclient
-from tritonclient.grpc import service_pb2
 
 from dualpath.compare.agreement import Answer
-from dualpath.compare.connection import Send, over_grpc, serialise
+from dualpath.compare.connection import over_grpc, serialise
 from dualpath.compare.inputs import Row
 from dualpath.compare.load import Contender
+from dualpath.compare.requests import Ask
 from dualpath.compare.result import Cell, Load, Result
-from dualpath.compare.tensors import infer_input
-from dualpath.compare.wire import Ask
+from dualpath.compare.tensors import decode, infer_input
 from dualpath.errors import UserError
 from dualpath.readability.combine import Scores, combine
-from dualpath.readability.contract import BERT, EXCERPT, FOREST, SCORE, ModelContract, Tensor
+from dualpath.readability.contract import BERT, EXCERPT, FOREST, SCORE, ModelContract
 from dualpath.readability.features import FeatureCounter, WordLists
 from dualpath.readability.tokens import TokenEncoder, pad
 from dualpath.repository.releases import newest_release
@@ -34,7 +32,6 @@ BERT_WEIGHT = 0.5
 """Every row needs both models."""
 GROUP = str(BERT_WEIGHT)
 """The label of all latencies."""
-
 N_ROWS = 256
 """Rows that the requests of a load hold between them, at least; they go round and round."""
 
@@ -65,60 +62,57 @@ class InTriton:
     async def connect(self) -> AsyncIterator[Score]:
         """Open a connection."""
 
-        async def score(excerpts: Sequence[bytes]) -> Scores:
-            scores: Scores = (await _answer(send, self._request(excerpts), SCORE))[:, 0]
-            return scores
-
         async with over_grpc(self.url) as send:
+
+            async def score(excerpts: Sequence[bytes]) -> Scores:
+                return decode(await send(self._request(excerpts)))[SCORE.name][:, 0]
+
             yield score
 
     def contender(self, batches: Sequence[Sequence[bytes]]) -> Contender:
         """Return what puts load on it: these excerpts, one batch a request."""
         requests = [self._request(excerpts) for excerpts in batches]
-        connect = partial(over_grpc, self.url)
-        return Contender(self.name, requests, [GROUP] * len(batches), len(batches[0]), lambda _: connect())
+        return Contender(self.name, requests, [GROUP] * len(batches), len(batches[0]), lambda _: over_grpc(self.url))
 
     def _request(self, excerpts: Sequence[bytes]) -> bytes:
         weights = np.full(len(excerpts), BERT_WEIGHT, np.float32)
         return serialise(self.model, scored_inputs(excerpts, weights), [SCORE.name])
 
 
-@dataclass(frozen=True)
 class InClient:
     """The client's process makes tokens and features, calls both models in parallel, and combines their scores.
 
     A whole request goes to each model in one call, padded to its longest row, as in an application without an
-    orchestrator. Under load all clients share one process and one thread.
-
-    Attributes:
-        release: the version of both models that tokens and features are made for.
+    orchestrator. Under load all clients share one process and one thread. The tokenizer, the word lists and the models
+    are those of the newest release, which is the one that is served.
     """
 
-    name: str
-    url: str
-    release: int
-    tokens: TokenEncoder
-    features: FeatureCounter
-
-    @classmethod
-    def of(cls, name: str, url: str, model_repository: Path) -> InClient:
-        """Load the tokenizer and the word lists that belong to the newest release, which is the one that is served."""
-        release = newest_release(model_repository) or 1
-        tokenizer, word_lists = (model_repository / m.name / str(release) / (m.companion or "") for m in (BERT, FOREST))
-        return cls(name, url, release, TokenEncoder(tokenizer), FeatureCounter(WordLists.load(word_lists)))
+    def __init__(self, name: str, url: str, model_repository: Path) -> None:
+        self.name, self.url = name, url
+        self._release = str(newest_release(model_repository) or 1)
+        tokenizer, word_lists = (
+            model_repository / m.name / self._release / (m.companion or "") for m in (BERT, FOREST)
+        )
+        self._tokens, self._features = TokenEncoder(tokenizer), FeatureCounter(WordLists.load(word_lists))
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Score]:
         async with over_grpc(self.url) as send:
-            yield partial(self.score, partial(_infer, send, str(self.release)))
+
+            async def infer(model: ModelContract, *inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
+                tensors = [infer_input(tensor, array) for tensor, array in zip(model.inputs, inputs, strict=True)]
+                answer = await send(serialise(model.name, tensors, version=self._release))
+                return decode(answer)[model.outputs[0].name]
+
+            yield partial(self.score, infer)
 
     def contender(self, batches: Sequence[Sequence[bytes]]) -> Contender:
         return Contender(self.name, batches, [GROUP] * len(batches), len(batches[0]), lambda _: self.connect())
 
     async def score(self, infer: Infer, excerpts: Sequence[bytes]) -> Scores:
         """Score excerpts: float32 [rows]."""
-        input_ids, attention_mask = pad(self.tokens.encode(excerpts))
-        features = self.features.features(excerpts)
+        input_ids, attention_mask = pad(self._tokens.encode(excerpts))
+        features = self._features.features(excerpts)
         bert, forest = await asyncio.gather(infer(BERT, input_ids, attention_mask), infer(FOREST, features))
         return combine(np.full(len(excerpts), BERT_WEIGHT, np.float32), bert[:, 0], forest[:, 0])
 
@@ -127,26 +121,18 @@ BenchSetup = InTriton | InClient
 
 
 @asynccontextmanager
-async def both(a: BenchSetup, b: BenchSetup, rows: Sequence[Row], timeout_s: float) -> AsyncIterator[tuple[Ask, Ask]]:
-    """Connect to two set-ups for asking each, as `Wire.both` does."""
+async def asking(setup: BenchSetup, rows: Sequence[Row]) -> AsyncIterator[Ask]:
+    """Connect to a set-up for asking it, as `Wire.asking` does."""
+    async with setup.connect() as score:
 
-    def asking(score: Score) -> Ask:
         async def ask(numbers: Sequence[int], more: bytes) -> Answer:
-            async with asyncio.timeout(timeout_s):
-                return {SCORE.name: await score([excerpt_of(rows[number]) for number in numbers])}
+            return {SCORE.name: await score([excerpt_of(rows[number]) for number in numbers])}
 
-        return ask
-
-    async with a.connect() as score_a, b.connect() as score_b:
-        yield asking(score_a), asking(score_b)
+        yield ask
 
 
 def excerpt_of(row: Row) -> bytes:
-    """Return the row's excerpt.
-
-    Raises:
-        UserError: it has several.
-    """
+    """Return the row's excerpt; UserError if it has several."""
     texts = row.tensors[EXCERPT.name].ravel().tolist()
     if len(texts) != 1:
         raise UserError(f"{row.where}: expected one excerpt, got {len(texts)}. Make each a row of its own.")
@@ -182,17 +168,6 @@ def too_slow(cells: Sequence[Cell], name: str, load: Load) -> str | None:
 def _rows(load: Load) -> int:
     """Rows that wait for their answers at a time."""
     return load.batch * (load.concurrency or 1)
-
-
-async def _infer(send: Send, version: str, model: ModelContract, *inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    tensors = [infer_input(tensor, array) for tensor, array in zip(model.inputs, inputs, strict=True)]
-    return await _answer(send, serialise(model.name, tensors, version=version), model.outputs[0])
-
-
-async def _answer(send: Send, request: bytes, output: Tensor) -> npt.NDArray[Any]:
-    answer = grpcclient.InferResult(service_pb2.ModelInferResponse.FromString(await send(request)))
-    array: npt.NDArray[Any] = answer.as_numpy(output.name)
-    return array
 
 
 def headline(result: Result) -> str:

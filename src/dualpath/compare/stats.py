@@ -60,11 +60,6 @@ def throughput(turns: Sequence[Turn]) -> list[float]:
     return [max(turn.n_rows, 0.5) / turn.elapsed_s for turn in turns]
 
 
-def latency(turns: Sequence[Turn], percentile: float) -> list[float]:
-    """A percentile of each turn's latencies in ms."""
-    return [float(np.percentile(turn.all_ms(), percentile)) for turn in turns]
-
-
 def distribution(values: Sequence[float], percentiles: Sequence[float]) -> dict[float, float]:
     """Return percentiles, each a value that was measured; none of nothing."""
     if not len(values):

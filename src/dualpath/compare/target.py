@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import tritonclient.grpc as grpcclient
@@ -45,15 +45,6 @@ class Target:
 
 
 @dataclass(frozen=True)
-class AtOdds:
-    """An output that two models' configs describe differently, and how: "TYPE_INT64", or "no output"."""
-
-    output: str
-    baseline: str
-    other: str
-
-
-@dataclass(frozen=True)
 class Pair:
     """What two models have in common.
 
@@ -63,7 +54,8 @@ class Pair:
         watched: outputs that are asked for without being compared.
         streams: whether one is decoupled, so that both are asked over streams.
         keeps_state: whether one is asked sequences, so that both are.
-        at_odds: outputs of the baseline that the other model lacks or has of another type.
+        at_odds: outputs of the baseline that the other model lacks or has of another type, and how the configs of both
+            describe them: "TYPE_INT64", or "no output".
     """
 
     inputs: tuple[Tensor, ...]
@@ -74,19 +66,15 @@ class Pair:
     watched: tuple[str, ...] = ()
     streams: bool = False
     keeps_state: bool = False
-    at_odds: tuple[AtOdds, ...] = ()
+    at_odds: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     def without(self, ignored: Sequence[str]) -> Pair:
-        """Leave out these outputs.
-
-        Raises:
-            UserError: one is none of theirs, or none is left.
-        """
-        known = [tensor.name for tensor in self.outputs] + [it.output for it in self.at_odds]
+        """Leave out these outputs; UserError if one is none of theirs, or none is left."""
+        known = [*(tensor.name for tensor in self.outputs), *self.at_odds]
         names = ", ".join(known)
         if unknown := [name for name in ignored if name not in known]:
             raise UserError(f"--ignore: expected one of the outputs {names}, got {unknown[0]!r}. Name another.")
-        at_odds = tuple(it for it in self.at_odds if it.output not in ignored)
+        at_odds = {name: it for name, it in self.at_odds.items() if name not in ignored}
         outputs = tuple(tensor for tensor in self.outputs if tensor.name not in ignored)
         if not outputs:
             raise UserError(f"--ignore: expected an output that is left, got {names} ignored. Ignore fewer.")
@@ -102,11 +90,7 @@ class Pair:
 
 
 def split(name: str) -> tuple[str, str]:
-    """Split `model:version` or `model` into model and version, which may be "".
-
-    Raises:
-        UserError: it is neither.
-    """
+    """Split `model:version` or `model` into model and version, which may be ""; UserError if it is neither."""
     match = re.fullmatch(r"([^:]+)(?::([1-9][0-9]*))?", name)
     if not match:
         raise UserError(f"model: expected NAME or NAME:VERSION, got {name!r}. Write it like orchestrator:1.")
@@ -114,13 +98,7 @@ def split(name: str) -> tuple[str, str]:
 
 
 def read(client: grpcclient.InferenceServerClient, name: str) -> Target:
-    """Read a model's tensors from its server.
-
-    Args:
-        name: `model` or `model:version`.
-    Raises:
-        UserError: the server does not serve it.
-    """
+    """Read the tensors of `model` or `model:version` from its server; UserError if it does not serve it."""
     model, version = split(name)
     try:
         if not client.is_model_ready(model, version, client_timeout=TIMEOUT_S):
@@ -151,22 +129,16 @@ def _keeps_state(client: grpcclient.InferenceServerClient, config: Mapping[str, 
 
 
 def pair(a: Target, b: Target) -> Pair:
-    """Find what two models have in common.
-
-    Raises:
-        UserError: their inputs differ, or they have no output in common.
-    """
+    """Find what two models have in common; UserError if their inputs differ, or no output is common."""
     notes: list[str] = []
     inputs = _common_inputs(a, b, notes)
     of_b = {tensor.name: tensor for tensor in b.outputs}
-    outputs = [tensor for tensor in a.outputs if tensor.name in of_b]
-    of_a = {tensor.name for tensor in a.outputs}
-    if more := [name for name in of_b if name not in of_a]:
+    if more := [name for name in of_b if name not in {tensor.name for tensor in a.outputs}]:
         notes.append(f"Left out, as only {b.name} has it: {', '.join(more)}.")
-    at_odds = [AtOdds(it.name, it.dtype, "no output") for it in a.outputs if it.name not in of_b]
-    for tensor in [tensor for tensor in outputs if tensor.dtype != of_b[tensor.name].dtype]:
-        at_odds.append(AtOdds(tensor.name, tensor.dtype, of_b[tensor.name].dtype))
-        outputs.remove(tensor)
+    in_b = {it.name: of_b[it.name].dtype if it.name in of_b else "no output" for it in a.outputs}
+    missing_first = sorted(a.outputs, key=lambda it: it.name in of_b)
+    at_odds = {it.name: (it.dtype, in_b[it.name]) for it in missing_first if it.dtype != in_b[it.name]}
+    outputs = tuple(it for it in a.outputs if it.name not in at_odds)
     if not outputs:
         raise UserError(
             f"{a.name}, {b.name}: expected an output in common, got {_names(a.outputs)} of {a.name} and "
@@ -177,13 +149,13 @@ def pair(a: Target, b: Target) -> Pair:
     max_batch_size = 1 if keeps_state else min(a.max_batch_size or 1, b.max_batch_size or 1)
     return Pair(
         inputs,
-        tuple(outputs),
+        outputs,
         max_batch_size,
         tuple(notes),
         a.optional & b.optional,
         streams=a.decoupled or b.decoupled,
         keeps_state=keeps_state,
-        at_odds=tuple(at_odds),
+        at_odds=at_odds,
     )
 
 

@@ -1,20 +1,29 @@
-"""Values from a file as the tensors that Triton takes."""
+"""Tensors as Triton takes and gives them: made of values from a file, read from an answer."""
 
 from __future__ import annotations
 
 import base64
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tritonclient.grpc as grpcclient
+from tritonclient.grpc import service_pb2
 from tritonclient.utils import deserialize_bytes_tensor
 
-from dualpath.compare.connection import NUMPY_DTYPES, from_bytes
 from dualpath.readability.contract import Tensor
+
+NUMPY_DTYPES = {
+    **{
+        f"{kind}{bits}": f"<{letter}{bits // 8}"
+        for kind, letter in (("INT", "i"), ("UINT", "u"))
+        for bits in (8, 16, 32, 64)
+    },
+    **{"FP16": "<f2", "FP32": "<f4", "FP64": "<f8", "BOOL": "?", "BF16": "<u2"},
+}
 
 
 class BadValue(ValueError):
@@ -53,23 +62,18 @@ def from_values(values: Any, tensor: Tensor, shape: Sequence[int] | None = None)
     Raises:
         BadValue: a value or the shape does not fit.
     """
-    nested = _nested_shape(values)
-    if nested is None or not nested:
+    nested = np.array(values, np.object_)
+    if not isinstance(values, list) or any(isinstance(value, list) for value in nested.flat):  # ragged
         raise BadValue(f"expected a list of values, got {values!r:.40}")
-    flat = _flatten(values, len(nested))
     dtype = numpy_dtype(tensor)
-    array = np.empty(len(flat), dtype)
-    for index, value in enumerate(flat):
+    array = np.empty(nested.size, dtype)
+    for index, value in enumerate(nested.flat):
         array[index] = _element(value, dtype)
-    return _reshape(array, tensor, shape or (nested if len(nested) > 1 else None))
+    return _reshape(array, tensor, shape or (nested.shape if nested.ndim > 1 else None))
 
 
 def from_base64(text: str, tensor: Tensor, shape: Sequence[int] | None = None) -> npt.NDArray[Any]:
-    """Make an array of Base64: little-endian values, or texts each after its length as a 4-byte integer.
-
-    Raises:
-        BadValue: it is no Base64, or its length does not fit.
-    """
+    """Make an array of Base64: little-endian values, or texts after their lengths as 4-byte integers; else BadValue."""
     try:
         raw = base64.b64decode(text, validate=True)
     except ValueError as error:
@@ -99,20 +103,6 @@ def _reshape(array: npt.NDArray[Any], tensor: Tensor, shape: Sequence[int] | Non
     if math.prod(shape) != len(array):
         raise BadValue(f"expected {math.prod(shape)} values for shape {list(shape)}, got {len(array)}")
     return array.reshape(shape)
-
-
-def _nested_shape(values: Any) -> list[int] | None:
-    """Return the shape of nested lists, [] of a value; None if they are ragged."""
-    if not isinstance(values, list):
-        return []
-    shapes = [_nested_shape(value) for value in values]
-    if any(shape is None or shape != shapes[0] for shape in shapes):
-        return None
-    return [len(values), *((shapes[0] or []) if shapes else [])]
-
-
-def _flatten(values: Any, depth: int) -> list[Any]:
-    return values if depth == 1 else [value for inner in values for value in _flatten(inner, depth - 1)]
 
 
 def _element(value: Any, dtype: np.dtype[Any]) -> Any:
@@ -148,3 +138,59 @@ def _integer(value: Any, limits: Any) -> int:
     if not limits.min <= number <= limits.max or (isinstance(value, float) and number != value):
         raise ValueError
     return number
+
+
+def decode_all(responses: Sequence[bytes], axis: int) -> dict[str, npt.NDArray[Any]]:
+    """Return the outputs of a request's responses, in their order along a new axis.
+
+    If shapes differ, each array is filled up to the largest, and beside it stands a 1 for each value and 0 for filler.
+
+    Raises:
+        ValueError: as `decode`, or responses have an output of different numbers of dimensions.
+    """
+    answers = [decode(response) for response in responses]
+    found = {}
+    for name in dict.fromkeys(name for answer in answers for name in answer):
+        arrays = [answer[name] for answer in answers if name in answer]
+        if len({array.shape for array in arrays}) > 1:
+            largest = np.max([array.shape for array in arrays], axis=0)
+            fill = [[(0, size) for size in largest - array.shape] for array in arrays]
+            both = [
+                (np.pad(it, width), np.pad(np.ones_like(it), width)) for it, width in zip(arrays, fill, strict=True)
+            ]
+            arrays = [np.stack(it, axis) for it in both]
+        found[name] = np.stack(arrays, axis)
+    return found
+
+
+def decode(response: bytes) -> dict[str, npt.NDArray[Any]]:
+    """Return the outputs of a serialised ModelInferResponse by name; raises as `array_of` does."""
+    answer = service_pb2.ModelInferResponse.FromString(response)
+    described = zip(answer.outputs, answer.raw_output_contents, strict=True)
+    return {output.name: array_of(output.name, output.datatype, output.shape, raw) for output, raw in described}
+
+
+def array_of(name: str, datatype: str, shape: Sequence[int], raw: bytes) -> npt.NDArray[Any]:
+    """Return an output as an array, of BF16 float32; ValueError if it is not what its shape and type say."""
+    # Not by tritonclient: what its versions make of BF16 and of empty tensors differs.
+    if datatype == "BYTES":
+        array: npt.NDArray[Any] = np.array([*_texts(raw), None], np.object_)[:-1]
+    else:
+        array = from_bytes(datatype, raw)
+    if len(array) != math.prod(shape):
+        raise ValueError(f"output {name}: expected the values of shape {list(shape)}, got {len(array)}. See its model.")
+    return array.reshape(tuple(shape))
+
+
+def from_bytes(datatype: str, raw: bytes) -> npt.NDArray[Any]:
+    """Return little-endian numbers as an array; BF16 becomes float32."""
+    array = np.frombuffer(raw, NUMPY_DTYPES[datatype])
+    return (array.astype(np.uint32) << 16).view(np.float32) if datatype == "BF16" else array
+
+
+def _texts(raw: bytes) -> Iterator[bytes]:
+    at = 0
+    while at < len(raw):
+        end = at + 4 + int.from_bytes(raw[at : at + 4], "little")
+        yield raw[at + 4 : end]
+        at = end

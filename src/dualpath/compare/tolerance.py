@@ -60,10 +60,7 @@ EXACT = Tolerance()
 
 
 def tolerances(
-    outputs: Sequence[Tensor],
-    atol: Mapping[str, float],
-    rtol: Mapping[str, float],
-    known: float | None = None,
+    outputs: Sequence[Tensor], atol: Mapping[str, float], rtol: Mapping[str, float], known: float | None = None
 ) -> dict[str, Tolerance]:
     """Return each output's tolerance. Integers, booleans and texts are compared exactly unless named.
 

@@ -235,7 +235,7 @@ def _about_client(name: str, turns: Sequence[Turn]) -> Iterable[str]:
     if busy > BUSY:
         yield f"With {name} the client itself was the bottleneck: it used {busy:.0%} of a core."
     lag_ms = float(np.median([turn.lag_ms for turn in turns]))
-    if lag_ms > max(LATE_MS, LATE_SHARE * float(np.median(stats.latency(turns, 50)))):
+    if lag_ms > max(LATE_MS, LATE_SHARE * float(np.median([np.median(turn.all_ms()) for turn in turns]))):
         yield f"With {name} the client was {lag_ms:.1f} ms late; its latencies include that. Give the client more CPU."
 
 

@@ -89,7 +89,8 @@ class Shared:
         except (EOFError, OSError):
             self.close()
             raise RuntimeError(
-                f"{self._name}: the process that computes ended. The next request starts it again."
+                f"{self._name}: expected an answer, got the end of the process that computes. "
+                "The next request starts it again."
             ) from None
         if error:
             raise RuntimeError(f"{self._name}: {error}")
@@ -129,7 +130,10 @@ class Shared:
         with suppress(BrokenPipeError), process.stdin as order:
             json.dump({**self._order, "socket": str(socket)}, order)
         with process.stdout as answer:
-            said: dict[str, Any] = json.loads(answer.readline() or '{"error": "the process that computes ended."}')
+            said: dict[str, Any] = json.loads(
+                answer.readline()
+                or '{"error": "expected the process that computes to start, got its end. See its log."}'
+            )
         threading.Thread(target=process.wait, daemon=True).start()  # it ends when it likes, and leaves no zombie
         if "error" in said:
             raise EngineError(said["error"])

@@ -200,11 +200,15 @@ def export(path: Path, folder: Path, inputs: dict[str, Input], output: str, max_
     Raises:
         EngineError: OpenVINO is not installed, cannot convert the model, or answers something else than torch.
     """
-    if reason := openvino_model.missing():
-        raise EngineError(f"--format openvino: {reason}. Run `pip install 'dualpath[embedded]'`.")
+    if openvino_model.missing():
+        raise EngineError(
+            "--format openvino: expected OpenVINO to be installed, got none. Run `pip install 'dualpath[embedded]'`."
+        )
     found = convert(path, list(inputs.values()))
     if found.reason:
-        raise EngineError(f"{path}: expected a model for OpenVINO, got one that torch has to run: {found.reason}.")
+        raise EngineError(
+            f"{path}: expected a model for OpenVINO, got one for torch: {found.reason}. Serve it by that."
+        )
     ov = openvino_model.openvino()
     model = ov.Core().read_model(str(found.model))
     _name([port.get_tensor() for port in model.inputs], list(inputs))

@@ -93,7 +93,9 @@ def choose(
     Loads neither engine into this process.
     """
     if engine not in ENGINES:
-        raise EngineError(f"engine: expected {', '.join(ENGINES[:-1])} or {ENGINES[-1]}, got {engine!r}.")
+        raise EngineError(
+            f"engine: expected {', '.join(ENGINES[:-1])} or {ENGINES[-1]}, got {engine!r}. Name one of them."
+        )
     if engine == "torch":
         return None, None
     from dualpath.inference import conversion, openvino_model

@@ -68,7 +68,7 @@ def answers(model: torch.nn.Module, inputs: Iterable[torch.Tensor], n_outputs: i
         answer = model(*inputs)
     found = answer if isinstance(answer, tuple) else (answer,)
     if len(found) != n_outputs or not all(isinstance(part, torch.Tensor) for part in found):
-        raise EngineError(f"expected {n_outputs} tensors from the model, got {answer!r:.80}.")
+        raise EngineError(f"answer: expected {n_outputs} tensors from the model, got {answer!r:.80}. See its config.")
     return found
 
 

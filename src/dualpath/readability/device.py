@@ -136,14 +136,18 @@ class DeviceTokenEncoder:
         tokenizer = json.loads(tokenizer_json.read_text(encoding="utf-8"))
         kinds = [tokenizer[part]["type"] for part in ("normalizer", "pre_tokenizer", "model")]
         if kinds != ["BertNormalizer", "BertPreTokenizer", "WordPiece"]:
-            raise ValueError(f"{tokenizer_json}: expected BERT's WordPiece tokenizer, got {', '.join(kinds)}.")
+            raise ValueError(
+                f"{tokenizer_json}: expected BERT's WordPiece tokenizer, got {', '.join(kinds)}. Use the CPU."
+            )
         for option, got, possible in _options(tokenizer["normalizer"], tokenizer["model"]):
             if got not in possible:
-                raise ValueError(f"{tokenizer_json}: expected {option} {possible[0]!r}, as cuDF has it, got {got!r}.")
+                raise ValueError(
+                    f"{tokenizer_json}: expected {option} {possible[0]!r}, as cuDF has it, got {got!r}. Use the CPU."
+                )
         vocabulary: dict[str, int] = tokenizer["model"]["vocab"]
         words = sorted(vocabulary, key=vocabulary.__getitem__)
         if [vocabulary[word] for word in words] != list(range(len(words))):
-            raise ValueError(f"{tokenizer_json}: expected ids from 0 without a gap, which cuDF takes for granted.")
+            raise ValueError(f"{tokenizer_json}: expected ids from 0 on, as cuDF has them, got a gap. Use the CPU.")
         self._rapids = rapids
         self._cls, self._sep = vocabulary["[CLS]"], vocabulary["[SEP]"]
         self._unknown = tokenizer["model"]["unk_token"]

@@ -35,12 +35,7 @@ class TextEngine:
 
 
 def text_engine(gpu: int | None, tokenizer: Path, word_lists: Path) -> TextEngine:
-    """Load the engine for an instance on the CPU (None) or on a GPU, which needs RAPIDS.
-
-    Args:
-        tokenizer: BERT's tokenizer.json.
-        word_lists: the forest's word_lists.json.
-    """
+    """Load BERT's tokenizer.json and the forest's word_lists.json, for the CPU (None) or a GPU, which needs RAPIDS."""
     lists = WordLists.load(word_lists)
     if gpu is None:
         encoder = TokenEncoder(tokenizer)

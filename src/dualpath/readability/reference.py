@@ -31,7 +31,6 @@ class Reference:
         model_repository: holds what `dualpath build` wrote; the newest version of each model counts.
         threads: that BERT computes with. By torch, its scores are bitwise those of a server whose instances have as
             many; by OpenVINO those of any.
-        chunk_rows: rows that BERT takes at a time.
         engine: that runs BERT, one of `inference.ENGINES`.
     """
 

@@ -6,12 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from dualpath.errors import UserError
-from dualpath.extras import needs
 from dualpath.repository import pbtxt
 from dualpath.repository.folders import versions
-
-with needs("cli"):
-    from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 BACKENDS = {
     "model.py": "python",
@@ -51,7 +47,7 @@ def read_file(path: Path) -> Any:
     try:
         return pbtxt.Config.load(path).message
     except FileNotFoundError:
-        return ModelConfig()
+        return pbtxt.Config("").message
     except OSError as error:
         raise UserError(f"{path}: expected a file to read, got: {error.strerror}. Give it rights.") from None
 

@@ -65,13 +65,18 @@ def place(text: str, offset: int) -> tuple[int, int]:
     return text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
 
 
-class FieldReader:
-    """Reads a text from left to right. Separators between fields may be left out, as Triton allows.
+def strings(text: str) -> list[str]:
+    """Return the strings that a value consists of, which stand side by side, each in its quotes."""
+    found, at = [], 0
+    while match := _STRING.match(text, at):
+        found.append(match[0])
+        space = _SPACE.match(text, match.end())
+        at = space.end() if space else match.end()
+    return found
 
-    Args:
-        text: the config.
-        source: what to call it in errors.
-    """
+
+class FieldReader:
+    """Reads a text from left to right. Separators between fields may be left out, as Triton allows."""
 
     def __init__(self, text: str, source: str) -> None:
         self._text, self._source = text, source

@@ -26,7 +26,6 @@ def prune(
     Args:
         served: asks a server for its versions, by model.
         only: remove these releases alone, the newest perhaps among them.
-        dry_run: remove nothing.
         report: gets a line if another command has to end first.
     Returns:
         The version folders, each with the bytes of its files; None for a link.

@@ -30,8 +30,6 @@ def publish(
     Args:
         versions: by the model's name, what writes its version.
         report: gets a line if another command has to end first, such as a reload.
-    Raises:
-        UserError: see `check_target`.
     """
     check_target(model_repository, versions)
     with ExitStack() as stack:

@@ -124,7 +124,12 @@ class PartitionScorer:
         try:
             weights = np.array([it.weight for it in some], np.float32)
             for it, score in zip(some, self._servers.score([it.excerpt for it in some], weights), strict=True):
-                yield it, float(score) if math.isfinite(score) else f"{it.where}: expected a finite score, got {score}."
+                yield (
+                    it,
+                    float(score)
+                    if math.isfinite(score)
+                    else f"{it.where}: expected a finite score, got {score}. Train the model.",
+                )
         except RowsRefused as error:
             if len(some) == 1:
                 yield some[0], f"{some[0].where}: {error}"

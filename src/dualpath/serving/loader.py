@@ -198,4 +198,6 @@ def _failing(what: str) -> Iterator[None]:
                 "--url: expected a server with explicit model control, got one that loads "
                 "models by itself or not at all. Start it with `dualpath serve`."
             ) from None
-        raise ReloadFailed(f"{what}: {one_line(reason).rstrip(';. ')}.") from None
+        raise ReloadFailed(
+            f"{what}: expected Triton to do it, got: {one_line(reason).rstrip(';. ')}. See its log."
+        ) from None

@@ -242,7 +242,7 @@ class _Switch:
                 return
         if missing := versions - ready:
             raise ReloadFailed(
-                f"{name}: expected version {min(missing)} on the server, got none. Is --model-repository its folder?"
+                f"{name}: expected version {min(missing)} on the server, got none. Name its --model-repository."
             )
 
     def point(self, release: int, only_if_open: bool = False) -> None:

@@ -1,1 +1,1 @@
-"""Fit and export the two models."""
+"""Fit and export the two models. `build` and `dualpath train` check first that the packages are installed."""

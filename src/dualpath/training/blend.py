@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dualpath.extras import needs
 from dualpath.training.corpus import Fold
 
 Floats = npt.NDArray[np.float32]
@@ -100,9 +99,9 @@ def blend(bert: Floats, forest: Floats, targets: Floats, folds: Sequence[Fold] =
 
 def plot(blend: Blend, path: Path) -> None:
     """Draw the error by weight, the best weight marked, as a PNG file."""
-    with needs("train"):
-        from matplotlib import style
-        from matplotlib.figure import Figure
+    from matplotlib import style
+    from matplotlib.figure import Figure
+
     with style.context(STYLE):
         figure = Figure((6, 3.6), layout="constrained")
         axes = figure.subplots()

@@ -65,10 +65,8 @@ def build(
     A model that was trained stays as it is, unless `force`.
 
     Args:
-        precision: of the encoder, one of PRECISIONS; its pooling and head are always float32.
-        force: build even what is up to date.
+        precision: of the encoder; its pooling and head are always float32.
         report: gets a line before each step.
-        encoder_shape: one of ENCODER_SHAPES.
     Raises:
         UserError: no such model repository, precision or shape, a missing package, or an encoder with other weights.
         RuntimeError: an exported model does not score what the original scores.

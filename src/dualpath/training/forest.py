@@ -10,16 +10,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import treelite
 
 from dualpath.errors import UserError
-from dualpath.extras import needs
 from dualpath.readability.contract import FOREST
 from dualpath.readability.features import N_LISTED, FeatureCounter, WordLists, canonical, features, words
 from dualpath.training.blend import rmse
 from dualpath.training.corpus import Corpus, Fold
-
-with needs("models"):
-    import treelite
 
 ENGINES = ("auto", "cuml", "sklearn")
 LARGEST_DIFFERENCE = {"sklearn": 1e-6, "cuml": 1e-5}
@@ -113,8 +110,7 @@ def _unfitted(engine: str, seed: int) -> Any:
 
         own = {"n_streams": 1}  # with more, the same seed does not give the same forest
     else:
-        with needs("models"):
-            from sklearn import ensemble
+        from sklearn import ensemble
 
         own = {"n_jobs": -1}
     return ensemble.RandomForestRegressor(

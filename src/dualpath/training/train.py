@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from dualpath import __version__
 from dualpath.errors import UserError
-from dualpath.extras import installed, needs
+from dualpath.extras import installed
 from dualpath.readability.contract import BERT, FOREST
 from dualpath.repository.facts import Facts
 from dualpath.repository.folders import newest
@@ -117,8 +117,7 @@ def _choice(card: Card) -> Iterator[str]:
 
 def _worse(job: TrainingJob, corpus: Corpus, card: Card) -> Iterator[str]:
     """Warn of each model whose newest version so far has a lower error on the same rows."""
-    with needs("models"):
-        import torch
+    import torch
 
     from dualpath.readability.reference import Reference
 

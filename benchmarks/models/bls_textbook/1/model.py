@@ -16,9 +16,7 @@ class TritonPythonModel:
         preprocessed = await call("preprocess", {"INPUT0": excerpt.as_numpy()}, ["BERT_IDS", "BERT_AM", "TREE_FEATS"])
         bert, forest = await asyncio.gather(
             call(
-                "bert-large",
-                {"INPUT__0": preprocessed["BERT_IDS"], "INPUT__1": preprocessed["BERT_AM"]},
-                ["OUTPUT__0"],
+                "bert-large", {"INPUT__0": preprocessed["BERT_IDS"], "INPUT__1": preprocessed["BERT_AM"]}, ["OUTPUT__0"]
             )
             if (weight > 0).any()
             else nothing("OUTPUT__0", weight),

@@ -51,7 +51,7 @@ class TritonError(Exception):
 
     def __init__(self, message: str, code: ErrorCode = ErrorCode.INTERNAL) -> None:
         if not isinstance(code, ErrorCode):
-            raise TypeError(f"TritonError: expected a code such as TritonError.INVALID_ARG, got {code!r}.")
+            raise TypeError(f"TritonError: expected a code such as TritonError.INVALID_ARG, got {code!r}. Pass one.")
         super().__init__(message)
         self._message, self._code = message, code
 
@@ -69,7 +69,7 @@ class InferenceResponse:
 
     def __init__(self, output_tensors: Sequence[Tensor] = (), error: TritonError | None = None) -> None:
         if error is not None and not isinstance(error, TritonError):
-            raise TypeError(f"InferenceResponse: expected a TritonError, got {error!r}.")
+            raise TypeError(f"InferenceResponse: expected a TritonError, got {error!r}. Pass one.")
         self._tensors = [] if error else list(output_tensors)
         self._error = error
 
@@ -165,7 +165,7 @@ class InferenceRequest:
         self.inputs, self.requested_output_names = list(self.inputs), list(self.requested_output_names)
         self.parameters = dict(self.parameters or {})
         if not all(isinstance(tensor, Tensor) for tensor in self.inputs):
-            raise TypeError(f"InferenceRequest: expected inputs of type Tensor, got {self.inputs}.")
+            raise TypeError(f"InferenceRequest: expected inputs of type Tensor, got {self.inputs}. Make tensors.")
         for value in self.parameters.values():
             if not isinstance(value, (bool, int, str)):
                 raise TritonModelException(

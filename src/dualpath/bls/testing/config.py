@@ -3,7 +3,6 @@ refuses by it before a model sees it, in its words."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,15 +12,25 @@ import numpy as np
 import numpy.typing as npt
 
 from dualpath.bls.testing.tensor import TRITON_STRING_TO_NUMPY
+from dualpath.repository.pbtxt_fields import ConfigSyntaxError, Field, FieldReader, Value, strings
 
-_TOKEN = re.compile(
-    r"""\s+|\#[^\n]*|(?P<text>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')|(?P<word>[\w.+-]+)|(?P<mark>[{}\[\]<>:,;])"""
-)
 _REPEATED = {
-    *("input", "output", "dims", "shape", "instance_group", "gpus", "secondary_devices", "profile", "step", "versions"),
-    *("preferred_batch_size", "batch_input", "batch_output", "model_warmup", "source_input", "target_name", "control"),
+    *("agents", "batch_input", "batch_output", "bool_false_true", "buckets", "control", "control_input", "dim", "dims"),
+    *("cpu_execution_accelerator", "fp32_false_true", "gpu_execution_accelerator", "gpus", "graph_spec"),
+    *("initial_state", "input", "instance_group", "int32_false_true", "metric_control", "model_warmup"),
+    *("op_library_filename", "output", "preferred_batch_size", "profile", "resources", "secondary_devices", "shape"),
+    *("source_input", "state", "step", "target_name", "versions"),
 }
-_MAPS = {"parameters", "metric_tags", "cc_model_filenames", "priority_queue_policy", "input_map", "output_map"}
+_MESSAGES_BY_KEY = {"inputs", "parameters", "priority_queue_policy"}
+_TEXTS_BY_KEY = {"cc_model_filenames", "input_map", "metric_tags", "output_map"}
+_FLAGS = {
+    *("allow_ragged_batch", "allow_timeout_override", "bool_false_true", "busy_wait_events", "decoupled"),
+    *("eager_batching", "enable", "global", "graphs", "is_non_linear_format_io", "is_shape_tensor"),
+    *("iterative_sequence", "optional", "output_copy_stream", "passive", "preserve_ordering", "random_data"),
+    *("use_growable_memory", "use_same_buffer_for_input_output", "zero_data"),
+}
+_ESCAPED = dict(zip("abfnrtv\\'\"?", (bytes([code]) for code in b"\a\b\f\n\r\t\v\\'\"?"), strict=True))
+_SAID = {"true": True, "True": True, "t": True, "1": True, "false": False, "False": False, "f": False, "0": False}
 _INPUT = {
     "format": "FORMAT_NONE",
     "dims": [],
@@ -63,11 +72,13 @@ def read(folder: Path) -> dict[str, Any]:
     """
     path = folder / "config.pbtxt"
     if not path.is_file():
-        raise ValueError(f"{folder}: expected a config.pbtxt, got none.")
+        raise ValueError(f"{folder}: expected a config.pbtxt, got none. Name a model's folder.")
     try:
         return complete(parse(path.read_text(encoding="utf-8")), folder.name)
-    except (ValueError, IndexError) as error:
-        raise ValueError(f"{path}: expected a model's config in protobuf's text format, got {error}.") from None
+    except (ConfigSyntaxError, ValueError) as error:
+        raise ValueError(
+            f"{path}: expected a model's config in protobuf's text format, got: {str(error).rstrip('.')}. Correct it."
+        ) from None
 
 
 def complete(given: dict[str, Any], name: str) -> dict[str, Any]:
@@ -105,82 +116,67 @@ def complete(given: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def parse(text: str) -> dict[str, Any]:
-    """Return a protobuf text message as JSON would have it."""
-    tokens = _tokens(text)
-    message = _message(tokens)
-    if tokens:
-        raise ValueError(f"{tokens[-1]} that nothing opens")
-    return message
+    """Return a protobuf text of a ModelConfig as JSON would have it."""
+    return _message(FieldReader(text, "config.pbtxt").read(), text)
 
 
-def _tokens(text: str) -> list[str]:
-    """Split a text into what it is made of, the first token last."""
-    tokens, position = [], 0
-    while position < len(text):
-        if (match := _TOKEN.match(text, position)) is None:
-            raise ValueError(repr(text[position : position + 20]))
-        position = match.end()
-        if match.lastgroup:
-            tokens.append(match[0])
-    return tokens[::-1]
-
-
-def _message(tokens: list[str]) -> dict[str, Any]:
+def _message(fields: Iterable[Field], text: str) -> dict[str, Any]:
     message: dict[str, Any] = {}
-    while tokens and tokens[-1] not in "}>":
-        name = tokens.pop()
-        if tokens[-1] == ":":
-            tokens.pop()
-        values = _values(tokens)
-        if name in _MAPS:
-            message.setdefault(name, {}).update({entry["key"]: entry["value"] for entry in values})
+    for field in fields:
+        name = field.name
+        values = [_value(name, value, text) for value in field.values]
+        by_key = name == "input" and any("key" in value for value in values)  # of a CUDA graph's shapes
+        if by_key or name in _MESSAGES_BY_KEY | _TEXTS_BY_KEY:
+            default = "" if name in _TEXTS_BY_KEY else {}
+            entries = {str(entry.get("key", "")): entry.get("value", default) for entry in values}
+            message.setdefault(name, {}).update(entries)
         elif name in _REPEATED:
             message.setdefault(name, []).extend(values)
+        elif name in message or len(values) != 1:
+            raise ValueError(f"several values of {name}, which takes one")
         else:
-            message[name] = values[-1]
-        if tokens and tokens[-1] in ",;":
-            tokens.pop()
+            message[name] = values[0]
     return message
 
 
-def _values(tokens: list[str]) -> list[Any]:
-    if tokens[-1] != "[":
-        return [_value(tokens)]
-    tokens.pop()
-    values = []
-    while tokens[-1] != "]":
-        values.append(_value(tokens))
-        if tokens[-1] == ",":
-            tokens.pop()
-    tokens.pop()
-    return values
-
-
-def _value(tokens: list[str]) -> Any:
-    token = tokens.pop()
-    if token in "{<":
-        message = _message(tokens)
-        tokens.pop()
-        return message
-    if token[0] in "\"'":
-        text = _unquoted(token)
-        while tokens and tokens[-1][0] in "\"'":  # strings that stand side by side are one
-            text += _unquoted(tokens.pop())
-        return text
-    if token in ("true", "false"):
-        return token == "true"
-    if re.fullmatch(r"[+-]?\d+", token):
-        return int(token)
+def _value(name: str, value: Value, text: str) -> Any:
+    if value.fields is not None:
+        return _message(value.fields, text)
+    word = text[value.start : value.end]
+    if word[0] in "\"'":
+        return "".join(map(_unquoted, strings(word)))
+    if name in _FLAGS and word in _SAID:
+        return _SAID[word]
+    digits = "".join(word.split()).lower()  # "- 1"
     try:
-        return float(token)
+        bare = digits.lstrip("-")
+        return int(digits, 16 if bare.startswith("0x") else 8 if bare.startswith("0") else 10)
     except ValueError:
-        return token
+        pass
+    try:
+        return float(digits.removesuffix("f"))
+    except ValueError:
+        return word
 
 
 def _unquoted(literal: str) -> str:
-    inner = literal[1:-1].replace("\\'", "'")
-    text: str = json.loads(f'"{inner}"' if literal[0] == '"' else json.dumps(inner))
-    return text
+    """Return what a string means: backslashes stand for bytes of UTF-8."""
+    parts = re.split(r"(\\(?:[0-7]{1,3}|[xX][0-9a-fA-F]{1,2}|.))", literal[1:-1])
+    plain, escaped = parts[::2], [*map(_byte, parts[1::2]), b""]
+    return b"".join(
+        text.encode("utf-8", "surrogateescape") + byte for text, byte in zip(plain, escaped, strict=True)
+    ).decode()
+
+
+def _byte(escape: str) -> bytes:
+    kind = escape[1]
+    if kind in "xX":
+        return bytes([int(escape[2:], 16)])
+    if kind in "01234567":
+        return bytes([int(escape[1:], 8) & 255])
+    if kind not in _ESCAPED:
+        raise ValueError(f"the escape {escape}")
+    return _ESCAPED[kind]
 
 
 def dtype_of(tensor: Mapping[str, Any]) -> str:

@@ -120,7 +120,7 @@ class ReceivedRequest:
         """
         with self._changed:
             if not self._changed.wait_for(lambda: len(self.answers) > index or self.answered.is_set(), timeout_s):
-                raise TimeoutError(f"expected an answer within {timeout_s:g} s, got none.")
+                raise TimeoutError(f"answer: expected one within {timeout_s:g} s, got none. Wait longer.")
             return self.answers[index] if len(self.answers) > index else None
 
     def end_of_execute(self, answer: InferenceResponse | None) -> None:

@@ -28,7 +28,7 @@ class Tensor:
 
     def __init__(self, name: str, array: Array) -> None:
         if not isinstance(array, np.ndarray):
-            raise TypeError(f"Tensor {name}: expected a numpy.ndarray, got {type(array).__name__}.")
+            raise TypeError(f"Tensor {name}: expected a numpy.ndarray, got {type(array).__name__}. Convert it.")
         if array.dtype.kind not in "biufOS" or not array.dtype.isnative or array.dtype == np.longdouble:
             raise TritonModelException("NumPy dtype is not supported.")
         self._name = name

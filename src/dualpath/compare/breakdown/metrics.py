@@ -34,12 +34,7 @@ Reading = Mapping[Series, float]
 
 
 def read(url: str) -> dict[Series, float]:
-    """Read the BLS models' counters.
-
-    Raises:
-        OSError: nothing answers at the address.
-        ValueError: what answers are no metrics.
-    """
+    """Read the BLS models' counters; OSError if nothing answers, ValueError if what answers are no metrics."""
     return parse(_text(url))
 
 

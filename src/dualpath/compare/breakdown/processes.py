@@ -6,6 +6,7 @@ import ipaddress
 import re
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 
 import psutil
 
@@ -91,24 +92,14 @@ class Usage:
         return [process for _, process in ordered]
 
     def _read(self) -> Iterator[tuple[psutil.Process, str, float, float]]:
-        for process, is_server in self._running():
-            try:
-                with process.oneshot():
-                    times = process.cpu_times()
-                    name = _name(process) if is_server else "client"
-                    yield process, name, times.user + times.system, process.memory_info().rss / 1e6
-            except psutil.Error:  # it has ended
-                continue
-
-    def _running(self) -> Iterator[tuple[psutil.Process, bool]]:
-        yield self._client, False
-        try:
-            if self._server:
-                yield self._server, True
-                for child in self._server.children(recursive=True):
-                    yield child, True
-        except psutil.Error:  # the server has ended
-            return
+        running = [self._client]
+        with suppress(psutil.Error):  # the server has ended
+            running += [self._server, *self._server.children(recursive=True)] if self._server else []
+        for process in running:
+            with suppress(psutil.Error), process.oneshot():  # it has ended
+                times = process.cpu_times()
+                name = "client" if process == self._client else _name(process)
+                yield process, name, times.user + times.system, process.memory_info().rss / 1e6
 
 
 def _name(process: psutil.Process) -> str:

@@ -59,7 +59,7 @@ class Recorder:
         self._created = time.monotonic()
         self._client = client_of(url, headers)
         self._shares = {name: self._share(*model) for name, model in models.items()}
-        server = _process(server_pid) if server_pid else find_server(url)
+        server = find_server(url) if server_pid is None else self._try(lambda: psutil.Process(server_pid))
         if server is None:
             self.notes.append(f"No figures of the server's processes: none is seen on this machine that serves {url}.")
         self._usage = Usage(server)
@@ -104,7 +104,9 @@ class Recorder:
         counted = {name: dict(series) for name, series in self._counted.items()}
         if self._metrics_first is not None and (now := self._read_metrics()):
             for series, value in metrics.difference(now, self._metrics_first).items():
-                callers = [name for name, share in self._shares.items() if series.model in share.models()]
+                callers = [
+                    name for name, it in self._shares.items() if series.model in {model for model, _ in it.counts}
+                ]
                 if callers and series.model not in self._shared:
                     counted.setdefault(" + ".join(callers), {})[series] = value
         own = {name: share.model for name, share in self._shares.items()}
@@ -152,16 +154,9 @@ class Recorder:
             return read()
         except InferenceServerException as error:
             reason = str(error.message())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, psutil.Error) as error:
             reason = str(error)
         note = f"The server's figures could not always be read: {' '.join(reason.split())}"
         if note not in self.notes:
             self.notes.append(note)
-        return None
-
-
-def _process(pid: int) -> psutil.Process | None:
-    try:
-        return psutil.Process(pid)
-    except psutil.Error:
         return None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import tritonclient.grpc as grpcclient
@@ -24,38 +24,17 @@ Key = tuple[str, str]
 """A model and its version."""
 
 
-@dataclass(frozen=True)
-class Counts:
-    """What Triton has counted of one model."""
-
-    n_rows: int = 0
-    n_executions: int = 0
-    queue_ns: int = 0
-    compute_ns: int = 0
-
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
-
-    def since(self, before: Counts) -> Counts:
-        """Return what was counted after `before`; all of it, where the model was loaded again meanwhile."""
-        differences = [a - b for a, b in zip(astuple(self), astuple(before), strict=True)]
-        return self if min(differences) < 0 else Counts(*differences)
+Statistics = Mapping[Key, Counter[str]]
+"""What Triton has counted of each model: "rows", "executions", and nanoseconds of "queue" and "compute"."""
 
 
-Statistics = Mapping[Key, Counts]
-
-
-def read(client: grpcclient.InferenceServerClient) -> dict[Key, Counts]:
-    """Read every model's counts.
-
-    Raises:
-        InferenceServerException: the server does not answer.
-    """
+def read(client: grpcclient.InferenceServerClient) -> dict[Key, Counter[str]]:
+    """Read every model's counts; InferenceServerException if the server does not answer."""
     answer = client.get_inference_statistics(client_timeout=TIMEOUT_S)
     return {(model.name, model.version): _counts(model) for model in answer.model_stats}
 
 
-def read_settled(client: grpcclient.InferenceServerClient) -> dict[Key, Counts]:
+def read_settled(client: grpcclient.InferenceServerClient) -> dict[Key, Counter[str]]:
     """Read every model's counts when they have stopped growing, or after a second."""
     before, deadline = read(client), time.monotonic() + PATIENCE_S
     while True:
@@ -66,10 +45,11 @@ def read_settled(client: grpcclient.InferenceServerClient) -> dict[Key, Counts]:
         before = now
 
 
-def difference(after: Statistics, before: Statistics) -> dict[Key, Counts]:
-    """Return the models whose counts have changed, and by how much."""
-    changes = {key: counts.since(before.get(key, Counts())) for key, counts in after.items()}
-    return {key: counts for key, counts in changes.items() if counts != Counts()}
+def difference(after: Statistics, before: Statistics) -> dict[Key, Counter[str]]:
+    """Return the models whose counts have changed, and by how much; all of it, if one was loaded again meanwhile."""
+    pairs = {key: (now, before.get(key, Counter())) for key, now in after.items()}
+    changes = {key: now - then if now >= then else now for key, (now, then) in pairs.items()}
+    return {key: counts for key, counts in changes.items() if counts}
 
 
 @dataclass
@@ -87,36 +67,31 @@ class Share:
     version: str = ""
     is_ensemble: bool = False
     n_rows: int = 0
-    counts: dict[Key, Counts] = field(default_factory=dict)
+    counts: dict[Key, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
 
     def add(self, turn: Statistics) -> None:
         """Add a turn's differences."""
         for key, counts in turn.items():
-            self.counts[key] = self.counts.get(key, Counts()) + counts
-
-    def models(self) -> set[str]:
-        """Return the names of the models that took part."""
-        return {model for model, _ in self.counts}
+            self.counts[key] += counts
 
     def steps(self, contender: str) -> list[Step]:
         """Return the contender's own model, then the others by what they cost."""
-        n_asked = sum(counts.n_rows for key, counts in self.counts.items() if self._is_own(key)) or self.n_rows
+        n_asked = sum(counts["rows"] for key, counts in self.counts.items() if self._is_own(key)) or self.n_rows
         if not n_asked:
             return []
         n_versions = Counter(model for model, _ in self.counts)
-        keys = sorted(self.counts, key=lambda key: (not self._is_own(key), -self.counts[key].compute_ns))
+        by_cost = sorted(self.counts.items(), key=lambda it: (not self._is_own(it[0]), -it[1]["compute"]))
         return [
             Step(
                 contender,
                 model if n_versions[model] == 1 else f"{model}:{version}",
-                counts.n_rows,
-                counts.n_executions,
-                counts.queue_ns / 1e6 / n_asked,
-                counts.compute_ns / 1e6 / n_asked,
+                counts["rows"],
+                counts["executions"],
+                counts["queue"] / 1e6 / n_asked,
+                counts["compute"] / 1e6 / n_asked,
                 self._note((model, version)),
             )
-            for model, version in keys
-            for counts in [self.counts[model, version]]
+            for (model, version), counts in by_cost
         ]
 
     def _is_own(self, key: Key) -> bool:
@@ -128,8 +103,9 @@ class Share:
         return ENSEMBLE_NOTE if self.is_ensemble else CALLER_NOTE
 
 
-def _counts(model: Any) -> Counts:
+def _counts(model: Any) -> Counter[str]:
     # By batch, if there are any: these count an execution once, however many requests were merged in it.
     durations = list(model.batch_stats) or [model.inference_stats]
     compute_ns = sum(it.compute_input.ns + it.compute_infer.ns + it.compute_output.ns for it in durations)
-    return Counts(model.inference_count, model.execution_count, model.inference_stats.queue.ns, compute_ns)
+    queue_ns = model.inference_stats.queue.ns
+    return Counter(rows=model.inference_count, executions=model.execution_count, queue=queue_ns, compute=compute_ns)

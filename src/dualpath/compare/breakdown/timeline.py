@@ -1,11 +1,13 @@
-"""One traced request of each contender, as a timeline."""
+"""One traced request of each contender, as a timeline: which model worked for it, and when, from Triton's traces."""
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,7 @@ import tritonclient.grpc as grpcclient
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
-from dualpath.compare.breakdown import traces
 from dualpath.compare.breakdown.processes import find_server
-from dualpath.compare.breakdown.traces import TracedRequest
 from dualpath.compare.result import Span
 from dualpath.serving.client import open_client
 
@@ -31,16 +31,39 @@ WRITTEN_S = 3.0
 MOST_TRACED = 100
 """Requests to a contender's model that are traced, those of other clients included: each leaves a file."""
 
-_SETTINGS = {
-    "trace_level": ["TIMESTAMPS"],
-    "trace_rate": "1",
-    "trace_count": str(MOST_TRACED),
-    "log_frequency": "1",
-}
+GAP_MS = 0.01
+"""Shorter gaps between steps are the hand-over from one to the next."""
+
+_SETTINGS = {"trace_level": ["TIMESTAMPS"], "trace_rate": "1", "trace_count": str(MOST_TRACED), "log_frequency": "1"}
 
 
-Traced = tuple[dict[int, TracedRequest], TracedRequest]
-"""All requests of a trace by id, and the one that the others are steps of."""
+@dataclass
+class TracedRequest:
+    """One request to one model.
+
+    Attributes:
+        parent: the id of the request that it is a step of; 0 if there is none.
+        request: the caller's request id.
+        stamps_ns: when it reached REQUEST_START, QUEUE_START, COMPUTE_START, REQUEST_END and so on.
+        children: its steps.
+    """
+
+    id: int
+    model: str = ""
+    parent: int = 0
+    request: str = ""
+    stamps_ns: dict[str, int] = field(default_factory=dict)
+    children: list[TracedRequest] = field(default_factory=list)
+
+    @property
+    def start_ns(self) -> int:
+        """When it began; the frontend's GRPC_WAITREAD_START lies before it."""
+        return self.stamps_ns.get("REQUEST_START", min(self.stamps_ns.values(), default=0))
+
+    @property
+    def end_ns(self) -> int:
+        """The last that is known of it, since it may be answered after REQUEST_END."""
+        return max([*self.stamps_ns.values(), *(child.end_ns for child in self.children)])
 
 
 class _NotTraced(Exception):
@@ -75,8 +98,7 @@ def timelines(url: str, requests: Mapping[str, bytes], headers: Mapping[str, str
                 request.parameters["trace_children"].bool_param = True
                 with _tracing(client, request.model_name):
                     ids = _send(infer, request, headers)
-                found = _collect(file, ids)
-                spans += traces.spans(contender, *_median(found))
+                spans += spans_of(contender, _median(file, ids))
         except _NotTraced as reason:
             notes.append(f"No timelines: {reason}")
         except InferenceServerException as error:
@@ -132,26 +154,94 @@ def _send(infer: Any, request: service_pb2.ModelInferRequest, headers: Mapping[s
     return ids
 
 
-def _collect(file: Path, ids: set[str]) -> list[Traced]:
-    """Read the requests' traces and remove their files. What is missing after a while is left out."""
-    found: dict[Path, Traced] = {}
+def _median(file: Path, ids: set[str]) -> TracedRequest:
+    """Read the requests' traces, remove their files, and return the one of median duration.
+
+    What is missing after a while is left out.
+    """
+    found: dict[Path, TracedRequest] = {}
     deadline = time.monotonic() + WRITTEN_S
     while len(found) < len(ids) and time.monotonic() < deadline:
         time.sleep(0.05)
         for path in set(file.parent.glob(f"{file.name}.*")) - set(found):
             with suppress(OSError):
                 text = path.read_text()
-                read = traces.parse(text)
-                roots = [trace for trace in read.values() if trace.request in ids and not trace.parent]
+                roots = [trace for trace in parse(text).values() if trace.request in ids and not trace.parent]
                 if roots and text.endswith("]"):  # else it is still being written
-                    found[path] = read, roots[0]
+                    found[path] = roots[0]
     if not found:
         raise _NotTraced(f"the server writes its traces to {file}, and none of them came up there.")
     for path in found:
         with suppress(OSError):
             path.unlink()
-    return list(found.values())
+    return sorted(found.values(), key=lambda root: root.end_ns - root.start_ns)[len(found) // 2]
 
 
-def _median(found: list[Traced]) -> Traced:
-    return sorted(found, key=lambda traced: traces.spans("", *traced)[0].end_ms)[len(found) // 2]
+def parse(text: str) -> dict[int, TracedRequest]:
+    """Return the traces of a file by id, as far as it is written and well formed, each with its children."""
+    traces: dict[int, TracedRequest] = {}
+    for entry in _entries(text):
+        trace = traces.setdefault(entry["id"], TracedRequest(entry["id"]))
+        if "model_name" in entry:
+            trace.model = entry["model_name"]
+            trace.parent = entry.get("parent_id", 0)
+            trace.request = entry.get("request_id", "")
+        for stamp in entry.get("timestamps", ()):
+            trace.stamps_ns[stamp["name"]] = stamp["ns"]
+    for trace in traces.values():
+        if trace.parent in traces and trace.stamps_ns:
+            traces[trace.parent].children.append(trace)
+    return traces
+
+
+def _entries(text: str) -> Iterator[dict[str, Any]]:
+    decoder = json.JSONDecoder()
+    at = text.find('{"id":')
+    while at >= 0:
+        try:
+            entry, end = decoder.raw_decode(text, at)
+        except json.JSONDecodeError:  # spoilt by quotes in a request id, which Triton does not escape
+            end = at + 1
+        else:
+            yield entry
+        at = text.find('{"id":', end)
+
+
+def spans_of(contender: str, root: TracedRequest) -> list[Span]:
+    """Return a request's steps, parents before children, in ms from its begin.
+
+    A model's time in the queue is a step of its own below it, "bert-large: queue". So is what is left of a caller
+    between its queue, its children and its end, "orchestrator itself": Triton's own scheduling in an ensemble, the
+    work of its own process in a BLS model. What it does while a child runs does not show.
+    """
+    return list(_spans(contender, root, 0, root.start_ns))
+
+
+def _spans(contender: str, trace: TracedRequest, depth: int, zero_ns: int) -> Iterator[Span]:
+    def span(name: str, start_ns: int, end_ns: int, below: int = 1) -> Span:
+        return Span(contender, name, depth + below, (start_ns - zero_ns) / 1e6, (end_ns - zero_ns) / 1e6)
+
+    start_ns, end_ns = trace.start_ns, trace.end_ns
+    yield span(trace.model, start_ns, end_ns, 0)
+    parts: list[tuple[int, list[Span]]] = []
+    covered: list[tuple[int, int]] = []
+    if "QUEUE_START" in trace.stamps_ns and "COMPUTE_START" in trace.stamps_ns:
+        queued = trace.stamps_ns["QUEUE_START"], trace.stamps_ns["COMPUTE_START"]
+        covered.append(queued)
+        parts.append((queued[0], [span(f"{trace.model}: queue", *queued)]))
+    for child in trace.children:
+        covered.append((child.start_ns, child.end_ns))
+        parts.append((child.start_ns, list(_spans(contender, child, depth + 1, zero_ns))))
+    if trace.children:
+        for gap in _gaps(start_ns, end_ns, covered):
+            parts.append((gap[0], [span(f"{trace.model} itself", *gap)]))
+    for _, part in sorted(parts, key=lambda part: part[0]):
+        yield from part
+
+
+def _gaps(start_ns: int, end_ns: int, covered: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    at = start_ns
+    for begin, end in [*sorted(covered), (end_ns, end_ns)]:
+        if begin - at > GAP_MS * 1e6:
+            yield at, begin
+        at = max(at, end)

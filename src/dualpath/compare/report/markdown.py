@@ -37,7 +37,7 @@ def markdown(result: Result) -> str:
             ratios = [" ".join(factor(it)) for it in (compared.throughput, compared.p50)] if compared else ["", ""]
             why = doubt(cell, name, result.contenders[0]) if compared else ""
             p50, p99 = (f"{measured.latencies_ms[it]:.1f}" if measured.latencies_ms else "" for it in (50, 99))
-            failed = str(measured.n_errors + measured.n_timeouts)
+            failed = str(measured.n_failed)
             rows.append(
                 [str(cell.load), name, f"{measured.rows_per_s:.4g}", ratios[0], p50, p99, ratios[1], failed, why]
             )

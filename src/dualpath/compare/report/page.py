@@ -12,7 +12,7 @@ from dualpath.compare.report import plots, tables
 from dualpath.compare.report.palette import DARK, LIGHT
 from dualpath.compare.report.render import Plot, drawing, png, sample, svg
 from dualpath.compare.report.timeline import timeline
-from dualpath.compare.report.wording import clean
+from dualpath.compare.report.wording import NOTHING, clean, difference
 from dualpath.compare.result import Result
 
 NO_VERDICT = "No verdict: too little was measured."
@@ -50,15 +50,17 @@ def _render(result: Result, drawn: dict[str, Any]) -> str:
         loader=jinja2.FileSystemLoader(_HERE),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
-        finalize=lambda value: value if isinstance(value, Markup) else clean(value),
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {"ratio": _ratio, "tables": tables}
+    environment.filters["difference"] = difference
     return environment.get_template("page.html.j2").render(
         css=Markup((_HERE / "page.css").read_text(encoding="utf-8")),
         light=LIGHT,
         dark=DARK,
+        nothing=NOTHING,
+        tables=tables,
         result=result,
         verdict=_verdict(result),
         **drawn,
@@ -71,8 +73,8 @@ def _verdict(result: Result) -> tuple[str, str]:
     return (first + stop.rstrip() or NO_VERDICT), more
 
 
-def _ratio(ratio: tables.Figure) -> Markup:
-    interval = Markup("<small>{}</small>").format(ratio.interval) if ratio.interval else ""
-    why = Markup('<small class="why warn">{}</small>').format(ratio.why) if ratio.why else ""
-    doubtful = " doubtful" if ratio.doubtful else ""
-    return Markup('<td class="ratio{}">{}{}{}</td>').format(doubtful, ratio.value, interval, why)
+def _shown(value: object) -> str:
+    """Return what the template has for a place as the page shows it."""
+    if isinstance(value, int):
+        return f"{value:,}"
+    return value if isinstance(value, Markup) else clean(value)

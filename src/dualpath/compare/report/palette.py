@@ -7,41 +7,24 @@ after Okabe and Ito, so that colour-blind readers tell the first ones apart, and
 
 from __future__ import annotations
 
-LIGHT = {
-    "paper": "#ffffff",
-    "raised": "#f5f7f9",
-    "ink": "#1b2026",
-    "muted": "#57616c",
-    "rule": "#c9d0d8",
-    "grid": "#e4e8ec",
-    "good": "#1a7348",
-    "bad": "#b3261f",
-    "warn": "#8a5a00",
-    "series-0": "#0072b2",
-    "series-1": "#d55e00",
-    "series-2": "#008f68",
-    "series-3": "#882255",
-    "series-4": "#75522b",
-    "series-5": "#332288",
+_COLOURS = {  # on light and on dark paper
+    "paper": ("#ffffff", "#14171b"),
+    "raised": ("#f5f7f9", "#1c2127"),
+    "ink": ("#1b2026", "#e7eaee"),
+    "muted": ("#57616c", "#a0aab5"),
+    "rule": ("#c9d0d8", "#3b434c"),
+    "grid": ("#e4e8ec", "#282e35"),
+    "good": ("#1a7348", "#5ecb94"),
+    "bad": ("#b3261f", "#ff8c82"),
+    "warn": ("#8a5a00", "#e3b341"),
+    "series-0": ("#0072b2", "#56b4e9"),
+    "series-1": ("#d55e00", "#f0883e"),
+    "series-2": ("#008f68", "#3cc9a0"),
+    "series-3": ("#882255", "#e58fbf"),
+    "series-4": ("#75522b", "#cbb08a"),
+    "series-5": ("#332288", "#b3a6ff"),
 }
-
-DARK = {
-    "paper": "#14171b",
-    "raised": "#1c2127",
-    "ink": "#e7eaee",
-    "muted": "#a0aab5",
-    "rule": "#3b434c",
-    "grid": "#282e35",
-    "good": "#5ecb94",
-    "bad": "#ff8c82",
-    "warn": "#e3b341",
-    "series-0": "#56b4e9",
-    "series-1": "#f0883e",
-    "series-2": "#3cc9a0",
-    "series-3": "#e58fbf",
-    "series-4": "#cbb08a",
-    "series-5": "#b3a6ff",
-}
+LIGHT, DARK = ({name: pair[place] for name, pair in _COLOURS.items()} for place in (0, 1))
 
 MARKERS = "osD^vPX"
 """One more than colours, so that of 42 series no two look the same."""

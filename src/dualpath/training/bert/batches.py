@@ -8,15 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from dualpath import inference
-from dualpath.extras import needs
 from dualpath.readability.reference import BERT_INPUTS
 from dualpath.readability.tokens import pad
 from dualpath.training.bert.export import frozen
-
-with needs("models"):
-    import torch
 
 Ids = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]

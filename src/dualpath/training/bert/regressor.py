@@ -10,14 +10,11 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from transformers import BertConfig, BertModel
+from transformers.utils import logging
 
 from dualpath.errors import UserError
-from dualpath.extras import needs
-
-with needs("models"):
-    import torch
-    from transformers import BertConfig, BertModel
-    from transformers.utils import logging
 
 PENALTIES = np.logspace(0, 3, 7)
 """Ridge penalties to choose from: 1, 3.16, 10, ... 1,000."""
@@ -61,8 +58,7 @@ def fit_head(pooled: npt.NDArray[np.float32], targets: npt.NDArray[np.float32]) 
     Returns:
         The head, and the penalty that leave-one-out cross-validation on these rows chose.
     """
-    with needs("models"):
-        from sklearn.linear_model import RidgeCV
+    from sklearn.linear_model import RidgeCV
 
     # Not standardised: layer norms already put the columns on one scale, and MiniLM has dead columns (about 1e-33)
     # whose weights would become huge.

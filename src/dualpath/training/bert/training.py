@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from sklearn.model_selection import GroupShuffleSplit
 
 from dualpath.errors import UserError
-from dualpath.extras import needs
 from dualpath.readability.contract import MAX_TOKENS
 from dualpath.readability.tokens import TokenEncoder
 from dualpath.training.bert import batches, finetune
@@ -25,10 +26,6 @@ from dualpath.training.bert.settings import Settings, State
 from dualpath.training.blend import rmse
 from dualpath.training.corpus import Corpus, Fold
 from dualpath.training.runs import Report, RunFolder
-
-with needs("models"):
-    import torch
-    from sklearn.model_selection import GroupShuffleSplit
 
 TOKENIZER = "tokenizer.json"
 VALIDATION_SHARE = 0.05
