@@ -179,7 +179,7 @@ def untrained_bert_large(n_layers: int = 24) -> Regressor:
     """Return a regressor of bert-large-uncased's architecture; equal arguments give equal weights.
 
     Args:
-        n_layers: fewer than bert-large has, where only its widths matter.
+        n_layers: fewer than bert-large has, if only its widths matter.
     """
     config = BertConfig(**BERT_LARGE | {"num_hidden_layers": n_layers})
     config._attn_implementation = "sdpa"
