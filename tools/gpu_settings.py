@@ -96,11 +96,11 @@ def model_and_inputs(settings: Settings, path: Path, batch: int) -> tuple[Any, l
     """The device's model, a batch of excerpts on the device, and how many tokens a row has, padding left out."""
     import torch
 
-    from dualpath.inference import device
+    from dualpath.inference import torch_model
 
     if settings.rehearse:
-        device.TYPE = "cpu"
-    model = device.DeviceModel(path / "model.pt", 0)
+        torch_model.TYPE = "cpu"
+    model = torch_model.DeviceModel(path / "model.pt", 0)
     excerpts = list(itertools.islice(itertools.cycle(settings.excerpts()), batch))
     arrays = pad(TokenEncoder(path / "tokenizer.json").encode(excerpts))
     return model, [torch.from_numpy(array).to(model.device) for array in arrays], float(arrays[1].sum(1).mean())

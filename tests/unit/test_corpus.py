@@ -146,16 +146,16 @@ def test_second_rating_of_a_text_with_other_spaces_joins_its_group(tmp_path: Pat
 @pytest.mark.parametrize(
     ("lines", "found"),
     [
-        (["One.,1", "Two.,easy"], "line 3: expected a number as target, found 'easy'"),
-        (['"One\nline.",1', "Two.,nan"], "line 4: expected a number as target, found 'nan'"),
-        (["One.,1", "Two.,-inf"], "line 3: expected a number as target, found '-inf'"),
-        (["One.,1", "Two.,1e39"], "line 3: expected a number as target, found '1e39'"),
-        (["One.,1", "Two.,1_0"], "line 3: expected a number as target, found '1_0'"),
+        (["One.,1", "Two.,easy"], "line 3: expected a number as target, got 'easy'"),
+        (['"One\nline.",1', "Two.,nan"], "line 4: expected a number as target, got 'nan'"),
+        (["One.,1", "Two.,-inf"], "line 3: expected a number as target, got '-inf'"),
+        (["One.,1", "Two.,1e39"], "line 3: expected a number as target, got '1e39'"),
+        (["One.,1", "Two.,1_0"], "line 3: expected a number as target, got '1_0'"),
         (["One.", "Two.,1", "Three.,2"], "line 2: expected 2 columns, got 1."),
-        (["One.,1", " ,2", "Two.,2"], "line 3: expected an excerpt with at least one word, found ' '"),
-        (["One.,1", "...,2", "Two.,2"], "line 3: expected an excerpt with at least one word, found '...'"),
-        (['"One\n\nx.",1', "Two.,2", '"One\n\nx.",3'], "line 6: expected a text of its own, found a duplicate of line"),
-        (["One two.,1", "Two.,2", "One  two. ,1"], "line 4: expected a text of its own, found a duplicate of line 2"),
+        (["One.,1", " ,2", "Two.,2"], "line 3: expected an excerpt with at least one word, got ' '"),
+        (["One.,1", "...,2", "Two.,2"], "line 3: expected an excerpt with at least one word, got '...'"),
+        (['"One\n\nx.",1', "Two.,2", '"One\n\nx.",3'], "line 6: expected a text of its own, got a duplicate of line"),
+        (["One two.,1", "Two.,2", "One  two. ,1"], "line 4: expected a text of its own, got a duplicate of line 2"),
         (["One.,1", "Two, three.,2", "Four.,4"], "line 3: expected 2 columns, got 3"),
         (["One.,1", "Two.,2", '"open,3'], "line 4: expected a row of a CSV, got: unexpected end of data"),
         (["One.,1"], "expected excerpts of at least 2 sources, one for each fold, got 1 row of 1."),
@@ -169,18 +169,18 @@ def test_bad_row_of_a_spreadsheet_is_named_by_its_number_there(tmp_path: Path) -
     path = spreadsheet(
         tmp_path / "c.xlsx", ["Excerpt", "BT Easiness"], ["One.", 1], [None, None], ["Two.", "easy"], ["3", 3]
     )
-    assert "row 4: expected a number as target, found 'easy'" in message(path)
+    assert "row 4: expected a number as target, got 'easy'" in message(path)
 
 
 def test_duplicate_of_a_row_that_is_wrong_itself_is_named_too(tmp_path: Path) -> None:
     said = message(file(tmp_path, "excerpt,target", "One.,x", "Two.,2", "One.,1"))
     assert "line 2: expected a number as target" in said
-    assert "line 4: expected a text of its own, found a duplicate of line 2" in said
+    assert "line 4: expected a text of its own, got a duplicate of line 2" in said
 
 
 def test_all_bad_rows_are_counted_and_ten_are_named(tmp_path: Path) -> None:
     said = message(file(tmp_path, "excerpt,target", "One.,1", *["Again.,x"] * 13, "Two.,2"))
-    assert "found 13 faults" in said
+    assert "got 13 faults" in said
     assert [line.split(":")[0].strip() for line in said.splitlines()[1:]] == [
         *(f"line {n}" for n in range(3, 13)),
         "and 3 more.",
@@ -190,7 +190,7 @@ def test_all_bad_rows_are_counted_and_ten_are_named(tmp_path: Path) -> None:
 def test_row_with_two_faults_is_named_once(tmp_path: Path) -> None:
     said = message(file(tmp_path, "excerpt,target", "One.,1", "!,x", "Two.,2"))
     assert (
-        "line 3: expected an excerpt with at least one word, found '!'; expected a number as target, found 'x'." in said
+        "line 3: expected an excerpt with at least one word, got '!'; expected a number as target, found 'x'." in said
     )
 
 

@@ -1,4 +1,4 @@
-"""Configs that a release of Triton answers wrongly are refused, with the reason and the release that mends it."""
+"""Configs that a release of Triton answers wrongly are refused, with the reason and the release that fixes it."""
 
 from pathlib import Path
 
@@ -36,10 +36,10 @@ def test_a_response_cache_is_refused_by_every_release(models, release):
 
 
 @pytest.mark.parametrize("queue", [QUEUE, BY_PRIORITY])
-def test_a_bounded_queue_of_an_ensembles_step_is_refused_until_it_is_mended(models, queue):
+def test_a_bounded_queue_of_an_ensembles_step_is_refused_until_it_is_fixed(models, queue):
     found = models(child=BOUNDED % queue, caller=ENSEMBLE)
     with pytest.raises(
-        UserError, match=r"child: expected no max_queue_size, got 3 on a step of caller.*24\.10.*26\.02 mends"
+        UserError, match=r"child: expected no max_queue_size, got 3 on a step of caller.*24\.10.*26\.02 fixes"
     ):
         check_known_faults(found, None, EMBEDDED)
     check_known_faults(found, None, (26, 2))

@@ -103,7 +103,7 @@ def test_rows_that_cannot_be_used_are_named_and_nothing_is_published(dualpath, r
     code, out, err = dualpath(command, "--data", "bad.csv")
     assert (code, out) == (2, "")
     assert [line.split(": ")[0].strip() for line in err.splitlines()[1:]] == ["line 4", "line 6", "line 8", "line 10"]
-    for said in ("with at least one word, found ''", "found ''", "as target, found 'easy'", "a duplicate of line 9"):
+    for said in ("with at least one word, got ''", "got ''", "as target, got 'easy'", "a duplicate of line 9"):
         assert said in err
     assert snapshot(repository) == before
     assert not Path("runs").exists()

@@ -183,7 +183,7 @@ def test_a_model_that_cannot_be_replaced_costs_a_restart(watchdog, plant, said):
     del plant.processes[2]
     run(watchdog, plant, 3)
     assert plant.done == ["orchestrator", SERVER]
-    assert said[1] == "server: orchestrator: its requests do not end; starting it anew"
+    assert said[1] == "server: orchestrator: its requests do not end; restarting it"
 
 
 def test_a_process_stopped_for_half_a_second_is_left_alone_and_for_longer_replaced(watchdog, plant):
@@ -218,7 +218,7 @@ def test_a_server_that_is_stopped_or_died_is_started_anew(watchdog, plant, said)
     plant.reason = "Triton was ended by SIGSEGV"
     run(watchdog, plant, 2)
     assert plant.done == [SERVER, SERVER]
-    assert said[-2] == "server: Triton was ended by SIGSEGV; starting it anew"
+    assert said[-2] == "server: Triton was ended by SIGSEGV; restarting it"
 
 
 def test_a_server_that_dies_again_and_again_is_started_after_longer_and_longer_delays(watchdog, plant):
@@ -330,7 +330,7 @@ def test_a_server_that_is_started_anew_is_not_ready(watchdog, plant, monkeypatch
     plant.reason = "Triton was ended by SIGKILL"
     plant.failing.add(SERVER)
     watchdog.step()
-    assert watchdog.unready() == seen[0] == "the server is started anew: Triton was ended by SIGKILL"
+    assert watchdog.unready() == seen[0] == "the server restarts: Triton was ended by SIGKILL"
     plant.reason = None  # it runs, but its client could not connect
     plant.failing.clear()
     run(watchdog, plant, 4)

@@ -19,7 +19,7 @@ def demo(as_json: Json = False, model_repository: ModelRepository = DEFAULT_REPO
     """Start Triton, score a handful of excerpts through both models, and show scores and latencies side by side.
 
     Latency is the median of five requests, the two models in turns. The last column is the orchestrator's with
-    BERT_WEIGHT 0, where it leaves BERT out; an ensemble cannot.
+    BERT_WEIGHT 0, with which it leaves BERT out; an ensemble cannot.
     """
     from rich.console import Console
 

@@ -1,4 +1,4 @@
-"""Rows made up from a model's metadata, where nobody has any."""
+"""Rows made up from a model's metadata, if nobody has any."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class Measured:
         n_timeouts: not answered within `--timeout`.
         latencies_ms: by percentile (PERCENTILES); empty if nothing was answered. At a rate it counts from the
             intended send time.
-        groups_ms: the same by BERT_WEIGHT, where weights are mixed.
+        groups_ms: the same by BERT_WEIGHT, if weights are mixed.
     """
 
     rows_per_s: float
@@ -234,7 +234,7 @@ class Result:
     Attributes:
         title: what was compared.
         contenders: names; the first is the baseline.
-        command: the exact command to run it again, where it was a command that ran it.
+        command: the exact command to run it again, if a command ran it.
         environment: machine and versions, by what they are: "processor", "cores", "Triton", "precision", …
         notes: about the whole run: outputs left out, interrupted, the server died.
         gate: what the conditions of a gate came to, load by load.

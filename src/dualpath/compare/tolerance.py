@@ -30,7 +30,7 @@ class Tolerance:
     """The largest difference that counts as equal: `atol` + `rtol` * |baseline|, or a share of the usual size.
 
     Attributes:
-        ulps: of which `rtol` is made, where nobody asked for it.
+        ulps: of which `rtol` is made, if nobody asked for it.
     """
 
     atol: float = 0.0

@@ -203,7 +203,7 @@ def _make(folder: Path, python: str, requirements: Sequence[str]) -> None:
             lines = [line for line in ended.stderr.splitlines() if line.strip()] or ["no reason given"]
             reason = next((line for line in lines if line.startswith("ERROR:")), lines[-1])
             raise UserError(
-                f"{folder}: expected an environment by `{' '.join(command[:3])} ...`, got: {reason}. Mend that."
+                f"{folder}: expected an environment by `{' '.join(command[:3])} ...`, got: {reason}. Correct that."
             )
     [packages] = folder.glob("lib/python*/site-packages")
     source = Path(dualpath.__file__).parent

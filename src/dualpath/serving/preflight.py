@@ -141,7 +141,7 @@ def check_known_faults(models: list[Path], config_name: str | None, release: tup
             raise UserError(
                 f"{name}: expected no response_cache, got it enabled. Triton's cache does not tell requests apart by "
                 "their parameters, and answers a request that failed before as a success without outputs; no release "
-                "is known to mend it. Remove response_cache, or cache in front of the server."
+                "is known to fix it. Remove response_cache, or cache in front of the server."
             )
         batching = config.dynamic_batching
         policies = (batching.default_queue_policy, *batching.priority_queue_policy.values())
@@ -149,7 +149,7 @@ def check_known_faults(models: list[Path], config_name: str | None, release: tup
         if name in steps and bound and release is not None and release < QUEUE_MENDED:
             raise UserError(
                 f"{name}: expected no max_queue_size, got {bound} on a step of {steps[name]}. In Triton "
-                f"{release[0]}.{release[1]:02} an ensemble hangs for ever once a step's queue is full; 26.02 mends it. "
+                f"{release[0]}.{release[1]:02} an ensemble hangs for ever once a step's queue is full; 26.02 fixes it. "
                 "Remove max_queue_size, or bound the requests in front of the server."
             )
 

@@ -151,11 +151,11 @@ class _Reader:
 
     def _wrong(self, excerpt: bytes, spaced: str, target: float, rating: str) -> Iterator[str]:
         if not holds_word(excerpt):
-            yield f"expected an excerpt with at least one word, found {excerpt[:20].decode(errors='ignore')!r}"
+            yield f"expected an excerpt with at least one word, got {excerpt[:20].decode(errors='ignore')!r}"
         elif (line := self._repeated(excerpt, spaced, target)) is not None:
-            yield f"expected a text of its own, found a duplicate of {self._unit} {line}"
+            yield f"expected a text of its own, got a duplicate of {self._unit} {line}"
         if math.isnan(target):
-            yield f"expected a number as target, found {rating[:20]!r}"
+            yield f"expected a number as target, got {rating[:20]!r}"
 
     def _repeated(self, excerpt: bytes, spaced: str, target: float) -> int | None:
         if excerpt in self._seen:
@@ -197,7 +197,7 @@ def _listed(path: Path, faults: list[str]) -> str:
         return f"{path}, {faults[0]}"
     more = [f"and {len(faults) - MOST_NAMED} more."] if len(faults) > MOST_NAMED else []
     named = "\n".join(f"  {line}" for line in (*faults[:MOST_NAMED], *more))
-    return f"{path}: expected rows that can be used, found {len(faults)} faults. Mend or remove these rows:\n{named}"
+    return f"{path}: expected rows that can be used, got {len(faults)} faults. Correct or remove these rows:\n{named}"
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def parse(text: str) -> dict[Series, float]:
 
 
 def difference(after: Reading, before: Reading) -> dict[Series, float]:
-    """Return by how much each counter has grown; all of it, where it was begun anew meanwhile."""
+    """Return by how much each counter has grown; all of it if it has restarted meanwhile."""
     pairs = {series: (value, before.get(series, 0.0)) for series, value in after.items()}
     return {series: now - then if now >= then else now for series, (now, then) in pairs.items()}
 

@@ -62,7 +62,7 @@ class Watchdog:
         self._mended: dict[str, list[float]] = {}
         self._asked = -float("inf")
         self._delayed: tuple[str, float] | None = None
-        self._down: str | None = None  # why the server is being started anew
+        self._down: str | None = None  # why the server restarts
         self._n_in_vain = 0  # restarts since the last time that both scorers had made a score
 
     def step(self) -> None:
@@ -99,7 +99,7 @@ class Watchdog:
     def unready(self) -> str | None:
         """Say why no load balancer should send requests here, or None: both scorers have just made a score."""
         if self._down is not None:  # the scores of the one before count no more
-            return f"the server is started anew: {self._down}"
+            return f"the server restarts: {self._down}"
         now = self._clock()
         states = self._plant.canaries()
         for model in self._scorers:
@@ -178,7 +178,7 @@ class Watchdog:
             delay_s = min(LONGEST_DELAY_S, 2.0**self._n_in_vain) if self._n_in_vain > 1 else 0.0
             self._n_in_vain += 1
             self._note(SERVER, what)
-            self._report(f"server: {what}; starting it anew" + (f" in {delay_s:g} s" if delay_s else ""))
+            self._report(f"server: {what}; restarting it" + (f" in {delay_s:g} s" if delay_s else ""))
             self._delayed = what, now + delay_s
         if now < self._delayed[1]:
             return

@@ -118,6 +118,7 @@ class Regressor(Pooled):
         with torch.no_grad():
             self.head.weight.copy_(torch.from_numpy(head.weight))
             self.head.bias.fill_(head.bias)
+        self.eval()
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Score int64 [rows, tokens] ids and mask: float32 [rows, 1], higher is easier."""
@@ -178,7 +179,7 @@ def untrained_bert_large(n_layers: int = 24) -> Regressor:
     """Return a regressor of bert-large-uncased's architecture; equal arguments give equal weights.
 
     Args:
-        n_layers: fewer than bert-large has, where only its widths matter.
+        n_layers: fewer than bert-large has, if only its widths matter.
     """
     config = BertConfig(**BERT_LARGE | {"num_hidden_layers": n_layers})
     config._attn_implementation = "sdpa"
