@@ -15,13 +15,13 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "gpu")]
 
-import repositories  # noqa: E402
+import repositories as repositories  # noqa: E402
 
 from dualpath.compare import inputs  # noqa: E402
 from dualpath.compare.bench_servers import GPU_CONFIGS, build_encoder, why_no_gpu, with_artifacts  # noqa: E402  # noqa: E402
 from dualpath.readability.contract import ENSEMBLE, EXCERPT  # noqa: E402
 from dualpath.readability.tokens import TokenEncoder, pad  # noqa: E402
-from gpu_reference import GPU_TOLERANCES  # noqa: E402
+from gpu_reference import GPU_TOLERANCES as GPU_TOLERANCES  # noqa: E402
 
 SHAPES = ("minilm", "bert-large")
 
@@ -32,11 +32,7 @@ class Skip(Exception):
 
 @dataclass(frozen=True)
 class Settings:
-    """What all parts are told.
-
-    Attributes:
-        rehearse: no GPU: torch's CPU in its place, and as little of everything as shows that it runs.
-    """
+    """What all parts are told; `rehearse` puts torch's CPU in the GPU's place, with as little as shows that it runs."""
 
     model_repository: Path
     out: Path
@@ -100,11 +96,11 @@ def model_and_inputs(settings: Settings, path: Path, batch: int) -> tuple[Any, l
     """The device's model, a batch of excerpts on the device, and how many tokens a row has, padding left out."""
     import torch
 
-    from dualpath.inference import device
+    from dualpath.inference import torch_model
 
     if settings.rehearse:
-        device.TYPE = "cpu"
-    model = device.DeviceModel(path / "model.pt", 0)
+        torch_model.TYPE = "cpu"
+    model = torch_model.DeviceModel(path / "model.pt", 0)
     excerpts = list(itertools.islice(itertools.cycle(settings.excerpts()), batch))
     arrays = pad(TokenEncoder(path / "tokenizer.json").encode(excerpts))
     return model, [torch.from_numpy(array).to(model.device) for array in arrays], float(arrays[1].sum(1).mean())

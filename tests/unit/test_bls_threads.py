@@ -14,7 +14,7 @@ from bls_driver import PATIENCE_S, answer_to, answered_values, asking, error_of,
 from dualpath.bls import Child, together
 from dualpath.bls.inline import Inline
 from dualpath.bls.loop_thread import LoopThread
-from dualpath.bls.wishes import Leave, call, fork
+from dualpath.bls.run import Leave, blocking, fork
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_a_thread_that_cannot_be_started_is_an_error_of_the_graph(monkeypatch):
     inline = Inline()
     monkeypatch.setattr(inline, "_start", full)
     with pytest.raises(RuntimeError, match="can't start new thread"):
-        driven(call(lambda: 1), call(lambda: 2), inline=inline)
+        driven(blocking(lambda: 1), blocking(lambda: 2), inline=inline)
 
 
 def test_a_branch_that_leaves_says_who_leaves_also_if_the_deadline_passes_meanwhile():
@@ -135,7 +135,7 @@ def test_a_branch_that_leaves_says_who_leaves_also_if_the_deadline_passes_meanwh
 
     try:
         with pytest.raises(Leave) as left:
-            driven(call(may_end.wait), leaving(), deadline=time.monotonic() + 0.05)
+            driven(blocking(may_end.wait), leaving(), deadline=time.monotonic() + 0.05)
     finally:
         may_end.set()
     assert left.value.owners == {1}
@@ -148,7 +148,7 @@ def test_a_graph_that_needs_an_event_loop_while_it_is_closed_changes_no_result()
 
     async def cleaning():
         try:
-            await call(may_end.wait)
+            await blocking(may_end.wait)
         finally:
             await asyncio.sleep(0)
 

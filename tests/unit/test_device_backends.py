@@ -1,4 +1,4 @@
-"""The stand-ins as instances of KIND_GPU run them, torch's CPU in the device's place: one switch, `device.TYPE`."""
+"""The stand-ins as instances of KIND_GPU run them, torch's CPU in its place: one switch, `torch_model.TYPE`."""
 
 import sys
 from types import ModuleType, SimpleNamespace
@@ -10,12 +10,12 @@ import torch
 from fake_triton import received
 from test_backends import NoTensor, fil_args, folder, forest, load, tensor, torch_args  # noqa: F401
 
-from dualpath.inference import EngineError, device
+from dualpath.inference import EngineError, torch_model
 
 
 @pytest.fixture
 def torch_is_the_device(monkeypatch):
-    monkeypatch.setattr(device, "TYPE", "cpu")
+    monkeypatch.setattr(torch_model, "TYPE", "cpu")
 
 
 @pytest.fixture

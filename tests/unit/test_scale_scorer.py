@@ -17,10 +17,10 @@ from tritonclient.utils import InferenceServerException
 
 from dualpath import cli
 from dualpath.errors import UserError
-from dualpath.scale import dataset, servers
+from dualpath.scale import dataset, scorer
 from dualpath.scale.job import _scorers
 from dualpath.scale.output import Output
-from dualpath.scale.scorer import PartitionScorer, Work
+from dualpath.scale.scorer import PartitionScorer
 
 COLUMNS = {
     "score": ["old"] * 5,
@@ -41,7 +41,7 @@ def infer(inputs):
 
 @pytest.fixture(autouse=True)
 def rest(monkeypatch):
-    monkeypatch.setattr(servers, "REST_S", 0.05)
+    monkeypatch.setattr(scorer, "REST_S", 0.05)
 
 
 @pytest.fixture
@@ -59,9 +59,11 @@ def scored(tmp_path):
         source, output = tmp_path / "in.parquet", tmp_path / "out"
         parquet.write_table(pyarrow.table(columns), source)
         data = dataset.plan(str(source), 1024)
-        work = Work(str(output), data.schema, urls, tmp_path, "orchestrator", 0.25, retry_for_s, 2)
+        partition_scorer = PartitionScorer(
+            str(output), data.schema, urls, tmp_path, "orchestrator", 0.25, retry_for_s, 2
+        )
         [partition] = data.partitions
-        back = PartitionScorer(work)(vars(partition))
+        back = partition_scorer(vars(partition))
         tables = [output / name / "part-00000.parquet" for name in ("scores", "rejected")]
         return back, *(parquet.read_table(it).to_pylist() if it.exists() else None for it in tables)
 
@@ -145,14 +147,14 @@ def test_rows_are_not_rejected_if_the_server_refuses_whoever_asks(start, scored,
     def refuse(*_, **__):
         raise InferenceServerException("wrong key", "StatusCode.UNAUTHENTICATED")
 
-    monkeypatch.setattr(servers.Scorer, "score", refuse)
+    monkeypatch.setattr(scorer.Scorer, "score", refuse)
     back, scores, rejected = scored(start(), retry_for_s=0.1)
     assert back["error"].endswith("the last: wrong key")
     assert (scores, rejected) == (None, None)
 
 
 def test_a_server_that_hangs_for_longer_than_is_retried_is_stood_in_for(start, scored, monkeypatch):
-    score, hung = servers.Scorer.score, []
+    score, hung = scorer.Scorer.score, []
 
     def hangs_once(*given, **options):
         if not hung:
@@ -161,7 +163,7 @@ def test_a_server_that_hangs_for_longer_than_is_retried_is_stood_in_for(start, s
             raise InferenceServerException("Deadline Exceeded", "StatusCode.DEADLINE_EXCEEDED")
         return score(*given, **options)
 
-    monkeypatch.setattr(servers.Scorer, "score", hangs_once)
+    monkeypatch.setattr(scorer.Scorer, "score", hangs_once)
     back, *_ = scored(start(), columns=MANY, retry_for_s=0.15)
     assert (back["n_scored"], back["error"]) == (200, "")
 

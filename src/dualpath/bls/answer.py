@@ -48,22 +48,18 @@ def answer_merged(
         config: the model's own, if it has outputs of TYPE_BF16.
         library: whose arrays `handle` takes and returns; NumPy's or CuPy's without it.
     """
+    library = library or NUMPY
+    bf16 = config.bf16_outputs if config else ()
     try:
-        return _answer_merged(requests, handle, config.bf16_outputs if config else (), library or NUMPY)
+        inputs = [read_inputs(request, library.to_array) for request in requests]
+        n_rows = [len(next(iter(arrays.values()))) for arrays in inputs]
+        outputs = handle({name: library.concatenate([arrays[name] for arrays in inputs]) for name in inputs[0]})
+        for name, rows in outputs.items():
+            if len(rows) != sum(n_rows):  # NumPy would split them all the same
+                raise ValueError(f"{name}: expected {sum(n_rows)} rows, got {len(rows)}. Return one for each.")
+        parts = {name: library.split(rows, n_rows) for name, rows in outputs.items()}
+        return [respond({name: rows[i] for name, rows in parts.items()}, bf16) for i in range(len(requests))]
     except Exception as error:
         if len(requests) == 1:
             return [respond_error(error)]
         return [response for request in requests for response in answer_merged([request], handle, config, library)]
-
-
-def _answer_merged(
-    requests: Sequence[Any], handle: Callable[[Arrays], Arrays], bf16: Sequence[str], library: Library
-) -> list[Any]:
-    inputs = [read_inputs(request, library.to_array) for request in requests]
-    n_rows = [len(next(iter(arrays.values()))) for arrays in inputs]
-    outputs = handle({name: library.concatenate([arrays[name] for arrays in inputs]) for name in inputs[0]})
-    for name, rows in outputs.items():
-        if len(rows) != sum(n_rows):  # NumPy would split them all the same
-            raise ValueError(f"{name}: expected {sum(n_rows)} rows, got {len(rows)}. Return one for each.")
-    parts = {name: library.split(rows, n_rows) for name, rows in outputs.items()}
-    return [respond({name: rows[i] for name, rows in parts.items()}, bf16) for i in range(len(requests))]

@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from dualpath.bls import wishes
 from dualpath.bls.calls import NOT_IN_TIME, Called, Carried, Outputs, chosen, in_thread, leave
 from dualpath.bls.errors import ChildError, ChildLate, ChildUnavailable, ConfigError
 from dualpath.bls.metrics import SIZES
 from dualpath.bls.pace import CallUnderWay, Cutter
 from dualpath.bls.request import Request
-from dualpath.bls.run import Run, current_run
+from dualpath.bls.run import Leave, Run, blocking, current_run
 from dualpath.bls.tensors import Array, concatenate
 from dualpath.bls.waiting import Group, WaitingRow, WaitingRows, groups_of
 
@@ -120,14 +119,14 @@ class BatchedChild(Called):
             if len(rows) > self._max_rows:
                 raise leave()
             self._leave_if_slow(len(rows))
-        except wishes.Leave:
+        except Leave:
             self._refuse_inline(run, len(rows))
             raise
         started = time.perf_counter()
         carried = Carried.by([run.request], self.forward_parameters)
         try:
             ask = partial(self._ask, self._collate(rows), len(rows), carried, CallUnderWay(1))
-            outputs: Outputs = await wishes.call(ask)
+            outputs: Outputs = await blocking(ask)
         except ChildError as error:
             raise self._failed_inline(run, error) from None
         run.memo.note(self, rows, outputs, partial(_by_row, n_rows=len(rows)))
@@ -222,7 +221,7 @@ class BatchedChild(Called):
         caller = asyncio.current_task()
         assert caller
         try:
-            while chunk := self._waiting.take(self._rows_in_call, self._cutter.chunk_rows):
+            while chunk := self._waiting.take(self._cutter, len(self._under_way)):
                 call = CallUnderWay(len(self._under_way) + 1)
                 self._under_way.append(call)
                 for each in self._under_way:
@@ -233,9 +232,6 @@ class BatchedChild(Called):
                     self._under_way.remove(call)
         finally:
             self._callers.discard(caller)
-
-    def _rows_in_call(self, n_waiting: int) -> int:
-        return self._cutter.rows_in_call(n_waiting, len(self._under_way))
 
     async def _run(self, chunk: list[WaitingRow], call: CallUnderWay) -> None:
         try:

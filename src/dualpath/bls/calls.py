@@ -12,10 +12,9 @@ from dualpath.bls.errors import ChildError, ChildFailed, ChildLate, ChildUnavail
 from dualpath.bls.metrics import Metrics
 from dualpath.bls.pace import SLOW_S, Pace
 from dualpath.bls.request import Request
-from dualpath.bls.run import Run, owners
+from dualpath.bls.run import Leave, Run, owners
 from dualpath.bls.tensors import Array, to_array, to_tensors
 from dualpath.bls.triton import pb_utils
-from dualpath.bls.wishes import Leave
 
 MAX_ID = 256
 """Characters of the ids that a merged call carries."""

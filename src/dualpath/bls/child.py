@@ -8,10 +8,9 @@ from collections.abc import AsyncIterator, Mapping
 from functools import partial
 from typing import Any
 
-from dualpath.bls import wishes
 from dualpath.bls.calls import Called, Carried, Outputs, in_thread
 from dualpath.bls.errors import ChildError
-from dualpath.bls.run import Run, current_run
+from dualpath.bls.run import Leave, Run, blocking, current_run
 
 
 class Child(Called):
@@ -69,7 +68,7 @@ class Child(Called):
         """
         run = current_run()
         if run is not None and run.inline:
-            raise wishes.Leave
+            raise Leave
         carried = Carried.by([run.request], self.forward_parameters) if run else Carried()
         answers = self._exec_stream(inputs, carried)
         while True:
@@ -88,7 +87,7 @@ class Child(Called):
         self._leave_if_slow(1)
         carried = Carried.by([run.request], self.forward_parameters)
         try:
-            outputs: Outputs = await wishes.call(partial(self._timed, inputs, carried))
+            outputs: Outputs = await blocking(partial(self._timed, inputs, carried))
         except ChildError as error:
             raise self._failed_inline(run, error) from None
         return outputs

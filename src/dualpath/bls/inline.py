@@ -17,8 +17,8 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from dualpath.bls.run import NO_LOOP, Call, Fork, Leave
 from dualpath.bls.tensors import use_gpu
-from dualpath.bls.wishes import NO_LOOP, Call, Fork, Leave
 
 
 class Inline:

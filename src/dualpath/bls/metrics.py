@@ -6,9 +6,8 @@ import threading
 import time
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import accumulate
 from typing import Any
 
@@ -90,10 +89,9 @@ class Metrics:
             with self._lock:
                 if bounds is None:
                     self._counts[key] = self._counts.get(key, 0) + value
-                elif key in self._histograms:
-                    self._histograms[key].add(value, n)
                 else:
-                    self._histograms[key] = _Histogram(bounds)
+                    if key not in self._histograms:
+                        self._histograms[key] = _Histogram(bounds)
                     self._histograms[key].add(value, n)
         except Exception as error:  # such as a label that cannot be one: a metric must never cost an answer
             self._warn(f"bls_{name} could not be counted: {error}")
@@ -146,21 +144,18 @@ class Metrics:
                 counts[f"{name}_bucket", (*labels, ("le", str(bound)))] = n
         for (name, labels), value in counts.items():
             if value or (name, labels) not in self._metrics:
-                self._try(name, partial(self._increment, name, labels, value))
+                with self._warned(name):
+                    self._metric(name, labels, pb_utils.MetricFamily.COUNTER).increment(value)
         for name, read in self._gauges.items():
-            self._try(name, partial(self._set, name, read))
+            with self._warned(name):
+                self._metric(name, (), pb_utils.MetricFamily.GAUGE).set(read())
 
-    def _try(self, name: str, touch: Callable[[], None]) -> None:
+    @contextmanager
+    def _warned(self, name: str) -> Iterator[None]:
         try:
-            touch()
+            yield
         except Exception as error:  # a metric must cost neither an answer nor another metric
             self._warn(f"bls_{name} could not be passed on: {error}")
-
-    def _increment(self, name: str, labels: _Labels, value: float) -> None:
-        self._metric(name, labels, pb_utils.MetricFamily.COUNTER).increment(value)
-
-    def _set(self, name: str, read: Callable[[], float]) -> None:
-        self._metric(name, (), pb_utils.MetricFamily.GAUGE).set(read())
 
     def _metric(self, name: str, labels: _Labels, kind: Any) -> Any:
         if (name, labels) not in self._metrics:

@@ -157,12 +157,8 @@ class Cutter:
         return calls / self._paces[calls].seconds(rows) > 1.05 * (calls - 1) / self._paces[calls - 1].seconds(rows)
 
     def _sizes(self, n_rows: int, n_idle: int) -> list[int]:
-        most = min(self.chunk_rows, _shares(n_rows, n_idle))
+        most = min(self.chunk_rows, max(1, -(-n_rows // n_idle)))
         if self._is_chunk_given:
             return [most]
         most = min(most, 2 * self._largest)
         return sorted({min(most, 1 << power) for power in range(most.bit_length() + 1)})
-
-
-def _shares(n_rows: int, n: int) -> int:
-    return max(1, -(-n_rows // n))

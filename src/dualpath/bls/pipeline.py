@@ -17,10 +17,9 @@ from dualpath.bls.inline import Inline
 from dualpath.bls.loop_thread import LoopThread
 from dualpath.bls.metrics import SECONDS, Metrics
 from dualpath.bls.request import CallerErrors, Reply, Request, respond, respond_error
-from dualpath.bls.run import STAGE_SECONDS, Memo, Run, begin
+from dualpath.bls.run import STAGE_SECONDS, Leave, Memo, Run, begin
 from dualpath.bls.tensors import Array, Arrays
 from dualpath.bls.triton import pb_utils
-from dualpath.bls.wishes import Leave
 
 Graph = Callable[[Request], Awaitable[Arrays]] | Callable[[Request], AsyncIterator[Arrays]]
 

@@ -11,9 +11,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from dualpath.bls import wishes
 from dualpath.bls.errors import BadParameter, CallerGone, ChildError, ChildFailed, ConfigError
-from dualpath.bls.run import current_run
+from dualpath.bls.run import blocking, current_run
 from dualpath.bls.tensors import Array, Arrays, concatenate, own, to_array, to_tensors
 from dualpath.bls.triton import pb_utils
 
@@ -74,7 +73,7 @@ class Request:
         """Ask Triton, by a round trip to the server, whether the caller (of a shared run: every caller) has gone."""
         run = current_run()
         if run is not None and run.inline:
-            return bool(await wishes.call(lambda: all(arrival.raw.is_cancelled() for arrival in self._arrivals)))
+            return bool(await blocking(lambda: all(arrival.raw.is_cancelled() for arrival in self._arrivals)))
         return all([await arrival.is_cancelled() for arrival in self._arrivals])
 
 
@@ -199,10 +198,9 @@ class Reply(Arrival):
         if self._answered:
             self.response = response
             self._answered.set()
-        elif response is None:
-            self._sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
         else:
-            self._sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            given = [] if response is None else [response]
+            self._sender.send(*given, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
 
 class Trace:

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dualpath.bls import wishes
 from dualpath.bls.errors import ChildError
-from dualpath.bls.run import at_work_on, current_run
+from dualpath.bls.run import at_work_on, current_run, fork
 from dualpath.bls.tensors import Array
 
 NAN = np.float32("nan")
@@ -120,7 +119,7 @@ async def together(*awaitables: Awaitable[Any]) -> list[Any]:
     if not awaitables:
         return []
     if run is not None and run.inline:
-        return await wishes.fork(awaitables)
+        return await fork(awaitables)
     tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
     try:
         return await asyncio.gather(*tasks)

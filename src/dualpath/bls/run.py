@@ -1,9 +1,11 @@
-"""One run of a graph: whose rows it holds, what it has counted, and what an earlier run already found out."""
+"""One run of a graph: whose rows it holds, what it has counted, what an earlier run already found out; and what it can
+wish for while `execute` waits: a call, several branches at once, or to leave."""
 
 from __future__ import annotations
 
+import types
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, NamedTuple
@@ -140,19 +142,12 @@ class _Kept(NamedTuple):
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
 
-    @classmethod
-    def of(cls, array: npt.NDArray[Any]) -> _Kept:
-        return cls(array.tobytes(), array.dtype, array.shape)
-
-    def array(self) -> npt.NDArray[Any]:
-        return np.frombuffer(self.contents, self.dtype).reshape(self.shape).copy()
-
 
 def _kept(value: Any) -> Any:
     """Return a copy of an array, or of those that a list, tuple or dict holds; anything else as it is."""
     kind = type(value)
     if kind is np.ndarray:
-        return value.copy() if value.dtype.hasobject else _Kept.of(value)
+        return value.copy() if value.dtype.hasobject else _Kept(value.tobytes(), value.dtype, value.shape)
     if kind is list:
         return list(map(_kept, value))
     if kind is bytes:
@@ -167,7 +162,7 @@ def _kept(value: Any) -> Any:
 def _given_back(value: Any) -> Any:
     """Return what was kept, as it was."""
     if isinstance(value, _Kept):
-        return value.array()
+        return np.frombuffer(value.contents, value.dtype).reshape(value.shape).copy()
     if type(value) in (list, tuple):
         return type(value)(map(_given_back, value))
     return {name: _given_back(each) for name, each in value.items()} if isinstance(value, dict) else value
@@ -189,3 +184,57 @@ def _key(row: Any) -> Hashable:
     if row is None or isinstance(row, (bool, int, float, np.generic)):
         return type(row), repr(row)  # 1, 1.0 and True are equal, and so are 0.0 and -0.0
     return None
+
+
+class Leave(BaseException):
+    """The graph waits for something that must not keep `execute`: it goes on elsewhere.
+
+    Attributes:
+        owners: which of the run's requests do so; None if all of them.
+        needs_loop: whether it needs an event loop, as it will each time.
+        apart: whether each of these requests is to be run by itself first, to see whether it has to go.
+    """
+
+    def __init__(self, owners: Iterable[int] | None = None, needs_loop: bool = False, apart: bool = False) -> None:
+        self.owners = None if owners is None else frozenset(owners)
+        self.needs_loop, self.apart = needs_loop, apart
+
+
+class Call:
+    """A blocking call that a graph waits for."""
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self.function = function
+
+
+class Fork:
+    """What a graph waits for, all at once."""
+
+    def __init__(self, awaitables: Sequence[Awaitable[Any]]) -> None:
+        self.awaitables = awaitables
+
+
+@types.coroutine
+def blocking(function: Callable[[], Any]) -> Generator[Any, Any, Any]:
+    """Await a blocking function, in a graph that is driven inline."""
+    return (yield Call(function))
+
+
+@types.coroutine
+def fork(awaitables: Sequence[Awaitable[Any]]) -> Generator[Any, Any, list[Any]]:
+    """Await all at once, in a graph that is driven inline; if one fails, the others are closed."""
+    results: list[Any] = yield Fork(awaitables)
+    return results
+
+
+class _NoLoop:
+    """Stands for the event loop of a graph that has none; whoever needs one leaves."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise Leave(needs_loop=True)
+
+    def __hash__(self) -> int:
+        raise Leave(needs_loop=True)
+
+
+NO_LOOP: Any = _NoLoop()

@@ -34,7 +34,9 @@ def to_array(tensor: Any) -> Array:
         array: Array | None = tensor.as_numpy()
     except pb_utils.TritonModelException:
         array = None  # of BF16 there is none, which releases say in different ways
-    return _bits(tensor) if array is None else array
+    if array is None:
+        array = np.from_dlpack(_AsUint16(tensor)).copy()
+    return array
 
 
 def to_tensor(name: str, array: Any, bf16: bool = False) -> Any:
@@ -185,8 +187,3 @@ class _AsUint16:
 
     def __dlpack_device__(self) -> Any:
         return self._tensor.__dlpack_device__()
-
-
-def _bits(tensor: Any) -> Array:
-    bits: Array = np.from_dlpack(_AsUint16(tensor)).copy()
-    return bits

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from itertools import islice
 from typing import Any
 
 from dualpath.bls.errors import CallerGone
+from dualpath.bls.pace import Cutter
 from dualpath.bls.request import Request
 
 WINDOW_CHUNKS = 4
@@ -87,22 +88,21 @@ class WaitingRows:
         """Let a request's rows wait."""
         self._rows.extend([WaitingRow(row, index, group) for index, row in enumerate(rows)])
 
-    def take(self, rows_in_call: Callable[[int], int], chunk_rows: int) -> list[WaitingRow]:
+    def take(self, cutter: Cutter, n_calling: int) -> list[WaitingRow]:
         """Take the next chunk out of the queue, sorted by length.
 
         It holds the row that has waited longest, so that none starves, and those nearest to it in length among the
         next in line, so that padding is small.
 
         Args:
-            rows_in_call: how many rows to take at most, given how many wait.
-            chunk_rows: rows of a full chunk.
+            n_calling: calls under way.
         """
         while self._rows and self._rows[0].is_settled():
             self._rows.popleft()
         if not self._rows:
             return []
-        n_rows = rows_in_call(len(self._rows))
-        n_window = WINDOW_CHUNKS * chunk_rows
+        n_rows = cutter.rows_in_call(len(self._rows), n_calling)
+        n_window = WINDOW_CHUNKS * cutter.chunk_rows
         oldest = self._rows[0]
         window = [
             row

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 from dualpath.convert.graph import EnsembleStep, Graph, GraphTensor
@@ -64,7 +65,7 @@ def kind(tensor: GraphTensor) -> str:
 
 
 def _stages(graph: Graph) -> Iterator[str]:
-    stages = graph.stages()
+    stages, idle, _ = graph.in_stages()
     for number, stage in enumerate(stages, 1):
         for i, step in enumerate(stage):
             bar = "─" if len(stage) == 1 else "┬" if i == 0 else "└" if i == len(stage) - 1 else "├"
@@ -76,10 +77,8 @@ def _stages(graph: Graph) -> Iterator[str]:
                 yield f"    {side}    {tensor.name} -> {_described(tensor)}"
             if step.graph:
                 yield from (f"    {side}    : {line}" for line in as_text(step.graph).splitlines()[1:])
-    started = {step.index for stage in stages for step in stage}
-    for step in graph.steps:
-        if step.index not in started:
-            yield f"  ! ── {_title(step)}: never starts; run `dualpath check`"
+    for step in idle:
+        yield f"  ! ── {_title(step)}: never starts; run `dualpath check`"
 
 
 def _title(step: EnsembleStep) -> str:
@@ -115,17 +114,16 @@ def _nodes(graph: Graph, prefix: str, indent: str) -> Iterator[str]:
 
 def _edges(graph: Graph, prefix: str, ends: dict[str, list[str]]) -> Iterator[str]:
     """Give the arrows between steps; fill `ends` with the nodes at which each tensor begins."""
-    for stage in graph.stages():
-        for step in stage:
-            node = f"{prefix}{step.index}"
-            if step.graph is None:
-                for tensor in step.inputs:
-                    yield from _arrows(graph, tensor, ends, node)
-                ends.update({tensor.tensor: [node] for tensor in step.outputs})
-            else:
-                inner = {tensor.name: ends.get(tensor.tensor, []) for tensor in step.inputs}
-                yield from _edges(step.graph, f"{node}_", inner)
-                ends.update({tensor.tensor: inner.get(tensor.name, []) for tensor in step.outputs})
+    for step in chain.from_iterable(graph.stages()):
+        node = f"{prefix}{step.index}"
+        if step.graph is None:
+            for tensor in step.inputs:
+                yield from _arrows(graph, tensor, ends, node)
+            ends.update({tensor.tensor: [node] for tensor in step.outputs})
+        else:
+            inner = {tensor.name: ends.get(tensor.tensor, []) for tensor in step.inputs}
+            yield from _edges(step.graph, f"{node}_", inner)
+            ends.update({tensor.tensor: inner.get(tensor.name, []) for tensor in step.outputs})
 
 
 def _arrows(graph: Graph, tensor: GraphTensor, ends: dict[str, list[str]], node: str) -> Iterator[str]:

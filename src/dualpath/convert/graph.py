@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -106,16 +106,17 @@ class Graph:
 
         Steps that can never start, on a circle or behind a tensor that nobody gives, are left out.
         """
-        return self.in_stages({tensor.tensor for tensor in self.inputs})[0]
+        return self.in_stages()[0]
 
-    def in_stages(self, there: set[str]) -> tuple[list[list[EnsembleStep]], list[EnsembleStep]]:
-        """Return the stages if these tensors are there, to which theirs are added, and the steps that never start."""
+    def in_stages(self, given: Collection[str] = ()) -> tuple[list[list[EnsembleStep]], list[EnsembleStep], set[str]]:
+        """Return the stages if these tensors are there too, the steps that never start, and all that is there then."""
+        there = {*given, *(tensor.tensor for tensor in self.inputs)}
         left, stages = list(self.steps), []
         while ready := [step for step in left if step.needs <= there]:
             stages.append(ready)
             left = [step for step in left if step not in ready]
             there.update(*(step.gives for step in ready))
-        return stages, left
+        return stages, left, there
 
 
 def read_graph(ensemble: RepositoryModel, models: Models, around: tuple[str, ...] = ()) -> Graph:

@@ -16,7 +16,6 @@ from dualpath.convert.wiring import check_wiring
 from dualpath.convert.write import model_py
 from dualpath.convert.write_test import unit_test
 from dualpath.errors import UserError
-from dualpath.repository.pbtxt import Config
 
 COPIED = ("max_batch_size", "input", "output", "response_cache", "metric_tags", "parameters")
 """The fields of an ensemble's config that mean the same for a BLS model."""
@@ -182,12 +181,14 @@ def _files(found: Ensemble, name: str) -> Iterator[tuple[str, bytes]]:
 def config_pbtxt(found: Ensemble, name: str) -> str:
     """Return the config of the BLS model: the ensemble's own words for what both have."""
     config = found.model.config
+    words = [config.text[field.start : field.end] for field in config.fields if field.name in COPIED]
+    words = [written.replace("\r\n", "\n").rstrip(",; \t\n") for written in words]  # without the separator behind it
     lines = [
         f"# The ensemble {found.model.name} as a BLS model: the same tensors in and out.",
         "# One instance serves many requests at once, since it waits for its children without blocking.",
         f'name: "{name}"',
         'backend: "python"',
-        *(_words(config, field.start, field.end) for field in config.fields if field.name in COPIED),
+        *words,
         "instance_group [ { kind: KIND_CPU, count: 1 } ]",
     ]
     if found.graph.max_batch_size:
@@ -197,11 +198,6 @@ def config_pbtxt(found: Ensemble, name: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _words(config: Config, start: int, end: int) -> str:
-    """Return a field as its author wrote it, without the separator behind it."""
-    return config.text[start:end].replace("\r\n", "\n").rstrip(",; \t\n")
-
-
 def _write(folder: Path, texts: dict[str, bytes], vendor: bool) -> None:
     """Write a model's folder as a whole: it is there with all its files or not at all."""
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
@@ -209,19 +205,13 @@ def _write(folder: Path, texts: dict[str, bytes], vendor: bool) -> None:
         for name, content in texts.items():
             (new / name).parent.mkdir(parents=True, exist_ok=True)
             (new / name).write_bytes(content)
-        if vendor:
-            _vendor(new / "1")
+        if vendor:  # beside model.py, where Triton's Python backend finds it
+            package, copy = Path(dualpath.__file__).parent, new / "1" / "dualpath"
+            shutil.copytree(package / "bls", copy / "bls", ignore=shutil.ignore_patterns("__pycache__", "testing*"))
+            shutil.copy2(package / "__init__.py", copy / "__init__.py")
         is_replaced = folder.exists()
         if is_replaced:
             folder.rename(old)
         new.rename(folder)
         if is_replaced:
             shutil.rmtree(old)
-
-
-def _vendor(version: Path) -> None:
-    """Copy the toolkit beside model.py, where Triton's Python backend finds it."""
-    package = Path(dualpath.__file__).parent
-    ignored = shutil.ignore_patterns("__pycache__", "testing*")
-    shutil.copytree(package / "bls", version / "dualpath" / "bls", ignore=ignored)
-    shutil.copy2(package / "__init__.py", version / "dualpath" / "__init__.py")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import chain
 from typing import Any
 
 from dualpath.convert.graph import EnsembleStep, Graph, GraphTensor, read_graph
@@ -161,8 +162,7 @@ class _Wiring:
 
     def _circles(self, lacking: set[str]) -> Iterator[RepositoryFault]:
         """Give the first step that waits for itself."""
-        there = {tensor.tensor for tensor in self.graph.inputs} | lacking
-        left = self.graph.in_stages(there)[1]
+        _, left, there = self.graph.in_stages(lacking)
         while before := [step for step in left if not any(step.gives & other.needs for other in left)]:
             left = [step for step in left if step not in before]  # behind the circle, not on it
         if left:
@@ -177,7 +177,7 @@ class _Wiring:
         """Give the steps that join answers of different decoupled steps."""
         label: dict[str, int] = {tensor.tensor: 0 for tensor in self.graph.inputs}
         n_streams = 0
-        for step in (step for stage in self.graph.stages() for step in stage):
+        for step in chain.from_iterable(self.graph.stages()):
             labels = {label[tensor] for tensor in step.needs}
             if len(labels) > 1:
                 yield self.model.at_step(step, "input_map").fault(

@@ -1,4 +1,5 @@
-"""TorchScript files converted to OpenVINO's format, each once: what was found is kept in the user's cache.
+"""TorchScript files converted to OpenVINO's format, each once: what was found is kept in the user's cache; written for
+Triton's own C++ `openvino` backend, which the embedded server does not have.
 
 Converting needs torch, and comparing with torch needs both engines: they do it in a process that ends, so that a server
 never holds that memory. Cached is the converted model; compiling it takes half a second.
@@ -22,11 +23,29 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from dualpath.inference import openvino_model
-from dualpath.inference.model import Input
+from dualpath.inference.model import EngineError, Input
 
 FINDING, MODEL, WEIGHTS = "finding.json", "model.xml", "model.bin"
 KEPT = 8
 """Models that the cache keeps, those used last."""
+
+CONFIG = """\
+# The BERT regressor for Triton's C++ `openvino` backend: what the stand-in for `pytorch` computes with, without Python.
+# Written by `dualpath build --format openvino`. It was never run there: the embedded server lacks that backend.
+name: "{name}"
+backend: "openvino"
+max_batch_size: {max_batch_size}
+input [
+{inputs}
+]
+output [
+  {{ name: "{output}", data_type: TYPE_FP32, dims: [ 1 ] }}
+]
+instance_group [ {{ kind: KIND_CPU, count: 1 }} ]
+dynamic_batching {{ }}
+parameters {{ key: "NUM_STREAMS" value {{ string_value: "{streams}" }} }}
+parameters {{ key: "INFERENCE_NUM_THREADS" value {{ string_value: "{streams}" }} }}
+"""
 
 
 @dataclass(frozen=True)
@@ -39,6 +58,7 @@ class Finding:
         slower: that torch was the faster one here; None if it was not.
         largest_difference: between the two engines' answers to the sample, over the size of the answers.
         ms: by engine, the processor's time for a call of the sample's largest size.
+        model: the converted model; not in what is written.
     """
 
     precision: str = ""
@@ -46,24 +66,21 @@ class Finding:
     slower: str | None = None
     largest_difference: float | None = None
     ms: dict[str, float] | None = None
-
-
-@dataclass(frozen=True)
-class Converted(Finding):
-    """A finding and the converted model."""
-
     model: Path = Path()
 
 
-def convert(path: Path, inputs: Sequence[Input], n_outputs: int = 1, cache: Path | None = None) -> Converted:
+def convert(path: Path, inputs: Sequence[Input], n_outputs: int = 1, cache: Path | None = None) -> Finding:
     """Convert a TorchScript file and compare the answers, or take from the cache what was found before.
 
     Args:
         inputs: the model's, in their order.
         cache: where the models are kept; `cache_folder` if None.
     """
-    if reason := _unsupported(inputs, n_outputs):
-        return Converted(reason=reason)
+    for number, tensor in enumerate(inputs):
+        if tensor.dtype not in ("int32", "int64", "float32"):
+            return Finding(reason=f"input {number} is {tensor.dtype}")
+    if n_outputs != 1:
+        return Finding(reason=f"it has {n_outputs} outputs")
     folder = (cache or cache_folder()) / _key(path, inputs)
     with _alone(folder.with_suffix(".lock")):
         if not _is_whole(folder):
@@ -71,7 +88,7 @@ def convert(path: Path, inputs: Sequence[Input], n_outputs: int = 1, cache: Path
             _tidy(folder.parent)
         os.utime(folder)
         finding = json.loads((folder / FINDING).read_text(encoding="utf-8"))
-    return Converted(**finding, model=folder / MODEL)
+    return Finding(**finding, model=folder / MODEL)
 
 
 def _is_whole(folder: Path) -> bool:
@@ -115,30 +132,16 @@ def python() -> str:
     return shutil.which("python3") or "python3"
 
 
-def _unsupported(inputs: Sequence[Input], n_outputs: int) -> str | None:
-    """Say what the conversion does not take."""
-    for number, tensor in enumerate(inputs):
-        if tensor.dtype not in ("int32", "int64", "float32"):
-            return f"input {number} is {tensor.dtype}"
-    return None if n_outputs == 1 else f"it has {n_outputs} outputs"
-
-
 def _key(path: Path, inputs: Sequence[Input]) -> str:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    here = [openvino_model.version(), _torch(), _processor(), _code()]
-    return hashlib.sha256(json.dumps([digest, *inputs, *here]).encode()).hexdigest()[:32]
-
-
-def _torch() -> str:
+    torch = "not installed"
     with suppress(importlib.metadata.PackageNotFoundError):
-        return importlib.metadata.version("torch")
-    return "not installed"
-
-
-def _code() -> str:
-    """Tell this way of converting and comparing from others."""
-    return hashlib.sha256((Path(__file__).parent / "convert.py").read_bytes()).hexdigest()
+        torch = importlib.metadata.version("torch")
+    # This way of converting and comparing may change too.
+    code = hashlib.sha256((Path(__file__).parent / "convert.py").read_bytes()).hexdigest()
+    here = [openvino_model.version(), torch, _processor(), code]
+    return hashlib.sha256(json.dumps([digest, *inputs, *here]).encode()).hexdigest()[:32]
 
 
 @functools.cache
@@ -170,7 +173,8 @@ def _convert(path: Path, inputs: Sequence[Input], folder: Path) -> None:
 
 def write(finding: Finding, folder: Path) -> None:
     """Write a finding into a folder."""
-    (folder / FINDING).write_text(json.dumps(asdict(finding)) + "\n", encoding="utf-8")
+    facts = {name: fact for name, fact in asdict(finding).items() if name != "model"}
+    (folder / FINDING).write_text(json.dumps(facts) + "\n", encoding="utf-8")
 
 
 def _tidy(folder: Path) -> None:
@@ -183,3 +187,44 @@ def _tidy(folder: Path) -> None:
     for _, old in sorted(used)[:-KEPT]:
         with suppress(BlockingIOError), _alone(old.with_suffix(".lock"), fcntl.LOCK_NB):  # else somebody takes it now
             shutil.rmtree(old, ignore_errors=True)
+
+
+def export(path: Path, folder: Path, inputs: dict[str, Input], output: str, max_batch_size: int) -> Path:
+    """Convert a TorchScript file and write it, and its config, as a model folder with version 1.
+
+    Args:
+        folder: the model's folder, named as the model.
+        inputs: by name, in the model's order; whole numbers of 64 bits.
+    Returns:
+        The converted model, `model.xml`; its weights lie beside it.
+    Raises:
+        EngineError: OpenVINO is not installed, cannot convert the model, or answers something else than torch.
+    """
+    if openvino_model.missing():
+        raise EngineError(
+            "--format openvino: expected OpenVINO to be installed, got none. Run `pip install 'dualpath[embedded]'`."
+        )
+    found = convert(path, list(inputs.values()))
+    if found.reason:
+        raise EngineError(
+            f"{path}: expected a model for OpenVINO, got one for torch: {found.reason}. Serve it by that."
+        )
+    ov = openvino_model.openvino()
+    model = ov.Core().read_model(str(found.model))
+    _name([port.get_tensor() for port in model.inputs], list(inputs))
+    _name([port.get_tensor() for port in model.outputs], [output])
+    target = folder / "1" / "model.xml"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    ov.save_model(model, str(target), compress_to_fp16=False)
+    lines = [f'  {{ name: "{name}", data_type: TYPE_INT64, dims: [ -1 ] }}' for name in inputs]
+    streams = len(os.sched_getaffinity(0))
+    text = CONFIG.format(
+        name=folder.name, max_batch_size=max_batch_size, inputs=",\n".join(lines), output=output, streams=streams
+    )
+    (folder / "config.pbtxt").write_text(text, encoding="utf-8")
+    return target
+
+
+def _name(tensors: Sequence[object], names: Sequence[str]) -> None:
+    for tensor, name in zip(tensors, names, strict=True):
+        tensor.set_names({name})  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from dualpath.errors import UserError
 
 if TYPE_CHECKING:
-    from dualpath.inference.conversion import Converted
+    from dualpath.inference.conversion import Finding
 
 ENGINES = ("auto", "openvino", "torch")
 """`auto` is the faster one of those that can run the model."""
@@ -87,7 +87,7 @@ def load(
 
 def choose(
     path: Path, inputs: Sequence[Input], engine: str = "auto", n_outputs: int = 1, cache: Path | None = None
-) -> tuple[Converted | None, str | None]:
+) -> tuple[Finding | None, str | None]:
     """Return the converted model, or None and why torch runs the model although OpenVINO was possible; see `load`.
 
     Loads neither engine into this process.

@@ -66,7 +66,7 @@ def run(
     ray = _ray()
     from dualpath.scale import dataset
     from dualpath.scale.output import Output
-    from dualpath.scale.scorer import PartitionScorer, Work
+    from dualpath.scale.scorer import PartitionScorer
 
     source, output = dataset.absolute(source), dataset.absolute(output)
     data = dataset.plan(source, partition_rows)
@@ -89,12 +89,10 @@ def run(
         stack.enter_context(_cluster(ray, address))
         n_cpus, n_scorers = _scorers(ray.nodes(), len(urls), len(todo))
         in_flight = ceil(IN_FLIGHT * max(1, len(urls)) / (n_scorers if urls else 1))
-        work = Work(
-            output, data.schema, tuple(urls), model_repository.absolute(), model, weight, retry_for_s, in_flight
-        )
+        repository = model_repository.absolute()
         results = ray.data.from_items([asdict(it) for it in todo], override_num_blocks=len(todo)).map(
             PartitionScorer,
-            fn_constructor_args=(work,),
+            fn_constructor_args=(output, data.schema, urls, repository, model, weight, retry_for_s, in_flight),
             num_cpus=n_cpus,
             # All at once; if a node is lost, the others go on.
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=n_scorers, initial_size=n_scorers),

@@ -1,8 +1,14 @@
-"""What scores a partition on a node."""
+"""What scores a partition on a node, by servers that are running or by one that is started for it."""
 
 from __future__ import annotations
 
+import json
 import math
+import queue
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,42 +20,27 @@ import numpy as np
 
 from dualpath.errors import UserError
 from dualpath.extras import needs
+from dualpath.readability.combine import Scores
 from dualpath.readability.excerpts import InvalidInput
+from dualpath.scale import node_server
 from dualpath.scale.dataset import Partition, Rows, read
 from dualpath.scale.output import Output
-from dualpath.scale.servers import RowsRefused, Servers, ServersFailed, start_server
 from dualpath.serving import ServerFailed
+from dualpath.serving.client import Scorer, connect, open_client
 
 with needs("scale"):
     import pyarrow
+    from tritonclient.utils import InferenceServerException
 
 ROWS_PER_REQUEST = 32
 ROW_COLUMN, WEIGHT_COLUMN, SCORE_COLUMN, REASON_COLUMN = ("source_row", "bert_weight", "score", "reason")
 """The columns that are added; one of the input by the same name gives way."""
 
-
-@dataclass(frozen=True)
-class Work:
-    """How the rows of a job are scored, wherever that is done.
-
-    Attributes:
-        output: the address of the job's folder.
-        schema: the columns of the data set.
-        urls: gRPC addresses of running servers; without one, a server is started.
-        model_repository: what that server serves.
-        weight: BERT_WEIGHT of rows that have none.
-        retry_for_s: how long to try a request again that no server takes.
-        in_flight: requests under way at the same time from each scorer.
-    """
-
-    output: str
-    schema: pyarrow.Schema
-    urls: tuple[str, ...]
-    model_repository: Path
-    model: str
-    weight: float
-    retry_for_s: float
-    in_flight: int
+CALL_TIMEOUT_S = 300.0
+REST_S = 2.0
+"""How long a server that has failed gets no request: one that is gone fails faster than the others answer."""
+REFUSED = "StatusCode.INVALID_ARGUMENT"
+"""What says something against the rows. After all else they are tried again: scoring changes nothing on a server."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +53,27 @@ class _Row:
     weight: float
 
 
+@dataclass
 class PartitionScorer:
-    """Scores partitions and writes their files; Ray keeps one for a node's worth of cores."""
+    """Scores partitions and writes their files; Ray keeps one for a node's worth of cores.
 
-    def __init__(self, work: Work) -> None:
-        self._work = work
+    Attributes:
+        output: the address of the job's folder.
+        schema: the columns of the data set.
+        urls: gRPC addresses of running servers; without one, a server is started, which serves `model_repository`.
+        weight: BERT_WEIGHT of rows that have none.
+        retry_for_s: how long to try a request again that no server takes.
+        in_flight: requests under way at the same time from each scorer.
+    """
+
+    output: str
+    schema: pyarrow.Schema
+    urls: Sequence[str]
+    model_repository: Path
+    model: str
+    weight: float
+    retry_for_s: float
+    in_flight: int
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Score one partition, given as the fields of `Partition`.
@@ -88,17 +95,16 @@ class PartitionScorer:
     @cached_property
     def _servers(self) -> Servers:
         # Not before the first partition: what a constructor raises, Ray tries again for ever.
-        work = self._work
-        urls = work.urls or (start_server(work.model_repository),)
-        return Servers(urls, work.model, work.retry_for_s, work.in_flight)
+        urls = self.urls or [start_server(self.model_repository)]
+        return Servers(urls, self.model, self.retry_for_s, self.in_flight)
 
     def _score(self, partition: Partition) -> tuple[int, int]:
-        rows = read(partition, self._work.schema)
+        rows = read(partition, self.schema)
         valid: list[_Row] = []
         reasons: dict[int, str] = {}
         for number, record in enumerate(rows.records):
             try:
-                valid.append(_Row(number, record.where, *rows.excerpts.check(record, self._work.weight)))
+                valid.append(_Row(number, record.where, *rows.excerpts.check(record, self.weight)))
             except InvalidInput as error:
                 reasons[number] = str(error)
         requests = [valid[start : start + ROWS_PER_REQUEST] for start in range(0, len(valid), ROWS_PER_REQUEST)]
@@ -110,7 +116,7 @@ class PartitionScorer:
                         reasons[it.number] = answer
                     else:
                         scored.append((it, answer))
-        Output(self._work.output).write(partition, _scores(rows, scored), _rejected(rows, reasons))
+        Output(self.output).write(partition, _scores(rows, scored), _rejected(rows, reasons))
         return len(scored), len(reasons)
 
     def _ask(self, some: Sequence[_Row]) -> Iterator[tuple[_Row, float | str]]:
@@ -163,3 +169,92 @@ def _with(table: pyarrow.Table, numbers: Sequence[int], columns: dict[str, Any])
     for name, values in columns.items():
         table = table.append_column(name, values)
     return table
+
+
+class RowsRefused(Exception):
+    """A server does not take a request; another one would not either. The message is the server's."""
+
+
+class ServersFailed(Exception):
+    """No server has answered a request for as long as it was tried. The message is the last one's."""
+
+
+class Servers:
+    """Some servers of one model, which share the requests and stand in for each other. Safe to use from threads.
+
+    Args:
+        urls: gRPC addresses.
+        retry_for_s: how long to try a request again.
+        in_flight: how many requests are under way at the same time, on all servers together.
+    Raises:
+        UserError: nothing answers at any of the addresses.
+    """
+
+    def __init__(self, urls: Sequence[str], model: str, retry_for_s: float, in_flight: int) -> None:
+        self.in_flight = in_flight
+        self._model = model
+        self._retry_for_s = retry_for_s
+        self._free: queue.SimpleQueue[Scorer] = queue.SimpleQueue()
+        failures = []
+        for url in urls:
+            try:
+                connect(url).close()
+                break
+            except UserError as error:
+                failures.append(error)
+        else:
+            raise failures[0]
+        for i in range(max(in_flight, len(urls))):
+            self._free.put(Scorer(open_client(urls[i % len(urls)]), model))
+
+    def score(self, excerpts: Sequence[bytes], weights: Scores) -> Scores:
+        """Score UTF-8 excerpts in one request: float32 [rows].
+
+        Raises:
+            RowsRefused: the request is wrong.
+            ServersFailed: no server has answered.
+        """
+        # From the first failure: a server that hangs must not use up the time of the others.
+        deadline: float | None = None
+        while True:
+            scorer = self._free.get()
+            try:
+                scores = scorer.score(excerpts, weights, client_timeout=CALL_TIMEOUT_S)
+            except InferenceServerException as error:
+                reason = " ".join(str(error.message()).split())
+                if error.status() == REFUSED:
+                    self._free.put(scorer)
+                    raise RowsRefused(reason) from None
+                back = threading.Timer(REST_S, self._free.put, (scorer,))
+                back.daemon = True
+                back.start()
+                deadline = deadline or time.monotonic() + self._retry_for_s
+                if time.monotonic() > deadline:
+                    raise ServersFailed(
+                        f"{self._model}: expected scores, got failures for {self._retry_for_s:g} s, the last: {reason}"
+                    ) from None
+            else:
+                self._free.put(scorer)
+                return scores
+
+
+_started: list[subprocess.Popen[str]] = []
+"""Whose pipes must stay open."""
+
+
+def start_server(model_repository: Path) -> str:
+    """Start a server on free ports, watched, for as long as this process lives; return its gRPC address.
+
+    Raises:
+        ServerFailed: it does not start.
+    """
+    # Not as a child: Ray kills those of a worker that ends, and Triton would stay behind. A pipe tells it to end.
+    command = ["setsid", "--fork", sys.executable, "-m", node_server.__name__, str(model_repository)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    _started.append(process)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    said = json.loads(line) if line else {"error": f"{model_repository}: expected a server, got one that ended at once"}
+    if "error" in said:
+        raise ServerFailed(said["error"])
+    return str(said["url"])

@@ -39,16 +39,6 @@ _CHANNEL = (
 )
 
 
-class _WithHeaders:
-    """A client's plugin that adds headers to every request, such as the server's key."""
-
-    def __init__(self, headers: Mapping[str, str]) -> None:
-        self._headers = headers
-
-    def __call__(self, request: Any) -> None:
-        request.headers = {**(request.headers or {}), **self._headers}
-
-
 def open_client(
     url: str, headers: Mapping[str, str] | None = None, certificate: Path | None = None
 ) -> grpcclient.InferenceServerClient:
@@ -62,10 +52,14 @@ def open_client(
     if certificate is not None:
         options, arguments = {"root_certificates": str(certificate)}, arguments + _named_as(certificate)
     client = grpcclient.InferenceServerClient(address, ssl=url.startswith(TLS), channel_args=arguments, **options)
-    if (key := access.key_for(address)) is not None:
-        headers = {access.GRPC_HEADER: key, **(headers or {})}
-    if headers:
-        client.register_plugin(_WithHeaders(headers))
+    key = access.key_for(address)
+    all_headers = {**({} if key is None else {access.GRPC_HEADER: key}), **(headers or {})}
+
+    def add_headers(request: Any) -> None:
+        request.headers = {**(request.headers or {}), **all_headers}
+
+    if all_headers:
+        client.register_plugin(add_headers)
     return client
 
 

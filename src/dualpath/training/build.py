@@ -109,7 +109,7 @@ def build_openvino(model_repository: Path) -> Artifact:
     Raises:
         EngineError: OpenVINO is not installed or cannot run this model.
     """
-    from dualpath.inference.export import export
+    from dualpath.inference.conversion import export
     from dualpath.inference.model import Input
 
     start = time.perf_counter()

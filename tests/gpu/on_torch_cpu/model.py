@@ -3,10 +3,10 @@
 import importlib.util
 import json
 
-from dualpath.inference import device
+from dualpath.inference import torch_model
 from dualpath.serving.installation import STAND_INS
 
-device.TYPE = "cpu"
+torch_model.TYPE = "cpu"
 spec = importlib.util.spec_from_file_location("stand_in", STAND_INS / "pytorch" / "model.py")
 stand_in = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(stand_in)

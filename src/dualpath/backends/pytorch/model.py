@@ -10,7 +10,7 @@ Two parameters are the stand-in's own; the C++ backend ignores them. `STAND_IN_E
 `STAND_IN_CHUNK_ROWS`: long batches run in chunks of that many rows, whose activations stay in the processor's cache.
 
 On the CPU the model lies in a process of its own (`dualpath.inference.service`), which by OpenVINO all instances share:
-an instance is only a place in the queue. On a GPU each instance has the model (`dualpath.inference.device`), torch
+an instance is only a place in the queue. On a GPU each instance has the model (`dualpath.inference.torch_model`), torch
 computes, and batches are not cut: the two parameters then change nothing. `FORCE_CPU_ONLY_INPUT_TENSORS`, Triton's own,
 must say "no" there.
 """
@@ -52,10 +52,10 @@ class TritonPythonModel:
             self.model = Shared(path, inputs, n_outputs=n_outputs, name=config.name, **settings)
             self.library = None
         else:
-            from dualpath.inference import device
+            from dualpath.inference import torch_model
 
-            self.model = device.DeviceModel(path, config.gpu, n_outputs)
-            self.library = bls.Library(self.model.read, device.concatenate, device.split)
+            self.model = torch_model.DeviceModel(path, config.gpu, n_outputs)
+            self.library = bls.Library(self.model.read, torch_model.concatenate, torch_model.split)
         because = f": {self.model.reason}" if self.model.reason else ""
         pb_utils.Logger.log_info(f"{config.name}: served by {self.model.engine}{because}.")
         labels = {"model": config.name, "version": str(config.version), "engine": self.model.engine}
