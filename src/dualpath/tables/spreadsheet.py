@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 from dualpath.errors import UserError
 from dualpath.extras import needs
-from dualpath.tables import Format, Table, as_text, check_columns, record
+from dualpath.tables.table import Format, Table, as_text, check_columns, record
 
 
 def read_sheets(file: BinaryIO, name: str) -> list[Table]:

@@ -9,17 +9,15 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from enum import StrEnum
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from dualpath.errors import UserError
 from dualpath.extras import needs
+from dualpath.tables.spreadsheet import read_sheets
+from dualpath.tables.table import TOO_MUCH, Format, Table, TableRow, check_columns, record, shown
 
-Format = StrEnum("Format", ["csv", "jsonl", "txt", "parquet", "xlsx"])
-"""How a file holds rows."""
 ENDINGS = {**{f".{format}": format for format in Format}, ".ndjson": Format.jsonl, ".tsv": Format.csv}
 MAGIC = {b"PAR1": Format.parquet, b"PK\x03\x04": Format.xlsx}
 """How files begin, whatever their name."""
@@ -35,52 +33,6 @@ CONTROL = bytes({*range(9), *range(14, 32)} - {27})
 """Bytes that texts do not have, but for a stray one."""
 HALF = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 """Half of a character, such as \\ud83d in JSON; those left out stand for bytes that are not UTF-8."""
-TOO_MUCH = "a number of thousands of digits or lists within lists without end"
-"""What is JSON, but not for Python."""
-
-
-@dataclass(frozen=True, eq=False)
-class TableRow:
-    """A row. Two are never equal, whatever they hold.
-
-    Attributes:
-        line: where it begins: a line of text, or a row of a spreadsheet, from 1.
-        where: the same with the file's name: "in.csv:3".
-        cells: by column: text of CSV and spreadsheets, any value of the other formats. Bytes that are not UTF-8 are
-            surrogates.
-        fault: what is wrong with the row's form; "" if nothing is.
-    """
-
-    line: int
-    where: str
-    cells: Mapping[str, Any] = field(default_factory=dict)
-    fault: str = ""
-
-    def text(self, column: str) -> str:
-        """Return a cell as text, "" if there is none."""
-        return as_text(self.cells.get(column))
-
-
-@dataclass(frozen=True)
-class Table:
-    """A stream of rows, without those that are blank, to be read while its file is open.
-
-    Attributes:
-        unit: what `line` counts: "line" or "row".
-        columns: of JSON lines those of the first row.
-    """
-
-    name: str
-    format: Format
-    unit: str
-    header_line: int
-    columns: tuple[str, ...]
-    records: Iterator[TableRow]
-
-    @property
-    def has_text_cells(self) -> bool:
-        """Whether all cells are text, so that a number has to be read from it."""
-        return self.format in (Format.csv, Format.txt, Format.xlsx)
 
 
 @contextmanager
@@ -120,8 +72,6 @@ def read_tables(
     if format in MAGIC.values():
         whole = io.BytesIO(first + file.read())
         if format is Format.xlsx:
-            from dualpath.spreadsheets import read_sheets
-
             return read_sheets(whole, name)
         opened = open_parquet(whole, name)
         rows = chain.from_iterable(batch.to_pylist() for batch in opened.iter_batches())
@@ -141,30 +91,6 @@ def read_tables(
         columns = tuple(row.cells) if row else ()
         return [Table(name, format, "line", row.line if row else 1, columns, chain([row] if row else [], records))]
     return [Table(name, format, "line", 1, (text_column,), _lines(text, name, text_column))]
-
-
-def as_text(value: Any) -> str:
-    """Return a value as text: "" for None, lists as JSON."""
-    if value is None or isinstance(value, str):
-        return value or ""
-    if isinstance(value, bytes):
-        return value.decode(errors="surrogateescape")
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict | bool) else str(value)
-
-
-def bad_byte(text: str) -> str | None:
-    """Return the first byte that is not UTF-8 as "0xe9", or None."""
-    surrogate = next((char for char in text if "\udc80" <= char <= "\udcff"), None)
-    return surrogate and f"0x{ord(surrogate) - 0xDC00:02x}"
-
-
-def shown(value: Any) -> str:
-    """Return the beginning of a value as JSON, for a message."""
-    try:
-        text = json.dumps(value, ensure_ascii=False, default=str)
-    except RecursionError:
-        return TOO_MUCH
-    return text if len(text) <= 40 else f"{text[:40]}…"
 
 
 def _decoded(lines: Iterable[bytes]) -> Iterator[str]:
@@ -194,13 +120,6 @@ def _lines(lines: Iterable[str], name: str, column: str) -> Iterator[TableRow]:
     for number, line in enumerate(lines, start=1):
         if line.strip():
             yield record(name, number, {column: line.rstrip("\r\n")})
-
-
-def record(name: str, line: int, cells: Mapping[str, Any], fault: str = "") -> TableRow:
-    """Return a row of the file `name`, which has a fault if one of its texts holds a NUL byte."""
-    if not fault and any(isinstance(value, str) and "\0" in value for value in cells.values()):
-        fault = "expected text, got a NUL byte. Remove it."
-    return TableRow(line, f"{name}:{line}", cells, fault)
 
 
 def _csv(text: Iterable[str], name: str) -> Table:
@@ -233,12 +152,6 @@ def _csv(text: Iterable[str], name: str) -> Table:
                 yield record(name, line, dict.fromkeys(columns, "") | found, fault)
 
     return Table(name, Format.csv, "line", line, tuple(columns), records())
-
-
-def check_columns(columns: Sequence[str], where: str) -> None:
-    """Refuse two columns of one name."""
-    if twice := next((column for column in columns if columns.count(column) > 1), None):
-        raise UserError(f"{where}: expected columns of different names, got {twice!r} twice. Rename one.")
 
 
 def _json_lines(lines: Iterable[str], name: str) -> Iterator[TableRow]:
