@@ -22,8 +22,18 @@ from typing import Any
 
 import numpy as np
 import psutil
-import repositories
-from gpu_settings import ROOT, SHAPES, Found, Settings, Skip, configs, model_and_inputs, repository
+from gpu_settings import (
+    GPU_TOLERANCES,
+    ROOT,
+    SHAPES,
+    Found,
+    Settings,
+    Skip,
+    configs,
+    model_and_inputs,
+    repositories,
+    repository,
+)
 
 from dualpath import compare
 from dualpath.compare import setups
@@ -36,7 +46,6 @@ from dualpath.repository.folders import newest
 from dualpath.serving import TritonServer, gpus
 from dualpath.serving.client import Scorer, connect
 from dualpath.serving.doctor import diagnose
-from gpu_reference import GPU_TOLERANCES
 
 
 def machine(settings: Settings) -> Found:

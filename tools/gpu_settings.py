@@ -15,13 +15,13 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "gpu")]
 
-import repositories  # noqa: E402
+import repositories as repositories  # noqa: E402
 
 from dualpath.compare import inputs  # noqa: E402
 from dualpath.compare.bench_servers import GPU_CONFIGS, build_encoder, why_no_gpu, with_artifacts  # noqa: E402  # noqa: E402
 from dualpath.readability.contract import ENSEMBLE, EXCERPT  # noqa: E402
 from dualpath.readability.tokens import TokenEncoder, pad  # noqa: E402
-from gpu_reference import GPU_TOLERANCES  # noqa: E402
+from gpu_reference import GPU_TOLERANCES as GPU_TOLERANCES  # noqa: E402
 
 SHAPES = ("minilm", "bert-large")
 
@@ -32,11 +32,7 @@ class Skip(Exception):
 
 @dataclass(frozen=True)
 class Settings:
-    """What all parts are told.
-
-    Attributes:
-        rehearse: no GPU: torch's CPU in its place, and as little of everything as shows that it runs.
-    """
+    """What all parts are told; `rehearse` puts torch's CPU in the GPU's place, with as little as shows that it runs."""
 
     model_repository: Path
     out: Path

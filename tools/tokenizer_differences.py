@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 import unicodedata
 from collections import defaultdict
+from itertools import groupby
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -65,13 +66,9 @@ def main() -> None:
 
 
 def _ranges(characters: list[str]) -> str:
-    ranges: list[list[int]] = []
-    for code in map(ord, characters):
-        if ranges and ranges[-1][1] == code - 1:
-            ranges[-1][1] = code
-        else:
-            ranges.append([code, code])
-    shown = [f"{first:04X}" if first == last else f"{first:04X}-{last:04X}" for first, last in ranges[:N_RANGES]]
+    runs = groupby(enumerate(map(ord, characters)), lambda it: it[1] - it[0])  # of neighbours
+    ranges = [[code for _, code in run] for _, run in runs]
+    shown = [f"{it[0]:04X}" if len(it) == 1 else f"{it[0]:04X}-{it[-1]:04X}" for it in ranges[:N_RANGES]]
     return " ".join(shown) + (" …" if len(ranges) > N_RANGES else "")
 
 

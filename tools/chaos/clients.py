@@ -74,7 +74,7 @@ class Load:
         url: gRPC address.
         weights: of the requests, by pair of clients.
         models: whom they call, by turns.
-        n_requests: after which all stop; None goes on to the end of the block.
+        n_requests: after which all stop, which the end of the block waits for; None goes on to the end of the block.
     """
 
     url: str
@@ -93,11 +93,8 @@ class Load:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self.join()
-
-    def join(self) -> None:
-        """Wait until `n_requests` were sent."""
+        if self.n_requests is None:
+            self._stop.set()
         for thread in self._threads:
             thread.join()
 

@@ -35,10 +35,6 @@ class Ended(Exception):
 class ServedProcess:
     """A `dualpath serve` process on free ports, under which nothing else runs.
 
-    Args:
-        repository: the model repository.
-        options: further options of `dualpath serve`.
-
     Attributes:
         log: what it writes to stderr.
         at: addresses by the name that `serve` prints: "gRPC", "HTTP", "metrics", "health", and "gateway"

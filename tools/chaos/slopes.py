@@ -37,14 +37,14 @@ def _requests(n: int, weights: Sequence[float], stage: Stage) -> Found:
     with served() as it:
         # At weight 0 the ensemble runs BERT all the same, at a hundredth of the rate.
         models = ("orchestrator",) if set(weights) == {0.0} else ("orchestrator", "ensemble_all")
-        with Load(it.at["gRPC"], n_requests=N_WARM_UP) as load:
-            load.join()
+        with Load(it.at["gRPC"], n_requests=N_WARM_UP):
+            pass
         samples: list[dict[str, int]] = []
         shm: list[int] = []
         n_failed, began = 0, time.monotonic()
         for _ in range(PARTS):
             with Load(it.at["gRPC"], weights, models, n // PARTS) as load:
-                load.join()
+                pass
             n_failed += sum(bool(call.error) for call in load.calls)
             samples.append(it.memory())
             shm.append(it.shm_bytes())

@@ -96,11 +96,7 @@ def serialise(
 
 
 class HTTPRefusal(RuntimeError):
-    """The server answered with an error.
-
-    Attributes:
-        status: of HTTP; 400 is the caller's fault.
-    """
+    """The server answered with an error; its `status` is that of HTTP, of which 400 is the caller's fault."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -116,11 +112,8 @@ def is_http(url: str) -> bool:
 async def over_http(url: str, headers: Headers = ()) -> AsyncIterator[Send]:
     """Open a connection of its own that takes serialised ModelInferRequests, as `over_grpc` does.
 
-    An answer is what `decode_http` takes.
-
-    Args:
-        url: such as "http://localhost:8000", or "https://…" for TLS (authorities beside the system's: SSL_CERT_FILE).
-        headers: that go with each request.
+    An answer is what `decode_http` takes. `url` is such as "http://localhost:8000", or "https://…" for TLS (authorities
+    beside the system's: SSL_CERT_FILE).
     """
     no_limit = aiohttp.ClientTimeout(total=None)  # whoever sends sets one
     connector = aiohttp.TCPConnector(limit=0)  # as many requests at once as by gRPC

@@ -37,12 +37,7 @@ class _Row(NamedTuple):
 
 
 class Limit:
-    """Worker processes that score rows, each chunk sorted by length and padded to its longest row's bucket.
-
-    Args:
-        model_repository: holds what `dualpath build` wrote.
-        plan: how the cores are used.
-    """
+    """Worker processes that score rows, each chunk sorted by length and padded to its longest row's bucket."""
 
     def __init__(self, model_repository: Path, plan: Plan) -> None:
         self._plan = plan

@@ -23,10 +23,7 @@ INTEGERS = 100
 class RandomRows(InputRows):
     """So many rows: floats are normal, integers from 0 to 99, texts of one to nine words, weights from 0 to 1.
 
-    An optional input is left out of half of the rows.
-
-    Args:
-        shapes: of inputs with free dimensions, by name.
+    An optional input is left out of half of the rows. `shapes` are those of inputs with free dimensions, by name.
     """
 
     def __init__(self, n: int, seed: int = 0, shapes: Mapping[str, Sequence[int]] = {}) -> None:

@@ -100,18 +100,11 @@ class Asking:
         Raises:
             UserError: both refuse a row as invalid.
         """
-        self._gone, self._on_progress = gone, on_progress
-
-        def in_time(ask: Ask) -> Ask:
-            async def asked(numbers: Sequence[int], more: bytes) -> Answer:
-                async with asyncio.timeout(timeout_s):
-                    return await ask(numbers, more)
-
-            return asked
+        self._gone, self._on_progress, self._timeout_s = gone, on_progress, timeout_s
 
         async def ask_all() -> bool:
             async with AsyncExitStack() as stack:
-                self._asks = [in_time(await stack.enter_async_context(connect())) for connect in connects]
+                self._asks = [await stack.enter_async_context(connect()) for connect in connects]
                 return await self._alone() and await self._in_batches() and await self._at_once()
 
         try:
@@ -203,7 +196,7 @@ class Asking:
                             if step.number == 0:
                                 return
                             step = ended(step)  # its answer may be another than that of the step in its place
-                        [answer] = await asyncio.gather(ask(numbers, step.more), return_exceptions=True)
+                        [answer] = await asyncio.gather(self._ask(ask, numbers, step.more), return_exceptions=True)
                         if is_late:
                             return
                         self._take(name, numbers, answer, company)
@@ -232,10 +225,14 @@ class Asking:
     async def _both(
         self, numbers: Sequence[int], more: tuple[bytes, bytes] = (b"", b"")
     ) -> tuple[tuple[Any, Any], dict[str, BaseException]]:
-        asked = (ask(numbers, part) for ask, part in zip(self._asks, more, strict=True))
+        asked = (self._ask(ask, numbers, part) for ask, part in zip(self._asks, more, strict=True))
         a, b = await asyncio.gather(*asked, return_exceptions=True)
         errors = {name: it for name, it in zip(self._names, (a, b), strict=True) if isinstance(it, BaseException)}
         return (a, b), errors
+
+    async def _ask(self, ask: Ask, numbers: Sequence[int], more: bytes) -> Answer:
+        async with asyncio.timeout(self._timeout_s):
+            return await ask(numbers, more)
 
     def _judge_alone(self) -> None:
         if self._judged:

@@ -157,15 +157,7 @@ def _schedule(mix: Mix, rng: np.random.Generator) -> list[float]:
 
 @dataclass(frozen=True)
 class Wire:
-    """The way to two models of a server.
-
-    Attributes:
-        url: the server's address.
-        headers: that go with each request.
-
-    Raises:
-        UserError: they are asked in streams, and the address is one of HTTP.
-    """
+    """The way to two models of a server; UserError if they are asked in streams, and its address is one of HTTP."""
 
     url: str
     pair: Pair

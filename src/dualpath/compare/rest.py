@@ -25,10 +25,6 @@ class RestClient:
     """The calls of `tritonclient.grpc.InferenceServerClient` that a comparison makes, by HTTP.
 
     They take the same arguments, return the same messages and raise the same exception.
-
-    Args:
-        url: such as "http://localhost:8000".
-        headers: that go with each request.
     """
 
     def __init__(self, url: str, headers: Mapping[str, str]) -> None:

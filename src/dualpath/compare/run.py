@@ -18,7 +18,6 @@ from dualpath.errors import UserError
 OnProgress = Callable[[str, float], None]
 """Is told what comes next, in words, and which share of the work is done."""
 
-OnTurns = Callable[[Mapping[str, Sequence[Turn]]], None]
 
 MIN_ROUNDS, MAX_ROUNDS = 6, 20
 MIN_TURN_S = 1.0
@@ -53,9 +52,6 @@ class Timing:
         duration_s: per contender and load. Requests that take longer than a sixth of it prolong it.
         timeout_s: of each request.
         seed: of all that is random.
-
-    Raises:
-        UserError: they are none.
     """
 
     duration_s: float = 10.0
@@ -113,7 +109,7 @@ class Measurement:
     around: Callable[[str], AbstractContextManager[object]] = lambda contender: nullcontext()
     gone: Callable[[], str | None] = lambda: None
     on_progress: OnProgress = lambda text, fraction: None
-    on_turns: OnTurns = lambda turns: None
+    on_turns: Callable[[Mapping[str, Sequence[Turn]]], None] = lambda turns: None
 
     def __post_init__(self) -> None:
         self._rng = np.random.default_rng(self.timing.seed)

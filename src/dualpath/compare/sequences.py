@@ -92,11 +92,7 @@ def marked(records: Sequence[tuple[str, Mapping[str, Any]]]) -> Sequences:
 
 
 def steps(sequences: Sequences, numbers: Iterator[int]) -> Iterator[Asked]:
-    """Yield a client's requests, sequence after sequence.
-
-    Args:
-        numbers: of the sequences to take, counted on for ever.
-    """
+    """Yield a client's requests, sequence after sequence, whose numbers are counted on for ever."""
     for number in numbers:
         yield from run(sequences[number % len(sequences)])
 

@@ -47,12 +47,7 @@ Score = Callable[[Sequence[bytes]], Awaitable[Scores]]
 
 @dataclass(frozen=True)
 class InTriton:
-    """The server takes excerpts and gives scores; under load the client sends requests serialised beforehand.
-
-    Attributes:
-        url: the server's gRPC address.
-        model: "orchestrator" or "ensemble_all".
-    """
+    """The server takes excerpts and gives scores; under load the client sends requests serialised beforehand."""
 
     name: str
     url: str

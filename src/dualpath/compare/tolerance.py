@@ -38,11 +38,7 @@ class Tolerance:
     ulps: int = 0
 
     def allowed(self, baseline: npt.NDArray[Any], usual: npt.NDArray[Any] | float) -> npt.NDArray[Any]:
-        """Return the largest difference for each element.
-
-        Args:
-            usual: the size that the element usually has; noise in it does not shrink with a value near zero.
-        """
+        """Return the largest difference for each element; noise does not shrink with a value below its usual size."""
         size = np.abs(baseline)
         if self.ulps:
             size = np.maximum(size, np.asarray(usual))

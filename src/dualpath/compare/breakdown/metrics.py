@@ -70,11 +70,7 @@ def difference(after: Reading, before: Reading) -> dict[Series, float]:
 
 
 def stages(contender: str, counted: Reading, own: str | None) -> Iterator[Stage]:
-    """Yield each model's stages, then its routes, in order of their numbers.
-
-    Args:
-        own: the contender's own model, whose stages are named by themselves.
-    """
+    """Yield each model's stages, then its routes, in order of their numbers; those of model `own` by plain names."""
     kinds = {"count": 0, "rows": 1}
     by_size = sorted(counted, key=lambda series: (series.model, kinds.get(series.kind, 2), -counted[series]))
     for series in by_size:

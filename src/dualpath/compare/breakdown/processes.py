@@ -62,11 +62,7 @@ def find_metrics(server: psutil.Process) -> str | None:
 
 
 class Usage:
-    """Adds up what the processes use between `begin` and `end`.
-
-    Args:
-        server: the tritonserver process; None if it is not on this machine.
-    """
+    """Adds up what the client, and a tritonserver on this machine, use between `begin` and `end`."""
 
     def __init__(self, server: psutil.Process | None) -> None:
         self._server = server

@@ -45,10 +45,7 @@ def check(directory: Path) -> None:
 def write(result: Result, directory: Path) -> Path:
     """Write the page and its figures; return the page's path.
 
-    A new folder appears whole. In an existing one each file is replaced whole, the page last.
-
-    Raises:
-        UserError: as `check`.
+    A new folder appears whole. In an existing one each file is replaced whole, the page last. Raises as `check` does.
     """
     check(directory)
     from dualpath.compare.report.page import build

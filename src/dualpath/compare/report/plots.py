@@ -55,11 +55,7 @@ def contenders(result: Result, cells: Sequence[Cell] | None = None) -> list[Key]
 
 
 def _ratios(result: Result, cells: Sequence[Cell], keys: Sequence[Key]) -> Plot:
-    """Return the figure: a panel for each measure, a line for each cell, all of which have ratios.
-
-    Args:
-        keys: of the cells' contenders, and of doubtful figures if there are any.
-    """
+    """Return the figure: a panel for each measure, a line for each cell, all of which have ratios."""
     others = [key for key in keys if any(key.label in cell.compared for cell in cells)]
     height = 74 + len(cells) * max(24, 13 * len(others) + 8)
     measures: list[tuple[str, str, Callable[[Compared], Ratio]]] = [

@@ -86,13 +86,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure of panels.
-
-    Attributes:
-        name: of its file.
-        caption: how to read it.
-        size: of a panel, in CSS pixels.
-    """
+    """A figure of panels, each of a `size` in CSS pixels; `name` is its file's, and `caption` says how to read it."""
 
     name: str
     title: str

@@ -118,6 +118,7 @@ class Regressor(Pooled):
         with torch.no_grad():
             self.head.weight.copy_(torch.from_numpy(head.weight))
             self.head.bias.fill_(head.bias)
+        self.eval()
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Score int64 [rows, tokens] ids and mask: float32 [rows, 1], higher is easier."""
