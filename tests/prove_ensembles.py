@@ -16,7 +16,7 @@ import numpy as np
 import tritonclient.http as httpclient
 
 from dualpath.convert.check import check_repository
-from dualpath.convert.models import load_ensemble
+from dualpath.convert.graph import load_ensemble
 from dualpath.convert.scaffold import scaffold
 from dualpath.serving.server import TritonServer
 from random_ensembles import write_graphs

@@ -11,7 +11,7 @@ import tritonclient.http as httpclient
 from asking import rows_seen
 from starting import start
 
-from dualpath.convert.models import load_ensemble
+from dualpath.convert.graph import load_ensemble
 from dualpath.convert.plan import plan, steps_of
 from dualpath.convert.scaffold import scaffold
 from dualpath.serving import installation

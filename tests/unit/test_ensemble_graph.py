@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from dualpath.cli import app
 from dualpath.convert.draw import as_data, as_mermaid, as_text
-from dualpath.convert.models import load_ensemble
+from dualpath.convert.graph import load_ensemble
 from dualpath.errors import UserError
 from foreign import SERVED, SOURCE
 from paths import REPOSITORY

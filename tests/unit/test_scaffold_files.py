@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from dualpath.cli import app
 from dualpath.convert.code import assign, call, identifiers, lay_out, mapping
-from dualpath.convert.models import load_ensemble
+from dualpath.convert.graph import load_ensemble
 from dualpath.convert.scaffold import Refused, scaffold
 from dualpath.convert.write import model_py
 from dualpath.errors import UserError

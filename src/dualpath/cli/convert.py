@@ -24,7 +24,7 @@ Mermaid = Annotated[bool, Option("--mermaid", help="Print a Mermaid flow chart i
 def graph(ensemble: Ensemble, config: ConfigFile = None, mermaid: Mermaid = False, as_json: Json = False) -> None:
     """Draw an ensemble: its steps, and dtype and shape of each tensor between them. Nested ensembles are opened."""
     from dualpath.convert import draw
-    from dualpath.convert.models import load_ensemble
+    from dualpath.convert.graph import load_ensemble
 
     found = load_ensemble(ensemble, config).graph
     if as_json:

@@ -274,11 +274,27 @@ class Result:
 
         Ratios are over the baseline, which has none.
         """
-        return result_views.rows(self)
+        found = list[dict[str, Any]]()
+        for cell in self.cells:
+            for name, measured in cell.measured.items():
+                row: dict[str, Any] = {
+                    "load": str(cell.load),
+                    "contender": name,
+                    "rows_per_s": measured.rows_per_s,
+                    "p50_ms": measured.latencies_ms.get(50),
+                    "p99_ms": measured.latencies_ms.get(99),
+                    "n_requests": measured.n_requests,
+                    "n_failed": measured.n_failed,
+                }
+                if compared := cell.compared.get(name):
+                    for of, ratio in vars(compared).items():
+                        row |= {f"{of}_x": ratio.value, f"{of}_x_low": ratio.low, f"{of}_x_high": ratio.high}
+                found.append(row)
+        return found
 
     def _repr_html_(self) -> str:
         """Show the verdict, the table and the notes in a notebook."""
-        return result_views.html(self)
+        return result_views.html(self.title, self.verdict, self.table(), self.notes)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dictionaries and lists for JSON, which has no number that is not finite.

@@ -1,40 +1,16 @@
-"""A result as rows for pandas, as HTML for notebooks, and as plain values for JSON."""
+"""A result as HTML for notebooks, and as plain values for JSON."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from html import escape
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from dualpath.compare.result import Result
+from typing import Any
 
 
-def rows(result: Result) -> list[dict[str, Any]]:
-    """See `Result.table`."""
-    found = []
-    for cell in result.cells:
-        for name, measured in cell.measured.items():
-            row: dict[str, Any] = {
-                "load": str(cell.load),
-                "contender": name,
-                "rows_per_s": measured.rows_per_s,
-                "p50_ms": measured.latencies_ms.get(50),
-                "p99_ms": measured.latencies_ms.get(99),
-                "n_requests": measured.n_requests,
-                "n_failed": measured.n_failed,
-            }
-            if compared := cell.compared.get(name):
-                for of, ratio in vars(compared).items():
-                    row |= {f"{of}_x": ratio.value, f"{of}_x_low": ratio.low, f"{of}_x_high": ratio.high}
-            found.append(row)
-    return found
-
-
-def html(result: Result) -> str:
-    """Return the verdict, the table and the notes."""
+def html(title: str, verdict: str, table: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> str:
+    """See `Result._repr_html_`."""
     heads = ("load", "contender", "rows/s", "ratio [95 %]", "p50 ms", "p99 ms", "failed")
     ratio = "{throughput_x:.3g} [{throughput_x_low:.3g}, {throughput_x_high:.3g}]"
     body = [
@@ -46,16 +22,16 @@ def html(result: Result) -> str:
             *("" if row[of] is None else f"{row[of]:.2f}" for of in ("p50_ms", "p99_ms")),
             str(row["n_failed"]),
         )
-        for row in rows(result)
+        for row in table
     ]
     return (
-        f"<p><strong>{escape(result.title)}.</strong> {escape(result.verdict)}</p>"
+        f"<p><strong>{escape(title)}.</strong> {escape(verdict)}</p>"
         f"<table><thead>{_tr(heads, 'th')}</thead><tbody>{''.join(_tr(row, 'td') for row in body)}</tbody></table>"
-        f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in result.notes)}</ul>"
+        f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in notes)}</ul>"
     )
 
 
-def plain(result: Result) -> dict[str, Any]:
+def plain(result: Any) -> dict[str, Any]:
     """See `Result.to_dict`."""
     found = asdict(result)
     for parity in found["parity"]:

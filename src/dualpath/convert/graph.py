@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+from dualpath.convert.models import CONFIG_FILE, Models, RepositoryModel, read_model
+from dualpath.errors import UserError
 from dualpath.extras import needs
 
 with needs("cli"):
     from tritonclient.grpc.model_config_pb2 import DataType
-
-if TYPE_CHECKING:
-    from dualpath.convert.models import Models, RepositoryModel
 
 
 @dataclass(frozen=True)
@@ -243,3 +243,41 @@ def _check_border(graph: Graph, step: EnsembleStep, inner: Graph) -> None:
     for passed in (tensor for tensor in inner.outputs if tensor.tensor in {t.tensor for t in inner.inputs}):
         if any(tensor.name == passed.name for tensor in step.outputs):
             raise CannotInline(step.index, f"{passed.name!r} is passed straight through it")
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """An ensemble, with the models of the repository that it lies in."""
+
+    model: RepositoryModel
+    models: Models
+    graph: Graph
+
+
+def load_ensemble(folder: Path, config: Path | None = None) -> Ensemble:
+    """Read an ensemble and the configs of its steps.
+
+    Args:
+        folder: the ensemble's folder in its model repository.
+        config: its config, if that is not config.pbtxt in this folder.
+    Raises:
+        UserError: there is no ensemble, or a config cannot be read.
+    """
+    folder = folder.absolute()
+    if not folder.is_dir():
+        raise UserError(f"{folder}: expected the folder of an ensemble, got no such folder. Pass REPOSITORY/ENSEMBLE.")
+    file = config or folder / CONFIG_FILE
+    if not file.is_file():
+        others = sorted(folder.glob("**/*.pbtxt"))
+        next_step = f"Pass --config {others[0]}." if others else "Pass the folder of an ensemble."
+        raise UserError(
+            f"{file}: expected the ensemble's config, got no such file. {'Correct --config.' if config else next_step}"
+        )
+    model = read_model(folder, file)
+    if not model.is_ensemble:
+        raise UserError(
+            f"{file}: expected an ensemble, got a config without ensemble_scheduling. Pass an ensemble's folder."
+        )
+    models = Models(folder.parent)
+    models.add(model)
+    return Ensemble(model, models, read_graph(model, models))

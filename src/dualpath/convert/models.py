@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dualpath.convert.graph import EnsembleStep, Graph, read_graph
 from dualpath.errors import UserError
 from dualpath.repository import folders
 from dualpath.repository.pbtxt import Config
@@ -114,10 +113,12 @@ class RepositoryModel:
         """Return the place of a field of the config."""
         return Place(self.file, self.config.line(*path), self.name)
 
-    def at_step(self, step: EnsembleStep, *path: str | int) -> Place:
-        """Return the place of a step of this ensemble, or of a field of the step."""
-        line = self.config.line(*STEPS, step.index, *path)
-        return Place(self.file, line, self.name, f"step {step.index} ({step.model}): ")
+    def at_step(self, index: int, *path: str | int) -> Place:
+        """Return the place of the step of this index, or of one of its fields."""
+        line = self.config.line(*STEPS, index, *path)
+        return Place(
+            self.file, line, self.name, f"step {index} ({self.message.ensemble_scheduling.step[index].model_name}): "
+        )
 
 
 class Models:
@@ -145,11 +146,11 @@ class Models:
         """
         if name not in self._models:
             folder = self.repository / name
-            self._models[name] = _read(folder, folder / CONFIG_FILE) if name and folder.is_dir() else None
+            self._models[name] = read_model(folder, folder / CONFIG_FILE) if name and folder.is_dir() else None
         return self._models[name]
 
 
-def _read(folder: Path, file: Path) -> RepositoryModel:
+def read_model(folder: Path, file: Path) -> RepositoryModel:
     """Read a model's config.
 
     Raises:
@@ -163,41 +164,3 @@ def _read(folder: Path, file: Path) -> RepositoryModel:
     if open_places := [(match[0], *place(code, match.start())) for match in PLACEHOLDER.finditer(code)]:
         raise TemplateConfig(file, open_places)
     return RepositoryModel(folder, file, Config(text, str(file)))
-
-
-@dataclass(frozen=True)
-class Ensemble:
-    """An ensemble, with the models of the repository that it lies in."""
-
-    model: RepositoryModel
-    models: Models
-    graph: Graph
-
-
-def load_ensemble(folder: Path, config: Path | None = None) -> Ensemble:
-    """Read an ensemble and the configs of its steps.
-
-    Args:
-        folder: the ensemble's folder in its model repository.
-        config: its config, if that is not config.pbtxt in this folder.
-    Raises:
-        UserError: there is no ensemble, or a config cannot be read.
-    """
-    folder = folder.absolute()
-    if not folder.is_dir():
-        raise UserError(f"{folder}: expected the folder of an ensemble, got no such folder. Pass REPOSITORY/ENSEMBLE.")
-    file = config or folder / CONFIG_FILE
-    if not file.is_file():
-        others = sorted(folder.glob("**/*.pbtxt"))
-        next_step = f"Pass --config {others[0]}." if others else "Pass the folder of an ensemble."
-        raise UserError(
-            f"{file}: expected the ensemble's config, got no such file. {'Correct --config.' if config else next_step}"
-        )
-    model = _read(folder, file)
-    if not model.is_ensemble:
-        raise UserError(
-            f"{file}: expected an ensemble, got a config without ensemble_scheduling. Pass an ensemble's folder."
-        )
-    models = Models(folder.parent)
-    models.add(model)
-    return Ensemble(model, models, read_graph(model, models))

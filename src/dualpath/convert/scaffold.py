@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import dualpath
-from dualpath.convert.graph import CannotInline, EnsembleStep, Graph, inlined
-from dualpath.convert.models import CONFIG_FILE, STEPS, Ensemble, Models, RepositoryFault, load_ensemble
+from dualpath.convert.graph import CannotInline, Ensemble, EnsembleStep, Graph, inlined, load_ensemble
+from dualpath.convert.models import CONFIG_FILE, STEPS, Models, RepositoryFault
 from dualpath.convert.plan import plan
 from dualpath.convert.wiring import check_wiring
 from dualpath.convert.write import model_py
@@ -98,7 +98,7 @@ def _opened(found: Ensemble) -> Graph:
             f"--inline: expected a nested ensemble that can be opened, got one of which {error}. Leave out --inline, "
             "so that it is called as one model."
         )
-        raise Refused([found.model.at_step(step).fault(message)]) from None
+        raise Refused([found.model.at_step(step.index).fault(message)]) from None
 
 
 def _refusals(ensemble: Ensemble) -> list[RepositoryFault]:
@@ -116,12 +116,12 @@ def _refusals(ensemble: Ensemble) -> list[RepositoryFault]:
 def _steps(ensemble: Ensemble) -> Iterator[RepositoryFault]:
     for step in ensemble.graph.steps:
         if step.namespace:
-            yield ensemble.model.at_step(step, "model_namespace").fault(
+            yield ensemble.model.at_step(step.index, "model_namespace").fault(
                 f"model_namespace: expected none, got {step.namespace!r}: a BLS request names a model "
                 "without a namespace. Copy the model into this repository under a name of its own."
             )
         for name in _sequence_models(step):
-            yield ensemble.model.at_step(step, "model_name").fault(
+            yield ensemble.model.at_step(step.index, "model_name").fault(
                 f"sequence_batching of {name}: expected a model without sequences, got one with: its "
                 "state belongs to the caller's sequence id, which dualpath.bls does not hand on. Keep the ensemble "
                 "for this step."

@@ -3,6 +3,7 @@
 `load` decides, for everything in the project that only infers. `service` shares one loaded model between processes.
 """
 
-from dualpath.inference.model import ENGINES, EngineError, Input, LoadedModel, load
+from dualpath.inference.engines import ENGINES, load
+from dualpath.inference.model import EngineError, Input, LoadedModel
 
 __all__ = ["ENGINES", "EngineError", "Input", "LoadedModel", "load"]

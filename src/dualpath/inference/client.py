@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from dualpath.inference.conversion import private_folder, python
-from dualpath.inference.model import Array, EngineError, Input, choose
+from dualpath.inference.engines import choose
+from dualpath.inference.model import Array, EngineError, Input
 
 _GIVE_MEMORY_BACK = {
     "MALLOC_ARENA_MAX": "1",

@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from dualpath.inference.model import Array, EngineError, Input, LoadedModel, load
+from dualpath.inference.engines import load
+from dualpath.inference.model import Array, EngineError, Input, LoadedModel
 
 NICENESS = 10
 LINGER_S = 5.0
