@@ -189,9 +189,7 @@ def test_all_bad_rows_are_counted_and_ten_are_named(tmp_path: Path) -> None:
 
 def test_row_with_two_faults_is_named_once(tmp_path: Path) -> None:
     said = message(file(tmp_path, "excerpt,target", "One.,1", "!,x", "Two.,2"))
-    assert (
-        "line 3: expected an excerpt with at least one word, got '!'; expected a number as target, found 'x'." in said
-    )
+    assert "line 3: expected an excerpt with at least one word, got '!'; expected a number as target, got 'x'." in said
 
 
 texts = st.text(

@@ -20,9 +20,8 @@ from dualpath.bls.errors import (
 )
 from dualpath.bls.metrics import Metrics
 from dualpath.bls.pipeline import Pipeline
-from dualpath.bls.request import Request
+from dualpath.bls.request import Request, current_request
 from dualpath.bls.rows import in_slices, route, together, tolerate
-from dualpath.bls.run import current_request
 from dualpath.bls.tensors import Array, Arrays, Library
 
 __all__ = [

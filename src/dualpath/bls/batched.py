@@ -155,7 +155,7 @@ class BatchedChild(Called):
 
     async def _queued(self, run: Run, rows: Sequence[Any]) -> list[Any]:
         """Let rows wait for their turn, on the event loop, and return each one's answer."""
-        request = run.request
+        request: Request = run.request
         with suppress(IndexError):  # forgotten by now: they took long
             for _ in rows:
                 self._on_the_way.popleft()

@@ -10,6 +10,7 @@ from typing import Any
 
 from dualpath.bls.calls import Called, Carried, Outputs, in_thread
 from dualpath.bls.errors import ChildError
+from dualpath.bls.request import Request
 from dualpath.bls.run import Leave, Run, blocking, current_run
 
 
@@ -93,7 +94,7 @@ class Child(Called):
         return outputs
 
     async def _on_loop(self, run: Run, inputs: Mapping[str, Any]) -> Outputs:
-        request = run.request
+        request: Request = run.request
 
         async def once() -> Outputs:
             if request.deadline is not None and time.monotonic() >= request.deadline:

@@ -20,6 +20,9 @@ from typing import Any
 from dualpath.bls.run import NO_LOOP, Call, Fork, Leave
 from dualpath.bls.tensors import use_gpu
 
+_Works = SimpleQueue[Callable[[], None] | None]
+"""What a thread is given to do; None ends it."""
+
 
 class Inline:
     """Drives graphs, with threads that are kept for the calls made beside those of the calling thread.
@@ -31,15 +34,10 @@ class Inline:
     def __init__(self, gpu: int | None = None) -> None:
         use_gpu(gpu)  # a GPU that cannot be had is an error now, not in each thread
         self._gpu = gpu
-        self._idle: list[_Helper] = []
+        self._idle: list[_Works] = []
         self._closed = False
 
-    def drive(
-        self,
-        awaitable: Awaitable[Any],
-        context: contextvars.Context,
-        deadline: float | None = None,
-    ) -> Any:
+    def drive(self, awaitable: Awaitable[Any], context: contextvars.Context, deadline: float | None = None) -> Any:
         """Run a coroutine to its end and return its result, or raise what it raises.
 
         Args:
@@ -65,38 +63,27 @@ class Inline:
         """Let the threads end, each after the call that it is in."""
         self._closed = True
         while self._idle:
-            self._idle.pop().work.put(None)
+            self._idle.pop().put(None)
 
     def _start(self, work: Callable[[], None]) -> None:
         try:
-            helper = self._idle.pop()
+            given = self._idle.pop()
         except IndexError:
-            helper = _Helper(self._release, self._gpu)
-        helper.work.put(work)
+            given = SimpleQueue()
+            threading.Thread(target=self._help, args=(given,), name="child", daemon=True).start()
+        given.put(work)
 
-    def _release(self, helper: _Helper) -> None:
-        if self._closed:
-            helper.work.put(None)
-        else:
-            self._idle.append(helper)
-
-
-class _Helper:
-    """A thread that does one piece of work after the other."""
-
-    def __init__(self, release: Callable[[_Helper], None], gpu: int | None) -> None:
-        self.work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._release, self._gpu = release, gpu
-        threading.Thread(target=self._run, name="child", daemon=True).start()
-
-    def _run(self) -> None:
+    def _help(self, given: _Works) -> None:
+        """Do one piece of work after the other, in a thread of its own."""
         with suppress(Exception):  # the work that needs it fails too, and has a caller to be told
             use_gpu(self._gpu)
         asyncio._set_running_loop(NO_LOOP)
-        while work := self.work.get():
+        while work := given.get():
             work()
             del work
-            self._release(self)
+            if self._closed:
+                return
+            self._idle.append(given)
 
 
 class _Drive:

@@ -72,12 +72,7 @@ class Metrics:
             run.notes.append((self._add, name, value, labels, bounds))
 
     def _add(
-        self,
-        name: str,
-        value: float,
-        labels: Mapping[str, str],
-        bounds: tuple[float, ...] | None = None,
-        n: int = 1,
+        self, name: str, value: float, labels: Mapping[str, str], bounds: tuple[float, ...] | None = None, n: int = 1
     ) -> None:
         """Add to a counter, or `n` times to a histogram, now: whatever becomes of the graph that the caller is part of.
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from contextvars import copy_context
+from itertools import accumulate, pairwise
 from typing import Any
 
 from dualpath.bls.config import ModelConfig
@@ -254,12 +255,8 @@ class Pipeline:
         """Give each request its rows."""
         if len(replies) == 1:
             return [respond(outputs, self._bf16)]
-        responses, start = [], 0
-        for reply in replies:
-            stop = start + reply.n_rows
-            responses.append(respond({name: array[start:stop] for name, array in outputs.items()}, self._bf16))
-            start = stop
-        return responses
+        bounds = pairwise(accumulate((reply.n_rows for reply in replies), initial=0))
+        return [respond({name: array[a:b] for name, array in outputs.items()}, self._bf16) for a, b in bounds]
 
 
 def _wanted(outputs: Arrays, request: Request) -> dict[str, Array]:

@@ -77,6 +77,21 @@ class Request:
         return all([await arrival.is_cancelled() for arrival in self._arrivals])
 
 
+def current_request() -> Request:
+    """Return the request that the calling graph is at work on.
+
+    Raises:
+        RuntimeError: the code is not part of a graph.
+    """
+    run = current_run()
+    if run is None:
+        raise RuntimeError(
+            "current_request: expected code that a Pipeline's graph calls, got other code. Call it there."
+        )
+    request: Request = run.request
+    return request
+
+
 class Arrival:
     """One request as it came from Triton."""
 

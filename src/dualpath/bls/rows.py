@@ -151,10 +151,7 @@ async def tolerate(
 
 
 async def in_slices(
-    function: Callable[[Sequence[Any]], Sequence[Any]],
-    rows: Sequence[Any],
-    max_rows: int,
-    max_bytes: int = 65_536,
+    function: Callable[[Sequence[Any]], Sequence[Any]], rows: Sequence[Any], max_rows: int, max_bytes: int = 65_536
 ) -> list[Any]:
     """Apply `function` to a few rows at a time, letting other requests in between; return all its rows.
 

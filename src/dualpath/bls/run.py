@@ -8,15 +8,12 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from dualpath.bls.errors import ChildError
-
-if TYPE_CHECKING:
-    from dualpath.bls.request import Request
 
 STAGE_SECONDS = "stage_seconds"
 """The histogram of how long stages take."""
@@ -32,7 +29,7 @@ class Run:
     """What belongs to one run of a graph; `current_run()` finds it from inside.
 
     Attributes:
-        request: what the graph gets.
+        request: the `Request` that the graph gets.
         inline: whether `execute` waits for it, so that nothing may take long.
         n_rows: rows of each of its requests.
         attempts: calls to children that an earlier run made in vain and that are to be made again.
@@ -42,7 +39,7 @@ class Run:
 
     __slots__ = ("attempts", "inline", "memo", "n_rows", "notes", "request", "spent_s")
 
-    def __init__(self, request: Request, n_rows: Sequence[int], memo: Memo, inline: bool) -> None:
+    def __init__(self, request: Any, n_rows: Sequence[int], memo: Memo, inline: bool) -> None:
         self.request, self.n_rows, self.memo, self.inline = request, n_rows, memo, inline
         self.attempts = memo.attempts.copy()
         self.spent_s = memo.spent_s.copy()
@@ -82,20 +79,6 @@ def at_work_on(mask: npt.NDArray[np.bool_]) -> Iterator[None]:
 def current_run() -> Run | None:
     """Return the run that the calling code is part of."""
     return _run.get()
-
-
-def current_request() -> Request:
-    """Return the request that the calling graph is at work on.
-
-    Raises:
-        RuntimeError: the code is not part of a graph.
-    """
-    run = _run.get()
-    if run is None:
-        raise RuntimeError(
-            "current_request: expected code that a Pipeline's graph calls, got other code. Call it there."
-        )
-    return run.request
 
 
 class Memo:

@@ -134,27 +134,25 @@ def read_graph(ensemble: RepositoryModel, models: Models, around: tuple[str, ...
         nested = None
         if found and len(model.ensemble_scheduling.step) and step.model_name not in around:
             nested = read_graph(found, models, around)
-        steps.append(_step(index, step, model, nested, batched))
+        known = model is not None and bool(len(model.input) or len(model.output))
+        takes_batch = model.max_batch_size > 0 if known else batched
+        steps.append(
+            EnsembleStep(
+                index,
+                step.model_name,
+                step.model_version,
+                step.model_namespace,
+                tuple(_mapped(step.input_map, model.input if known else (), takes_batch)),
+                tuple(_mapped(step.output_map, model.output if known else (), takes_batch)),
+                known,
+                takes_batch,
+                nested.decoupled if nested else known and model.model_transaction_policy.decoupled,
+                known and model.HasField("sequence_batching"),
+                nested,
+            )
+        )
     inputs, outputs = (tuple(_published(tensors, batched)) for tensors in (config.input, config.output))
     return Graph(ensemble.name, config.max_batch_size, inputs, outputs, tuple(steps))
-
-
-def _step(index: int, step: Any, model: Any, nested: Graph | None, ensemble_batched: bool) -> EnsembleStep:
-    known = model is not None and bool(len(model.input) or len(model.output))
-    batched = model.max_batch_size > 0 if known else ensemble_batched
-    return EnsembleStep(
-        index,
-        step.model_name,
-        step.model_version,
-        step.model_namespace,
-        tuple(_mapped(step.input_map, model.input if known else (), batched)),
-        tuple(_mapped(step.output_map, model.output if known else (), batched)),
-        known,
-        batched,
-        nested.decoupled if nested else known and model.model_transaction_policy.decoupled,
-        known and model.HasField("sequence_batching"),
-        nested,
-    )
 
 
 def _mapped(mapping: Any, declared: Iterable[Any], batched: bool) -> Iterator[GraphTensor]:

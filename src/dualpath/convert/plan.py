@@ -41,7 +41,7 @@ def plan(steps: Sequence[EnsembleStep]) -> tuple[Item, ...]:
         return ()
     for step in steps:
         if step.decoupled and not any(other.decoupled for other in _before(step, steps)):
-            body = _after(step, steps)
+            body = [other for other in steps if step in _before(other, steps)]
             before = _without(steps, [step, *body])
             if any(other.decoupled for other in before) or _without(before, _before(step, steps)):
                 raise ValueError(
@@ -99,11 +99,6 @@ def _before(step: EnsembleStep, steps: Sequence[EnsembleStep]) -> list[EnsembleS
         found += more
         needed.update(*(other.needs for other in more))
     return found
-
-
-def _after(step: EnsembleStep, steps: Sequence[EnsembleStep]) -> list[EnsembleStep]:
-    """Return the steps that depend on this one, in order."""
-    return [other for other in steps if step in _before(other, steps)]
 
 
 def _without(steps: Sequence[EnsembleStep], gone: Sequence[EnsembleStep]) -> list[EnsembleStep]:

@@ -35,11 +35,7 @@ class Model:
     """
 
     def __init__(
-        self,
-        folder: Path | str,
-        version: int = 1,
-        parameters: Mapping[str, str] | None = None,
-        gpu: int | None = None,
+        self, folder: Path | str, version: int = 1, parameters: Mapping[str, str] | None = None, gpu: int | None = None
     ) -> None:
         folder = Path(folder).absolute()
         self.name = folder.name
