@@ -140,16 +140,11 @@ class Bench:
 
         x_limit: dict[str, stats.Ratio] = {}
         result = Result(workload.name, [*names, *chosen])
+        measurement = Measurement(result, [workload.load], make, measure_turn, Timing(self.duration_s, TIMEOUT_S))
+        measurement.on_turns = over_limit
         with console.status("") as status:
-            Measurement(
-                result,
-                [workload.load],
-                make,
-                measure_turn,
-                Timing(self.duration_s, TIMEOUT_S),
-                on_turns=over_limit,
-                on_progress=lambda text, fraction: status.update(f"{workload.name}: {text}"),
-            ).run()
+            measurement.on_progress = lambda text, fraction: status.update(f"{workload.name}: {text}")
+            measurement.run()
         result.environment = {**machine_facts(), "precision": server.precision or "unknown", **server.engines()}
         self.figures[workload.name] = {**result.to_dict(), "x_limit": {name: vars(it) for name, it in x_limit.items()}}
         compare_view.show(result, Console(width=150))

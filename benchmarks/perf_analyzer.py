@@ -63,16 +63,13 @@ def main(
                     return on_triton(spec)
                 return _theirs(perf_analyzer, server.url, model.name, rows, spec)
 
+            def make(name: str, load: Load, sent: Sequence[bytes] = sent) -> Contender:
+                return Contender(name, sent, [""] * len(sent))
+
             result = Result(model.name, [PERF_ANALYZER, DUALPATH])
             loads = [Load(1, int(clients)) for clients in concurrency.split(",")]
             with console.status(model.name):
-                Measurement(
-                    result,
-                    loads,
-                    lambda name, load, sent=sent: Contender(name, sent, [""] * len(sent)),  # type: ignore[misc]
-                    measure_turn,
-                    Timing(duration, 60.0),
-                ).run()
+                Measurement(result, loads, make, measure_turn, Timing(duration, 60.0)).run()
             compare_view.show(result, Console(width=150))
 
 
