@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from dualpath import inference
 from dualpath.cli import app
-from dualpath.inference import export, openvino_model
+from dualpath.inference import conversion, openvino_model
 from dualpath.readability.contract import TOLERANCES
 from dualpath.readability.reference import BERT_INPUTS
 from dualpath.readability.tokens import pad
@@ -27,7 +27,7 @@ def test_a_model_for_the_openvino_backend_has_the_names_of_its_config(saved, cac
             return (ids * mask).to(torch.float32).sum(1, keepdim=True)
 
     inputs = {"INPUT__0": WHOLE, "INPUT__1": WHOLE}
-    path = export.export(saved(Longest()), tmp_path / "bert", inputs, "OUTPUT__0", 512)
+    path = conversion.export(saved(Longest()), tmp_path / "bert", inputs, "OUTPUT__0", 512)
     config = text_format.Parse((tmp_path / "bert/config.pbtxt").read_text(), model_config_pb2.ModelConfig())
     assert (config.name, config.backend, config.max_batch_size) == ("bert", "openvino", 512)
     compiled = openvino_model.openvino().Core().compile_model(str(path), "CPU")
