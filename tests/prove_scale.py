@@ -187,7 +187,7 @@ def score(n_nodes, output, rows, on_progress=lambda progress, ray, nodes: None):
             done.append(time.monotonic() - began)
             on_progress(progress, ray, nodes)
 
-        job.run(
+        job.run_job(
             str(rows.path),
             str(output),
             address=ray.address,

@@ -111,7 +111,7 @@ def test_a_node_is_killed_and_the_other_scores_its_rows(nodes, rows, source, tmp
         if progress.n_done == 2:
             ray.remove_node(second, allow_graceful=False)
 
-    done = job.run(
+    done = job.run_job(
         str(source),
         str(tmp_path / "out"),
         address=ray.address,

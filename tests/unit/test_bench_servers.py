@@ -46,7 +46,7 @@ def test_a_gpu_with_the_backends_it_needs_is_used(monkeypatch):
 def test_a_repository_without_the_model_is_refused(tmp_path):
     (tmp_path / "cuml").mkdir()
     (tmp_path / "cuml" / "config.pbtxt").write_text("")
-    refused = bench_servers.served(tmp_path, "orchestrator", "minilm", [], tmp_path, None, print)
+    refused = bench_servers.serve_setups(tmp_path, "orchestrator", "minilm", [], tmp_path, None, print)
     with (
         pytest.raises(UserError, match=r"bert-large: expected a model of .*, got one that it lacks\. It has cuml\."),
         refused,
@@ -74,7 +74,7 @@ def test_every_connection_is_closed_before_its_server_stops(monkeypatch, tmp_pat
 
     monkeypatch.setattr(compare_server, "live_client", lambda url, headers: Connection(url))
     monkeypatch.setattr(bench_servers, "why_no_gpu", lambda repository, config_name: None)
-    with bench_servers.served(REPOSITORY, "orchestrator", "minilm", [], tmp_path, start, print) as [place]:
+    with bench_servers.serve_setups(REPOSITORY, "orchestrator", "minilm", [], tmp_path, start, print) as [place]:
         assert (place.cpu.url, place.gpu.url, place.text_on_cpu.url) == ("None", "gpu", "gpu-models")
         assert ended == []
     names = ("gpu-models", "gpu", None)

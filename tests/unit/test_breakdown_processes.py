@@ -79,7 +79,7 @@ def triton(tmp_path):
 
 
 def test_a_server_is_found_by_the_port_it_listens_on(triton, monkeypatch):
-    monkeypatch.setattr(metrics, "TIMEOUT_S", 0.5)  # what speaks something else may never answer
+    monkeypatch.setattr(metrics, "METRICS_TIMEOUT_S", 0.5)  # what speaks something else may never answer
     process, grpc_port, http_port = triton
     server = find_server(f"localhost:{grpc_port}")
     assert server.pid == process.pid
@@ -112,7 +112,7 @@ def test_an_address_is_of_this_machine_or_not(url, here):
 
 
 def test_a_process_without_metrics_has_no_address_of_them(monkeypatch):
-    monkeypatch.setattr(metrics, "TIMEOUT_S", 0.1)
+    monkeypatch.setattr(metrics, "METRICS_TIMEOUT_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)):
         assert find_metrics(psutil.Process()) is None
 

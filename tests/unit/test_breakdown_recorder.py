@@ -13,8 +13,8 @@ PAIR = {"A": ("ensemble", ""), "B": ("bls", "")}
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
-    monkeypatch.setattr(metrics, "FLUSH_S", 0.0)
-    monkeypatch.setattr(statistics, "PAUSE_S", 0.0)
+    monkeypatch.setattr(metrics, "SETTLE_S", 0.0)
+    monkeypatch.setattr(statistics, "_PAUSE_S", 0.0)
 
 
 @pytest.fixture

@@ -266,7 +266,9 @@ def test_the_client_tells_how_busy_and_how_late_it_was(run):
 
 
 def test_an_unreachable_server_is_counted():
-    turn = interruptible.run(run_turn("127.0.0.1:1", Contender("model", [b""], ["all"]), 2, 0.05, timeout_s=5))
+    turn = interruptible.interruptibly(
+        run_turn("127.0.0.1:1", Contender("model", [b""], ["all"]), 2, 0.05, timeout_s=5)
+    )
     assert turn.n_rows == 0
     assert turn.n_errors > 0
     assert "Connection refused" in turn.first_error
@@ -289,7 +291,7 @@ def test_ctrl_c_ends_a_turn_at_once_and_closes_its_connections():
     try:
         threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
         with pytest.raises(KeyboardInterrupt):
-            interruptible.run(run_turn("here", Contender("model", [0], ["all"], connect=connect), 2, 60))
+            interruptible.interruptibly(run_turn("here", Contender("model", [0], ["all"], connect=connect), 2, 60))
         assert signal.getsignal(signal.SIGINT) is taken
     finally:
         signal.signal(signal.SIGINT, before)

@@ -23,7 +23,7 @@ def flags_of(more):
 
 
 def test_the_first_step_starts_a_sequence_and_the_last_ends_it_under_an_id_of_its_own():
-    (a, b, c), (alone,) = sequences.run([4, 5, 6]), sequences.run([9])
+    (a, b, c), (alone,) = sequences.run_sequence([4, 5, 6]), sequences.run_sequence([9])
     assert [step.number for step in (a, b, c, alone)] == [4, 5, 6, 9]
     assert [step.goes_on for step in (a, b, c, alone)] == [True, True, False, False]
     name, *first = flags_of(a.more)
@@ -84,7 +84,7 @@ def test_streams_of_a_json_file_are_sequences(tmp_path):
 
 
 def test_a_step_that_ends_a_sequence_early_keeps_its_place_and_id():
-    first, second, _ = sequences.run([4, 5, 6])
+    first, second, _ = sequences.run_sequence([4, 5, 6])
     assert flags_of(sequences.ended(first).more) == (flags_of(first.more)[0], True, True)
     assert sequences.ended(second) == Asked(5, sequences.ended(second).more, False)
 

@@ -33,7 +33,7 @@ def table(tmp_path):
 def contents(address, n_rows):
     """The cells of all partitions, and where the rows stand."""
     data = dataset.plan(str(address), n_rows)
-    rows = [dataset.read(partition, data.schema) for partition in data.partitions]
+    rows = [dataset.read_rows(partition, data.schema) for partition in data.partitions]
     assert [partition.n_rows for partition in data.partitions] == [len(it.records) for it in rows]
     cells = [cell for it in rows for cell in it.table.to_pylist()]
     return cells, [record.where for it in rows for record in it.records]
@@ -150,7 +150,7 @@ def test_input_that_shrinks_is_refused(tmp_path):
     data = dataset.plan(str(path), 2)
     path.write_text("excerpt\none\n")
     with pytest.raises(UserError, match="expected at least 2 rows, got 1"):
-        dataset.read(data.partitions[0], data.schema)
+        dataset.read_rows(data.partitions[0], data.schema)
 
 
 PARTITIONS = [dataset.Partition(i, "file:///in.csv", 10 * i, 10) for i in range(3)]

@@ -22,7 +22,7 @@ from dualpath.bls.run import STAGE_SECONDS, Leave, Memo, Run, begin
 from dualpath.bls.tensors import Array, Arrays
 from dualpath.bls.triton import pb_utils
 
-Graph = Callable[[Request], Awaitable[Arrays]] | Callable[[Request], AsyncIterator[Arrays]]
+GraphFunction = Callable[[Request], Awaitable[Arrays]] | Callable[[Request], AsyncIterator[Arrays]]
 
 DRAIN_S = 60.0
 """How long `close` waits for the requests in flight."""
@@ -62,7 +62,7 @@ class Pipeline:
 
     def __init__(
         self,
-        graph: Graph,
+        graph: GraphFunction,
         config: ModelConfig,
         *,
         caller_errors: CallerErrors = (),

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 NARROW = 16
 """Names up to this length are kept in one line."""
-FIGURES = ("rows/s", "ratio", "p50 ms", "p90 ms", "p99 ms", "p50 ratio", "p99 ratio", "failed")
-WIDE = 120
+HEADS = ("rows/s", "ratio", "p50 ms", "p90 ms", "p99 ms", "p50 ratio", "p99 ratio", "failed")
+_WIDE = 120
 """Columns of a terminal from which on there is room for all figures."""
 
 
@@ -110,7 +110,7 @@ def show(result: Result, console: Console) -> None:
     """Print a result's tables, its notes and its verdict."""
     _show_parity(result, console)
     for cell in result.cells:
-        console.print(_cell(cell, result, console.width >= WIDE))
+        console.print(_cell(cell, result, console.width >= _WIDE))
         absent = (f"{name} was not measured: {reason}." for name, reason in cell.not_measured.items())
         for note in (*absent, *cell.notes):
             console.print(f"  {note}", markup=False, highlight=False)
@@ -156,7 +156,7 @@ def _cell(cell: Cell, result: Result, wide: bool) -> Table:
     """Return the figures under a load; a narrow terminal has no room for p90, p99's ratio and a column of zeros."""
     failed = {name: it.n_errors + it.n_timeouts for name, it in cell.measured.items()}
     if_wide = {"p90 ms", "p99 ratio"} if any(failed.values()) else {"p90 ms", "p99 ratio", "failed"}
-    headers = [header for header in FIGURES if wide or header not in if_wide]
+    headers = [header for header in HEADS if wide or header not in if_wide]
     table = Table(title=str(cell.load), title_justify="left", padding=0)
     table.add_column(overflow="fold", no_wrap=max(map(len, result.contenders)) <= NARROW)
     for header in headers:

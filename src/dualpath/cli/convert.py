@@ -11,7 +11,7 @@ from typer import Argument, Exit, Option
 
 from dualpath.cli.options import Json
 
-Ensemble = Annotated[
+EnsembleFolder = Annotated[
     Path, Argument(metavar="MODEL_REPOSITORY/ENSEMBLE", help="The ensemble's folder.", show_default=False)
 ]
 ConfigFile = Annotated[
@@ -21,7 +21,7 @@ ConfigFile = Annotated[
 Mermaid = Annotated[bool, Option("--mermaid", help="Print a Mermaid flow chart instead of text.")]
 
 
-def graph(ensemble: Ensemble, config: ConfigFile = None, mermaid: Mermaid = False, as_json: Json = False) -> None:
+def graph(ensemble: EnsembleFolder, config: ConfigFile = None, mermaid: Mermaid = False, as_json: Json = False) -> None:
     """Draw an ensemble: its steps, and dtype and shape of each tensor between them. Nested ensembles are opened."""
     from dualpath.convert import draw
     from dualpath.convert.graph import load_ensemble
@@ -59,7 +59,7 @@ def check(
 
 
 def scaffold(
-    ensemble: Ensemble,
+    ensemble: EnsembleFolder,
     out: Annotated[
         str | None, Option(metavar="NAME", help="Name of the new model [default: the ensemble's and _bls].")
     ] = None,
@@ -79,10 +79,10 @@ def scaffold(
     The exit code is 1 if the ensemble cannot be translated; then nothing is written.
     """
     from dualpath.convert.scaffold import Refused
-    from dualpath.convert.scaffold import scaffold as write
+    from dualpath.convert.scaffold import scaffold as write_scaffold
 
     try:
-        written = write(ensemble, out=out, config=config, force=force, inline=inline, vendor=vendor)
+        written = write_scaffold(ensemble, out=out, config=config, force=force, inline=inline, vendor=vendor)
     except Refused as refused:
         if as_json:
             print(json.dumps({"refused": [finding.as_data() for finding in refused.findings]}, indent=2))

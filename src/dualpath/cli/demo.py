@@ -11,7 +11,7 @@ from typer import Exit
 
 from dualpath.cli.options import DEFAULT_REPOSITORY, Json, ModelRepository
 
-WEIGHT = 0.5
+_WEIGHT = 0.5
 N_TURNS = 5
 
 
@@ -37,7 +37,7 @@ def demo(as_json: Json = False, model_repository: ModelRepository = DEFAULT_REPO
             for title, text in SAMPLES.items():
                 status.update(f"scoring: {title}")
                 excerpt = text.encode()
-                asked = [(ensemble, WEIGHT), (orchestrator, WEIGHT), (orchestrator, 0.0)]
+                asked = [(ensemble, _WEIGHT), (orchestrator, _WEIGHT), (orchestrator, 0.0)]
                 (a, a_ms), (b, b_ms), (_, light_ms) = _measure(asked, excerpt)
                 row = {"excerpt": title, "ensemble_all": a, "orchestrator": b, "equal": a == b}
                 times = {"ensemble_all_ms": a_ms, "orchestrator_ms": b_ms, "orchestrator_weight_0_ms": light_ms}
@@ -66,7 +66,7 @@ def _show(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    title = f"Scores and latencies at BERT_WEIGHT {WEIGHT}; last, the orchestrator at weight 0"
+    title = f"Scores and latencies at BERT_WEIGHT {_WEIGHT}; last, the orchestrator at weight 0"
     table = Table("excerpt", title=title, title_justify="left")
     for header in ("ensemble_all", "orchestrator", "equal", "weight 0"):
         table.add_column(header, justify="right", no_wrap=True)

@@ -14,13 +14,13 @@ from dualpath.cli.options import DEFAULT_REPOSITORY, Json, ModelRepository
 
 app = Typer(help="Run the Python models in an environment of their own.", no_args_is_help=True)
 
-Models = Annotated[list[str] | None, Option("--models", help="A Python model, repeatable; by default all.")]
+ModelNames = Annotated[list[str] | None, Option("--models", help="A Python model, repeatable; by default all.")]
 
 
 @app.command()
 def pack(
     model_repository: ModelRepository = DEFAULT_REPOSITORY,
-    models: Models = None,
+    models: ModelNames = None,
     output: Annotated[
         Path | None, Option(help="One archive for all models (.tar.gz); by default each gets it in its folder.")
     ] = None,
@@ -77,7 +77,7 @@ def pack(
 
 
 @app.command()
-def remove(model_repository: ModelRepository = DEFAULT_REPOSITORY, models: Models = None) -> None:
+def remove(model_repository: ModelRepository = DEFAULT_REPOSITORY, models: ModelNames = None) -> None:
     """Undo `env pack`: run the Python models in the server's own Python again."""
     from dualpath.serving.environment import detach, python_models
 

@@ -15,7 +15,7 @@ from dualpath.repository.facts import Facts
 
 METRICS_PORT = 8002
 """Where `dualpath serve` and Triton have their metrics unless they are told otherwise."""
-COLUMNS = ("model", "version", "state", "backend", "device", "artifact")
+SHOWN_COLUMNS = ("model", "version", "state", "backend", "device", "artifact")
 
 
 def models(
@@ -73,10 +73,10 @@ def models(
     from rich.console import Console
     from rich.table import Column, Table
 
-    table = Table(*(Column(column, overflow="fold") for column in COLUMNS))
+    table = Table(*(Column(column, overflow="fold") for column in SHOWN_COLUMNS))
     for row in rows:
         cells = row | {"backend": f"{row['backend']} ({row['runtime']})" if row["runtime"] else row["backend"]}
-        table.add_row(*(cells[column] for column in COLUMNS))
+        table.add_row(*(cells[column] for column in SHOWN_COLUMNS))
     Console().print(table)
     if there:
         print(f"Releases: {', '.join(f'{each} (served)' if each in served else str(each) for each in there)}.")
@@ -116,7 +116,7 @@ def _row(client: Any, entry: dict[str, str], model_repository: Path) -> dict[str
 
 
 def _empty(name: str, version: str, state: str) -> dict[str, str]:
-    return dict.fromkeys((*COLUMNS, "runtime"), "") | {"model": name, "version": version, "state": state}
+    return dict.fromkeys((*SHOWN_COLUMNS, "runtime"), "") | {"model": name, "version": version, "state": state}
 
 
 def _runtime(backend: str, config: dict[str, Any]) -> str:

@@ -150,7 +150,7 @@ def _on_ray(file: str, output: str | None, *, as_json: bool, **options: Any) -> 
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
-    from dualpath.scale.job import JobFailed, run
+    from dualpath.scale.job import JobFailed, run_job
 
     if output is None:
         raise UserError("--runner ray: expected --output with a folder for the scores, got none. Name one.")
@@ -165,7 +165,7 @@ def _on_ray(file: str, output: str | None, *, as_json: bool, **options: Any) -> 
             bar.update(task, total=progress.n_partitions, completed=progress.n_done, description=rows)
 
         try:
-            done = run(file, output, on_progress=show, **options)
+            done = run_job(file, output, on_progress=show, **options)
         except JobFailed as error:
             _complain(f"{str(error).rstrip('.')}. The partitions in {output} are complete; go on with --resume.")
             raise Exit(1) from None

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dualpath.serving import StartProgress, TritonServer
     from dualpath.serving.log import Record
 
-POLL_S = 0.25
+_POLL_S = 0.25
 
 Handler = Callable[[int, FrameType | None], Any] | signal.Handlers
 
@@ -112,7 +112,7 @@ def serve(
             print(line)
         with (
             _gateway(triton, console, tls) as keep_open,
-            _watch(triton, console) if watchdog else nullcontext(partial(triton.wait, POLL_S)) as look,
+            _watch(triton, console) if watchdog else nullcontext(partial(triton.wait, _POLL_S)) as look,
         ):
             print("Ctrl-C stops it", flush=True)
             while True:
@@ -158,7 +158,7 @@ def _watch(triton: TritonServer, console: Console) -> Iterator[Callable[[], None
 
     def look() -> None:
         dog.step()
-        time.sleep(POLL_S)
+        time.sleep(_POLL_S)
 
     with watched(triton, partial(_report, console)) as (dog, url):
         print(f"health   {url}/ready")

@@ -20,7 +20,7 @@ from dualpath.cli.options import DEFAULT_REPOSITORY, Json, ModelRepository
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from dualpath.training.runs import Report
+    from dualpath.training.runs import PartReport
 
 app = Typer(
     name="train",
@@ -171,7 +171,7 @@ def _train(models: list[str], data: Path, folds: int, model_repository: Path, as
 
 
 @contextmanager
-def _progress(console: Console) -> Iterator[Report]:
+def _progress(console: Console) -> Iterator[PartReport]:
     """Show bars while the block runs; if nobody watches, a line whenever a part has something new to say."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
     from rich.progress import TimeRemainingColumn as Remaining

@@ -21,7 +21,7 @@ from dualpath.compare.tolerance import Tolerance
 
 N_WORST = 5
 ALONE = "alone"
-MAX_KEPT = 256 * 2**20
+_MAX_KEPT = 256 * 2**20
 """Bytes of answers that a turn keeps."""
 MAX_CHECKED_S = 0.5
 """How long the answers of a turn are checked."""
@@ -239,7 +239,7 @@ class LoadCheck:
     def keep(self, answered: tuple[int, Any]) -> None:
         """Take an answer with the number of its request."""
         self.n_answers += 1
-        if self._size < MAX_KEPT:
+        if self._size < _MAX_KEPT:
             self._size += len(answered[1]) if isinstance(answered[1], bytes) else sum(map(len, answered[1]))
             self._fresh.append(answered)
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from dualpath.compare import breakdown, inputs, parity, setups, verdict
 from dualpath.compare.agreement import Agreement
-from dualpath.compare.bench_servers import ServedEncoder, default_work_dir, served
+from dualpath.compare.bench_servers import ServedEncoder, default_work_dir, serve_setups
 from dualpath.compare.inputs import Row
 from dualpath.compare.load import Contender, Turn
 from dualpath.compare.result import Load, Process, Result
@@ -26,7 +26,7 @@ from dualpath.errors import UserError
 from dualpath.readability.contract import ENSEMBLE, MAX_BATCH_SIZE, ORCHESTRATOR, SCORE, TOLERANCES
 from dualpath.serving.preflight import GPU, TEXT_ON_CPU
 
-BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+BENCH_BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 N_COMPARED = 32
 """Inputs that all set-ups answer before the load, each in a request of its own."""
 
@@ -35,7 +35,7 @@ def bench(
     *,
     model_repository: Path = Path("model_repository"),
     input_file: Path | None = None,
-    batch: Sequence[int] = BATCHES,
+    batch: Sequence[int] = BENCH_BATCHES,
     concurrency: Sequence[int] = (1,),
     duration_s: float = 10.0,
     model: str = ORCHESTRATOR.name,
@@ -72,7 +72,7 @@ def bench(
         excerpt_of(row)
     ordered = sorted(loads, key=lambda load: (load.concurrency or 0, load.batch))
     encoder = encoder_shape, precisions, work_dir or default_work_dir()
-    with served(model_repository, model, *encoder, start, on_progress) as places:
+    with serve_setups(model_repository, model, *encoder, start, on_progress) as places:
         result = _Bench(rows, found.name, ordered, timing, model, places).run(on_progress)
         on_result(result)
     return result

@@ -46,7 +46,7 @@ class ServedEncoder:
 
 
 @contextmanager
-def served(
+def serve_setups(
     model_repository: Path,
     model: str,
     shape: str,

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def run(coroutine: Coroutine[Any, Any, T]) -> T:
+def interruptibly(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end. Ctrl-C cancels it, its requests in flight with it, and raises KeyboardInterrupt."""
     if threading.current_thread() is not threading.main_thread():
         return asyncio.run(coroutine)

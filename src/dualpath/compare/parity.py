@@ -17,12 +17,11 @@ import numpy as np
 from dualpath.compare.agreement import Agreement, Answer
 from dualpath.compare.connection import HTTPRefusal, reason
 from dualpath.compare.inputs import Row
-from dualpath.compare.interruptible import run
+from dualpath.compare.interruptible import interruptibly
 from dualpath.compare.requests import Ask, companies
 from dualpath.compare.result import Result, n_rows
 from dualpath.compare.run import OnProgress
-from dualpath.compare.sequences import Asked, Sequences, ended
-from dualpath.compare.sequences import run as steps_of
+from dualpath.compare.sequences import Asked, Sequences, ended, run_sequence
 from dualpath.errors import UserError
 
 N_LATE = 5
@@ -108,7 +107,7 @@ class Asking:
                 return await self._alone() and await self._in_batches() and await self._at_once()
 
         try:
-            return run(ask_all())
+            return interruptibly(ask_all())
         except KeyboardInterrupt:
             self._note(f"Interrupted after {len(self.answers)} of {len(self._rows)} inputs.")
             raise
@@ -145,7 +144,7 @@ class Asking:
         if not self._sequences:
             yield from ((number, (b"", b"")) for number in range(len(self._rows)))
         for sequence in self._sequences:
-            for of_a, of_b in zip(steps_of(sequence), steps_of(sequence), strict=True):
+            for of_a, of_b in zip(run_sequence(sequence), run_sequence(sequence), strict=True):
                 yield of_a.number, (of_a.more, of_b.more)
 
     async def _in_batches(self) -> bool:
@@ -190,7 +189,7 @@ class Asking:
 
             async def client(name: str = name, ask: Ask = ask, end: float = end, waiting: Any = waiting) -> None:
                 for requests in waiting:
-                    steps = steps_of(range(len(requests))) if self._sequences else [Asked(0)]
+                    steps = run_sequence(range(len(requests))) if self._sequences else [Asked(0)]
                     for step, numbers in zip(steps, requests, strict=True):
                         if is_late := time.perf_counter() > end:
                             if step.number == 0:

@@ -18,7 +18,7 @@ from dualpath.compare.connection import is_http
 from dualpath.errors import UserError
 from dualpath.serving.client import connect, open_client
 
-TIMEOUT_S = 10.0
+_TIMEOUT_S = 10.0
 
 
 class RestClient:
@@ -30,17 +30,17 @@ class RestClient:
     def __init__(self, url: str, headers: Mapping[str, str]) -> None:
         self._url, self._headers = url.rstrip("/"), headers
 
-    def is_server_live(self, client_timeout: float = TIMEOUT_S) -> bool:
+    def is_server_live(self, client_timeout: float = _TIMEOUT_S) -> bool:
         return self._is_ok("/v2/health/live", client_timeout)
 
-    def is_model_ready(self, model: str, version: str = "", client_timeout: float = TIMEOUT_S) -> bool:
+    def is_model_ready(self, model: str, version: str = "", client_timeout: float = _TIMEOUT_S) -> bool:
         return self._is_ok(f"{_path(model, version)}/ready", client_timeout)
 
-    def get_server_metadata(self, as_json: bool, client_timeout: float = TIMEOUT_S) -> dict[str, Any]:
+    def get_server_metadata(self, as_json: bool, client_timeout: float = _TIMEOUT_S) -> dict[str, Any]:
         return dict(self._get("/v2", client_timeout))
 
     def get_model_config(
-        self, model: str, version: str = "", as_json: bool = False, client_timeout: float = TIMEOUT_S
+        self, model: str, version: str = "", as_json: bool = False, client_timeout: float = _TIMEOUT_S
     ) -> Any:
         plain = self._get(f"{_path(model, version)}/config", client_timeout)
         config = _message(plain, model_config_pb2.ModelConfig())
@@ -48,10 +48,10 @@ class RestClient:
             return {"config": MessageToDict(config, preserving_proto_field_name=True)}
         return service_pb2.ModelConfigResponse(config=config)
 
-    def get_model_repository_index(self, as_json: bool, client_timeout: float = TIMEOUT_S) -> dict[str, Any]:
+    def get_model_repository_index(self, as_json: bool, client_timeout: float = _TIMEOUT_S) -> dict[str, Any]:
         return {"models": self._get("/v2/repository/index", client_timeout, b"{}")}
 
-    def get_inference_statistics(self, client_timeout: float = TIMEOUT_S) -> Any:
+    def get_inference_statistics(self, client_timeout: float = _TIMEOUT_S) -> Any:
         return _message(self._get("/v2/models/stats", client_timeout), service_pb2.ModelStatisticsResponse())
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dualpath.compare import stats, verdict
-from dualpath.compare.interruptible import run
+from dualpath.compare.interruptible import interruptibly
 from dualpath.compare.load import PAUSE_S, Contender, Turn, run_open_turn, run_turn
 from dualpath.compare.result import PERCENTILES, Cell, Compared, Load, Measured, Result
 from dualpath.errors import UserError
@@ -73,9 +73,9 @@ def on_server(url: str, timeout_s: float) -> Callable[[TurnSpec], Turn]:
         contender, load = order.contender, order.load
         how: Any = {"timeout_s": timeout_s, "warm_up": order.warm_up}
         if load.rate is not None:
-            return run(run_open_turn(url, contender, load.rate, order.duration_s, order.start, **how))
+            return interruptibly(run_open_turn(url, contender, load.rate, order.duration_s, order.start, **how))
         assert load.concurrency is not None
-        return run(run_turn(url, contender, load.concurrency, order.duration_s, order.start, **how))
+        return interruptibly(run_turn(url, contender, load.concurrency, order.duration_s, order.start, **how))
 
     return measure_turn
 

@@ -94,10 +94,10 @@ def marked(records: Sequence[tuple[str, Mapping[str, Any]]]) -> Sequences:
 def steps(sequences: Sequences, numbers: Iterator[int]) -> Iterator[Asked]:
     """Yield a client's requests, sequence after sequence, whose numbers are counted on for ever."""
     for number in numbers:
-        yield from run(sequences[number % len(sequences)])
+        yield from run_sequence(sequences[number % len(sequences)])
 
 
-def run(sequence: Sequence[int]) -> Iterator[Asked]:
+def run_sequence(sequence: Sequence[int]) -> Iterator[Asked]:
     """Yield each step of a sequence, under a new id."""
     name, last = new_id(), len(sequence) - 1
     for place, step in enumerate(sequence):

@@ -13,7 +13,7 @@ from tritonclient.utils import InferenceServerException
 from dualpath.errors import UserError
 from dualpath.readability.contract import Tensor
 
-TIMEOUT_S = 5
+_TIMEOUT_S = 5
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,9 @@ def read(client: grpcclient.InferenceServerClient, name: str) -> Target:
     """Read the tensors of `model` or `model:version` from its server; UserError if it does not serve it."""
     model, version = split(name)
     try:
-        if not client.is_model_ready(model, version, client_timeout=TIMEOUT_S):
+        if not client.is_model_ready(model, version, client_timeout=_TIMEOUT_S):
             raise UserError(f"{name}: expected a model that is ready, got one that is not. {_served(client)}")
-        config = client.get_model_config(model, version, as_json=True, client_timeout=TIMEOUT_S)["config"]
+        config = client.get_model_config(model, version, as_json=True, client_timeout=_TIMEOUT_S)["config"]
         keeps_state = _keeps_state(client, config)
     except InferenceServerException as error:
         raise UserError(f"{name}: expected a model of the server, got: {error.message()}. {_served(client)}") from None
@@ -123,7 +123,7 @@ def _keeps_state(client: grpcclient.InferenceServerClient, config: Mapping[str, 
     """Return whether a model, or a step of it, has sequence batching."""
     steps = config.get("ensemble_scheduling", {}).get("step", ())
     of_steps = (
-        client.get_model_config(step["model_name"], as_json=True, client_timeout=TIMEOUT_S)["config"] for step in steps
+        client.get_model_config(step["model_name"], as_json=True, client_timeout=_TIMEOUT_S)["config"] for step in steps
     )
     return "sequence_batching" in config or any(_keeps_state(client, it) for it in of_steps)
 
@@ -196,7 +196,7 @@ def _names(tensors: Sequence[Tensor]) -> str:
 
 def _served(client: grpcclient.InferenceServerClient) -> str:
     try:
-        index = client.get_model_repository_index(as_json=True, client_timeout=TIMEOUT_S).get("models", ())
+        index = client.get_model_repository_index(as_json=True, client_timeout=_TIMEOUT_S).get("models", ())
     except InferenceServerException:
         return "See `dualpath models`."
     ready = sorted({entry["name"] for entry in index if entry.get("state") == "READY"})

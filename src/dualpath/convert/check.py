@@ -23,7 +23,7 @@ THREADS = {
     "tensorflow": "TF_NUM_INTRA_THREADS",
 }
 """The parameter that bounds an instance's threads, by backend. Without it an instance takes all cores."""
-CALLS = ("Child", "BatchedChild", "InferenceRequest")
+CALLERS = ("Child", "BatchedChild", "InferenceRequest")
 """What calls a model: the toolkit's children by their first argument, Triton's request by `model_name`."""
 NOT_FOR_ENSEMBLES = {
     "instance_group": "the steps have instances of their own",
@@ -209,7 +209,7 @@ def _children(model: RepositoryModel, models: Models) -> Iterator[RepositoryFaul
             continue
         constants = _constants(tree)
         for call in ast.walk(tree):
-            if not isinstance(call, ast.Call) or (called := _called(call.func)) not in CALLS:
+            if not isinstance(call, ast.Call) or (called := _called(call.func)) not in CALLERS:
                 continue
             name = _model_name(call, called)
             child = constants.get(ast.unparse(name)) if isinstance(name, ast.Name | ast.Attribute) else name

@@ -9,9 +9,9 @@ from typing import Any
 from dualpath.convert.code import RESERVED, Brackets, Code, call, identifiers, lay_out, mapping, text
 from dualpath.convert.graph import Graph, dtype
 
-NUMPY = {"BOOL": "bool", "STRING": "object", "FP16": "np.float16", "FP32": "np.float32", "FP64": "np.float64"}
-NUMPY |= {f"{kind}{bits}": f"np.{kind.lower()}{bits}" for kind in ("UINT", "INT") for bits in (8, 16, 32, 64)}
-NUMPY["BF16"] = "np.uint16"  # its bits
+_NUMPY = {"BOOL": "bool", "STRING": "object", "FP16": "np.float16", "FP32": "np.float32", "FP64": "np.float64"}
+_NUMPY |= {f"{kind}{bits}": f"np.{kind.lower()}{bits}" for kind in ("UINT", "INT") for bits in (8, 16, 32, 64)}
+_NUMPY["BF16"] = "np.uint16"  # its bits
 
 
 Given = dict[str, tuple[str, Brackets]]
@@ -32,7 +32,7 @@ def unit_test(graph: Graph, config: Any, name: str) -> str:
         number = next(numbers)
         value = {"STRING": f'b"{number}"', "BOOL": "True"}.get(kind, str(number))
         shape = (*((1,) if batched else ()), *(size if size >= 0 else 2 for size in dims))
-        return value, call("np.full", repr(shape), value, NUMPY.get(kind, "np.float32"))
+        return value, call("np.full", repr(shape), value, _NUMPY.get(kind, "np.float32"))
 
     batched = graph.max_batch_size > 0
     inputs: Given = {it.name: filled(it.dims, batched, dtype(it)) for it in config.input if not it.optional}

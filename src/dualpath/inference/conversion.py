@@ -26,10 +26,10 @@ from dualpath.inference import openvino_model
 from dualpath.inference.model import EngineError, Input
 
 FINDING, MODEL, WEIGHTS = "finding.json", "model.xml", "model.bin"
-KEPT = 8
+N_KEPT = 8
 """Models that the cache keeps, those used last."""
 
-CONFIG = """\
+_CONFIG = """\
 # The BERT regressor for Triton's C++ `openvino` backend: what the stand-in for `pytorch` computes with, without Python.
 # Written by `dualpath build --format openvino`. It was never run there: the embedded server lacks that backend.
 name: "{name}"
@@ -184,7 +184,7 @@ def _tidy(folder: Path) -> None:
         with suppress(FileNotFoundError):
             if path.is_dir():
                 used.append((path.stat().st_mtime, path))
-    for _, old in sorted(used)[:-KEPT]:
+    for _, old in sorted(used)[:-N_KEPT]:
         with suppress(BlockingIOError), _alone(old.with_suffix(".lock"), fcntl.LOCK_NB):  # else somebody takes it now
             shutil.rmtree(old, ignore_errors=True)
 
@@ -218,7 +218,7 @@ def export(path: Path, folder: Path, inputs: dict[str, Input], output: str, max_
     ov.save_model(model, str(target), compress_to_fp16=False)
     lines = [f'  {{ name: "{name}", data_type: TYPE_INT64, dims: [ -1 ] }}' for name in inputs]
     streams = len(os.sched_getaffinity(0))
-    text = CONFIG.format(
+    text = _CONFIG.format(
         name=folder.name, max_batch_size=max_batch_size, inputs=",\n".join(lines), output=output, streams=streams
     )
     (folder / "config.pbtxt").write_text(text, encoding="utf-8")

@@ -7,7 +7,7 @@ import urllib.request
 
 METRIC = "stand_in_engine"
 """A gauge of 1 with the labels model, version and engine."""
-TIMEOUT_S = 2.0
+_TIMEOUT_S = 2.0
 
 _LINE = re.compile(rf"^{METRIC}\{{(.*)\}} 1$", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
@@ -16,7 +16,7 @@ _LABEL = re.compile(r'(\w+)="([^"]*)"')
 def engines(metrics_url: str) -> dict[str, str]:
     """Return the engine of each model that a stand-in serves, by `model:version`; empty if nothing answers there."""
     try:
-        return parse(read(metrics_url, TIMEOUT_S))
+        return parse(read(metrics_url, _TIMEOUT_S))
     except (OSError, ValueError):
         return {}
 

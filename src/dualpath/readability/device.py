@@ -25,17 +25,17 @@ from dualpath.readability.features import CLOSING_MARKS, LOOK_ALIKES, STOP_WORDS
 N_PIECES = MAX_TOKENS - 2
 """Tokens of an excerpt between [CLS] and [SEP], at most."""
 
-Table = dict[int, str]
+Translation = dict[int, str]
 """For `str.translate`: a character or "" (vanishes) by code point. cuDF takes no None."""
 
 # Every table is made from this one and so covers NUL: cuDF 26.10 miscounts the bytes of a NUL that it does not replace.
-_CANONICAL: Table = {
+_CANONICAL: Translation = {
     **{ord(character): ascii_ for ascii_, characters in LOOK_ALIKES.items() for character in characters},
     **dict.fromkeys((*range(32), 127), " "),
 }
 
 
-def _then(changes: Mapping[str, str]) -> Table:
+def _then(changes: Mapping[str, str]) -> Translation:
     """Return the table that gives the canonical text and changes characters of that."""
     direct = {ord(character): changed for character, changed in changes.items()}
     return direct | {code: changes.get(character, character) for code, character in _CANONICAL.items()}

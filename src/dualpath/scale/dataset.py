@@ -19,7 +19,7 @@ with needs("scale"):
     import pyarrow
 
 PARQUET = ".parquet"
-ENDINGS = (PARQUET, ".csv", ".jsonl", ".ndjson")
+READABLE = (PARQUET, ".csv", ".jsonl", ".ndjson")
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def plan(address: str, n_rows: int) -> DataSet:
     return DataSet(tuple(partitions), schema, sizes)
 
 
-def read(partition: Partition, schema: pyarrow.Schema) -> Rows:
+def read_rows(partition: Partition, schema: pyarrow.Schema) -> Rows:
     """Read the rows of a partition.
 
     Args:
@@ -156,9 +156,9 @@ def _files(address: str) -> list[str]:
         found = sorted(system.find(root)) if system.isdir(root) else [root]
     except OSError as error:
         raise UserError(f"{address}: expected a file or a folder, got: {error}. Look at its name.") from None
-    names = [name for name in found if name.lower().endswith(ENDINGS)]
+    names = [name for name in found if name.lower().endswith(READABLE)]
     if not names:
-        raise UserError(f"{address}: expected files that end in {', '.join(ENDINGS)}, got none. Name others.")
+        raise UserError(f"{address}: expected files that end in {', '.join(READABLE)}, got none. Name others.")
     if len({_is_parquet(name) for name in names}) > 1:
         raise UserError(f"{address}: expected either Parquet or text files, got both. Score them one by one.")
     return [str(system.unstrip_protocol(name)) for name in names]

@@ -32,7 +32,7 @@ class JobProgress:
     n_rejected: int = 0
 
 
-def run(
+def run_job(
     source: str,
     output: str,
     *,

@@ -23,7 +23,7 @@ from dualpath.extras import needs
 from dualpath.readability.combine import Scores
 from dualpath.readability.excerpts import InvalidInput
 from dualpath.scale import node_server
-from dualpath.scale.dataset import Partition, Rows, read
+from dualpath.scale.dataset import Partition, Rows, read_rows
 from dualpath.scale.output import Output
 from dualpath.serving import ServerFailed
 from dualpath.serving.client import Scorer, connect, open_client
@@ -32,14 +32,14 @@ with needs("scale"):
     import pyarrow
     from tritonclient.utils import InferenceServerException
 
-ROWS_PER_REQUEST = 32
+_ROWS_PER_REQUEST = 32
 ROW_COLUMN, WEIGHT_COLUMN, SCORE_COLUMN, REASON_COLUMN = ("source_row", "bert_weight", "score", "reason")
 """The columns that are added; one of the input by the same name gives way."""
 
 CALL_TIMEOUT_S = 300.0
 REST_S = 2.0
 """How long a server that has failed gets no request: one that is gone fails faster than the others answer."""
-REFUSED = "StatusCode.INVALID_ARGUMENT"
+_REFUSED = "StatusCode.INVALID_ARGUMENT"
 """What says something against the rows. After all else they are tried again: scoring changes nothing on a server."""
 
 
@@ -99,7 +99,7 @@ class PartitionScorer:
         return Servers(urls, self.model, self.retry_for_s, self.in_flight)
 
     def _score(self, partition: Partition) -> tuple[int, int]:
-        rows = read(partition, self.schema)
+        rows = read_rows(partition, self.schema)
         valid: list[_Row] = []
         reasons: dict[int, str] = {}
         for number, record in enumerate(rows.records):
@@ -107,7 +107,7 @@ class PartitionScorer:
                 valid.append(_Row(number, record.where, *rows.excerpts.check(record, self.weight)))
             except InvalidInput as error:
                 reasons[number] = str(error)
-        requests = [valid[start : start + ROWS_PER_REQUEST] for start in range(0, len(valid), ROWS_PER_REQUEST)]
+        requests = [valid[start : start + _ROWS_PER_REQUEST] for start in range(0, len(valid), _ROWS_PER_REQUEST)]
         scored: list[tuple[_Row, float]] = []
         with ThreadPoolExecutor(self._servers.in_flight) as threads:
             for answers in threads.map(lambda some: list(self._ask(some)), requests):
@@ -222,7 +222,7 @@ class Servers:
                 scores = scorer.score(excerpts, weights, client_timeout=CALL_TIMEOUT_S)
             except InferenceServerException as error:
                 reason = " ".join(str(error.message()).split())
-                if error.status() == REFUSED:
+                if error.status() == _REFUSED:
                     self._free.put(scorer)
                     raise RowsRefused(reason) from None
                 back = threading.Timer(REST_S, self._free.put, (scorer,))

@@ -28,7 +28,7 @@ T = TypeVar("T")
 RETRIED = ("StatusCode.UNAVAILABLE", "StatusCode.NOT_FOUND", "StatusCode.RESOURCE_EXHAUSTED")
 """What a server says while it restarts, while a model is loaded, and when it has too much to do."""
 FIRST_DELAY_S = 0.5
-LONGEST_DELAY_S = 8.0
+_LONGEST_DELAY_S = 8.0
 
 _CHANNEL = (
     ("grpc.max_send_message_length", -1),
@@ -162,4 +162,4 @@ def retrying(
                 reason = " ".join(str(error.message()).split()).rstrip(".")
                 report(f"{reason}. Trying again for {for_s:g} s.")
         sleep(delay_s)
-        delay_s = min(2 * delay_s, LONGEST_DELAY_S)
+        delay_s = min(2 * delay_s, _LONGEST_DELAY_S)

@@ -20,7 +20,7 @@ with needs("cli"):
     from google.protobuf import json_format
     from tritonclient.utils import InferenceServerException
 
-POLL_S = 0.05
+_POLL_S = 0.05
 
 T = TypeVar("T")
 Versions = set[int]
@@ -38,11 +38,11 @@ class Loader:
 
     def ready(self) -> dict[str, Versions]:
         """Return the versions that are ready, of each model that has one."""
-        return versions(self._index(), "READY")
+        return versions_in(self._index(), "READY")
 
     def present(self) -> dict[str, Versions]:
         """Return the versions that are not gone, of each model that has one."""
-        return versions(self._index(), "READY", "LOADING", "UNLOADING")
+        return versions_in(self._index(), "READY", "LOADING", "UNLOADING")
 
     def settled(self, names: Collection[str], timeout_s: float, report: Callable[[str], None]) -> dict[str, Versions]:
         """Wait until none of these models is being loaded, and return the versions that are ready, of each model.
@@ -57,9 +57,9 @@ class Loader:
         deadline, before = time.monotonic() + timeout_s, ""
         while True:
             index = self._index()
-            loading = ", ".join(sorted(versions(index, "LOADING").keys() & set(names)))
+            loading = ", ".join(sorted(versions_in(index, "LOADING").keys() & set(names)))
             if not loading:
-                return versions(index, "READY")
+                return versions_in(index, "READY")
             if loading != before:
                 report(f"{loading}: waiting for a load that is under way")
                 before = loading
@@ -68,13 +68,13 @@ class Loader:
                     f"{loading}: expected the load under way to end within {timeout_s:g} s, got one that goes on. "
                     "Run `dualpath reload` again when it has ended."
                 )
-            time.sleep(POLL_S)
+            time.sleep(_POLL_S)
 
     def unloaded(self, timeout_s: float, report: Callable[[str], None]) -> dict[str, Versions]:
         """Wait until no version is being unloaded, but not for longer; return the versions that are not gone."""
 
         def unloading() -> str:
-            return ", ".join(sorted(versions(self._index(), "UNLOADING")))
+            return ", ".join(sorted(versions_in(self._index(), "UNLOADING")))
 
         if names := unloading():
             report(f"{names}: waiting until a version is unloaded")
@@ -159,7 +159,7 @@ def left_after(left: Callable[[], T], within_s: float) -> T:
     """Wait until nothing is left, but not for longer; return what is left then."""
     deadline = time.monotonic() + within_s
     while (found := left()) and time.monotonic() <= deadline:
-        time.sleep(POLL_S)
+        time.sleep(_POLL_S)
     return found
 
 
@@ -176,7 +176,7 @@ def as_json(config: Any) -> str:
     return str(json_format.MessageToJson(config, preserving_proto_field_name=True))
 
 
-def versions(index: Any, *states: str) -> dict[str, Versions]:
+def versions_in(index: Any, *states: str) -> dict[str, Versions]:
     """Return the versions that an index has in one of these states, of each model that has one."""
     found: dict[str, Versions] = {}
     for entry in index:

@@ -17,7 +17,7 @@ Floats = npt.NDArray[np.float32]
 WEIGHTS = tuple(round(step / 100, 2) for step in range(101))
 """Weights of BERT to choose from: 0, 0.01, ... 1."""
 
-STYLE: dict[str, Any] = {
+_STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlelocation": "left",
@@ -102,7 +102,7 @@ def plot(blend: Blend, path: Path) -> None:
     from matplotlib import style
     from matplotlib.figure import Figure
 
-    with style.context(STYLE):
+    with style.context(_STYLE):
         figure = Figure((6, 3.6), layout="constrained")
         axes = figure.subplots()
         axes.plot(WEIGHTS, blend.rmse, color=LINE, linewidth=1.8)

@@ -12,7 +12,7 @@ from dualpath.repository.facts import Facts
 from dualpath.training.blend import WEIGHTS, Blend
 
 PAGE_FILE = "model-card.md"
-ENGINES = {"sklearn": "scikit-learn", "cuml": "cuML"}
+ENGINE_NAMES = {"sklearn": "scikit-learn", "cuml": "cuML"}
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Card:
             how = "frozen, with a linear layer on top" if self.kept == "frozen" else "fine-tuned to one value"
             yield f"- `bert-large`: {self.encoder}, {how}."
         if self.engine:
-            yield f"- `cuml`: a random forest on 207 counted features, fitted by {ENGINES[self.engine]}."
+            yield f"- `cuml`: a random forest on 207 counted features, fitted by {ENGINE_NAMES[self.engine]}."
         yield f"- Data: {self.data}, {self.n_rows:,} excerpts of {self.n_groups:,} sources, SHA-256"
         yield f"  `{self.data_digest}`."
         yield f"- Trained until {self.date} with seed {self.seed}; fitting took {_duration(self.elapsed_s)}."

@@ -18,7 +18,7 @@ from dualpath.readability.features import N_LISTED, FeatureCounter, WordLists, c
 from dualpath.training.blend import rmse
 from dualpath.training.corpus import Corpus, Fold
 
-ENGINES = ("auto", "cuml", "sklearn")
+FOREST_ENGINES = ("auto", "cuml", "sklearn")
 LARGEST_DIFFERENCE = {"sklearn": 1e-6, "cuml": 1e-5}
 """Between the trained forest's prediction and Treelite's. Scores are served in float32, whose rounding is up to 1e-7
 here; scikit-learn adds up 100 trees in float64, cuML in float32 and in an order of its own."""
@@ -75,9 +75,9 @@ def chosen_engine(engine: str) -> str:
     Raises:
         UserError: no such engine, or cuML is asked for and cannot run.
     """
-    if engine not in ENGINES:
+    if engine not in FOREST_ENGINES:
         raise UserError(
-            f"engine: expected {', '.join(ENGINES[:-1])} or {ENGINES[-1]}, got {engine!r}. Choose one of them."
+            f"engine: expected {', '.join(FOREST_ENGINES[:-1])} or {FOREST_ENGINES[-1]}, got {engine!r}. Choose one."
         )
     lacking = "" if engine == "sklearn" else _lacking()
     if lacking and engine == "cuml":

@@ -19,7 +19,7 @@ from dualpath.errors import UserError
 from dualpath.repository.folders import alone_in
 from dualpath.training.bert.settings import Evaluation
 
-Report = Callable[[str, int, int, str], object]
+PartReport = Callable[[str, int, int, str], object]
 """Gets a part's name, how much of it is done, how much it is, and a note."""
 
 SETTINGS = "settings.json"

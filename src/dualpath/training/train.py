@@ -25,7 +25,7 @@ from dualpath.training.blend import blend, plot, rmse
 from dualpath.training.card import PAGE_FILE, Card
 from dualpath.training.corpus import Corpus, Fold, read_corpus, split
 from dualpath.training.forest import ForestTable, chosen_engine, cross_validate_forest, fit_forest, write_forest
-from dualpath.training.runs import Report, fingerprint, opened
+from dualpath.training.runs import PartReport, fingerprint, opened
 
 RUNS = Path("runs")
 FINE_TUNED, FROZEN, BETTER = "fine-tuned", "frozen", "better"
@@ -75,7 +75,7 @@ class Trained:
     notes: list[str]
 
 
-def train(job: TrainingJob, report: Report) -> Trained:
+def train(job: TrainingJob, report: PartReport) -> Trained:
     """Cross-validate, fit on everything, and publish; what was served before stays until all is checked.
 
     Raises:
@@ -149,7 +149,7 @@ def _worse(job: TrainingJob, corpus: Corpus, card: Card) -> Iterator[str]:
 class _Training:
     """One run under way; its facts gather, and what writes the files of each model that is fitted."""
 
-    def __init__(self, job: TrainingJob, corpus: Corpus, folds: Sequence[Fold], report: Report) -> None:
+    def __init__(self, job: TrainingJob, corpus: Corpus, folds: Sequence[Fold], report: PartReport) -> None:
         self._job, self._corpus, self._folds, self._report = job, corpus, folds, report
         self._scores: dict[str, npt.NDArray[np.float32]] = {}
         self.run_dir: Path | None = None

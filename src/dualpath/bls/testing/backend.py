@@ -139,8 +139,8 @@ class Served(Protocol):
     def answer(self, call: InferenceRequest) -> Iterable[InferenceResponse]: ...
 
 
-Outputs = Mapping[str, Any]
-Child = Callable[[dict[str, Any]], Outputs | Iterable[Outputs]] | Served
+FakeOutputs = Mapping[str, Any]
+FakeChild = Callable[[dict[str, Any]], FakeOutputs | Iterable[FakeOutputs]] | Served
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -241,7 +241,7 @@ def is_model_ready(model_name: str, model_version: str = "") -> bool:
     return model_name in CHILDREN
 
 
-CHILDREN: dict[str, Child] = {}
+CHILDREN: dict[str, FakeChild] = {}
 """The models that can be called, by name."""
 CALLS: list[InferenceRequest] = []
 """The calls that children received."""

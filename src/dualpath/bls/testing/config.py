@@ -64,7 +64,7 @@ _OPTIMIZATION = {
 }
 
 
-def read(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
     """Return the config of a model's folder as Triton completes it.
 
     Raises:

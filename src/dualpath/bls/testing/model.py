@@ -19,10 +19,10 @@ import numpy.typing as npt
 
 from dualpath.bls.testing import backend
 from dualpath.bls.testing.backend import InferenceRequest, InferenceResponse, TritonError
-from dualpath.bls.testing.config import dtype_of, read, refusal, to_wire
+from dualpath.bls.testing.config import dtype_of, read_config, refusal, to_wire
 from dualpath.bls.testing.received import PATIENCE_S, Arrays, Pending, ReceivedRequest
 
-Children = Mapping[str, backend.Child | Path | str]
+Children = Mapping[str, backend.FakeChild | Path | str]
 
 
 class Model:
@@ -39,7 +39,7 @@ class Model:
     ) -> None:
         folder = Path(folder).absolute()
         self.name = folder.name
-        self.config = read(folder)
+        self.config = read_config(folder)
         self.config["parameters"] |= {name: {"string_value": value} for name, value in (parameters or {}).items()}
         self.is_decoupled = backend.using_decoupled_model_transaction_policy(self.config)
         self._args = {

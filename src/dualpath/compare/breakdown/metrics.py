@@ -11,9 +11,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from dualpath.compare.result import Stage
 from dualpath.inference import served
 
-FLUSH_S = 1.2
+SETTLE_S = 1.2
 """The models pass their counters on once a second."""
-TIMEOUT_S = 5.0
+METRICS_TIMEOUT_S = 5.0
 
 _FAMILIES = {
     "bls_stage_seconds_count": ("count", "stage"),
@@ -45,7 +45,7 @@ def tells_any(url: str) -> bool:
 
 def _text(url: str) -> str:
     try:
-        return served.read(url, TIMEOUT_S)
+        return served.read(url, METRICS_TIMEOUT_S)
     except http.client.HTTPException as error:
         raise ValueError(f"no HTTP at {url}: {error!r}") from error
 

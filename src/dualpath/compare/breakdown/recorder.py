@@ -134,7 +134,7 @@ class Recorder:
             self._metrics_last = now
 
     def _share(self, model: str, version: str) -> Share:
-        timeout_s = statistics.TIMEOUT_S
+        timeout_s = statistics.STATISTICS_TIMEOUT_S
         answer = self._try(lambda: self._client.get_model_config(model, version, client_timeout=timeout_s))
         return Share(model, version, answer is not None and answer.config.platform == "ensemble")
 
@@ -144,9 +144,9 @@ class Recorder:
         if url is None:
             return None
         read = partial(metrics.read, url)
-        if time.monotonic() - self._created > metrics.FLUSH_S and self._try(partial(metrics.tells_any, url)) is False:
+        if time.monotonic() - self._created > metrics.SETTLE_S and self._try(partial(metrics.tells_any, url)) is False:
             return {}  # a BLS model would have told its rows in flight by now, asked or not
-        time.sleep(metrics.FLUSH_S)
+        time.sleep(metrics.SETTLE_S)
         return self._try(read)
 
     def _try(self, read: Callable[[], T]) -> T | None:

@@ -12,40 +12,40 @@ import tritonclient.grpc as grpcclient
 
 from dualpath.compare.result import Step
 
-TIMEOUT_S = 10.0
-PAUSE_S = 0.02
+STATISTICS_TIMEOUT_S = 10.0
+_PAUSE_S = 0.02
 """An answer can reach its caller this long before it is counted."""
-PATIENCE_S = 1.0
+_PATIENCE_S = 1.0
 
 ENSEMBLE_NOTE = "all of its steps together; what requests shared counts for each"
 CALLER_NOTE = "until `execute` returned; what it answered later is in its stages"
 
-Key = tuple[str, str]
+_Key = tuple[str, str]
 """A model and its version."""
 
 
-Statistics = Mapping[Key, Counter[str]]
+Statistics = Mapping[_Key, Counter[str]]
 """What Triton has counted of each model: "rows", "executions", and nanoseconds of "queue" and "compute"."""
 
 
-def read(client: grpcclient.InferenceServerClient) -> dict[Key, Counter[str]]:
+def read(client: grpcclient.InferenceServerClient) -> dict[_Key, Counter[str]]:
     """Read every model's counts; InferenceServerException if the server does not answer."""
-    answer = client.get_inference_statistics(client_timeout=TIMEOUT_S)
+    answer = client.get_inference_statistics(client_timeout=STATISTICS_TIMEOUT_S)
     return {(model.name, model.version): _counts(model) for model in answer.model_stats}
 
 
-def read_settled(client: grpcclient.InferenceServerClient) -> dict[Key, Counter[str]]:
+def read_settled(client: grpcclient.InferenceServerClient) -> dict[_Key, Counter[str]]:
     """Read every model's counts when they have stopped growing, or after a second."""
-    before, deadline = read(client), time.monotonic() + PATIENCE_S
+    before, deadline = read(client), time.monotonic() + _PATIENCE_S
     while True:
-        time.sleep(PAUSE_S)
+        time.sleep(_PAUSE_S)
         now = read(client)
         if now == before or time.monotonic() > deadline:
             return now
         before = now
 
 
-def difference(after: Statistics, before: Statistics) -> dict[Key, Counter[str]]:
+def difference(after: Statistics, before: Statistics) -> dict[_Key, Counter[str]]:
     """Return the models whose counts have changed, and by how much; all of it, if one was loaded again meanwhile."""
     pairs = {key: (now, before.get(key, Counter())) for key, now in after.items()}
     changes = {key: now - then if now >= then else now for key, (now, then) in pairs.items()}
@@ -67,7 +67,7 @@ class Share:
     version: str = ""
     is_ensemble: bool = False
     n_rows: int = 0
-    counts: dict[Key, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    counts: dict[_Key, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
 
     def add(self, turn: Statistics) -> None:
         """Add a turn's differences."""
@@ -94,10 +94,10 @@ class Share:
             for (model, version), counts in by_cost
         ]
 
-    def _is_own(self, key: Key) -> bool:
+    def _is_own(self, key: _Key) -> bool:
         return key[0] == self.model and self.version in ("", key[1])
 
-    def _note(self, key: Key) -> str:
+    def _note(self, key: _Key) -> str:
         if not self._is_own(key) or len(self.counts) == 1:
             return ""
         return ENSEMBLE_NOTE if self.is_ensemble else CALLER_NOTE

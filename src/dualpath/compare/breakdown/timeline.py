@@ -24,7 +24,7 @@ from dualpath.serving.client import open_client
 N_TRACED = 5
 ENOUGH_S = 10.0
 """No further request is traced after it."""
-TIMEOUT_S = 60.0
+_TIMEOUT_S = 60.0
 WRITTEN_S = 3.0
 """How long a trace file may take to appear; it takes milliseconds."""
 
@@ -131,15 +131,15 @@ def _tracing(client: grpcclient.InferenceServerClient, model: str) -> Iterator[N
     """Let Triton trace every request to a model, each into a file of its own."""
     before, common = _settings(client, model), _settings(client, "")
     own = {name: before[name] for name in _SETTINGS if name in before} if before != common else {}
-    client.update_trace_settings(model, _SETTINGS, client_timeout=TIMEOUT_S)
+    client.update_trace_settings(model, _SETTINGS, client_timeout=_TIMEOUT_S)
     try:
         yield
     finally:
-        client.update_trace_settings(model, own or dict.fromkeys(_SETTINGS), client_timeout=TIMEOUT_S)
+        client.update_trace_settings(model, own or dict.fromkeys(_SETTINGS), client_timeout=_TIMEOUT_S)
 
 
 def _settings(client: grpcclient.InferenceServerClient, model: str) -> dict[str, list[str]]:
-    settings = client.get_trace_settings(model, client_timeout=TIMEOUT_S).settings
+    settings = client.get_trace_settings(model, client_timeout=_TIMEOUT_S).settings
     return {name: list(setting.value) for name, setting in settings.items()}
 
 
@@ -149,7 +149,7 @@ def _send(infer: Any, request: service_pb2.ModelInferRequest, headers: Mapping[s
     started = time.monotonic()
     while len(ids) < N_TRACED and (not ids or time.monotonic() - started < ENOUGH_S):
         request.id = f"dualpath-{uuid.uuid4().hex}"
-        infer(request, timeout=TIMEOUT_S, metadata=tuple(headers.items()))
+        infer(request, timeout=_TIMEOUT_S, metadata=tuple(headers.items()))
         ids.add(request.id)
     return ids
 

@@ -48,7 +48,7 @@ def write(result: Result, directory: Path) -> Path:
     A new folder appears whole. In an existing one each file is replaced whole, the page last. Raises as `check` does.
     """
     check(directory)
-    from dualpath.compare.report.page import build
+    from dualpath.compare.report.page import build_page
 
     new = not directory.exists()
     try:
@@ -57,7 +57,7 @@ def write(result: Result, directory: Path) -> Path:
         with TemporaryDirectory(prefix=BUILDING, dir=parent) as temporary:
             built = Path(temporary) / "report"
             built.mkdir()
-            build(result, built / PAGE, GENERATOR)
+            build_page(result, built / PAGE, GENERATOR)
             if new:
                 built.rename(directory)
             else:

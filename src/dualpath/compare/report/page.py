@@ -20,7 +20,7 @@ NO_VERDICT = "No verdict: too little was measured."
 _HERE = Path(__file__).parent
 
 
-def build(result: Result, page: Path, generator: str) -> None:
+def build_page(result: Result, page: Path, generator: str) -> None:
     """Write the page, which names its generator, and the figures into an existing folder."""
     with drawing():
         speed, traced = plots.speed(result), timeline(result)

@@ -18,7 +18,7 @@ from dualpath.compare.stats import Ratio
 from dualpath.compare.verdict import doubt
 
 MOST_DISTRIBUTIONS = 6
-WIDE = 20  # values that differ by more are shown on a logarithmic axis
+_WIDE = 20  # values that differ by more are shown on a logarithmic axis
 STYLES = ("-", "--", ":", "-.")
 IN_DOUBT = Key("grey: no verdict, or the client was the bottleneck; the table says which", doubtful=True)
 
@@ -196,7 +196,7 @@ def _curves(
                     if (name, x) in doubts:
                         axes.plot(x, y, zorder=3, linestyle="", **look, **face(hollow, doubtful=True))
         xs = sorted({x for x, _ in points})
-        if across != "requests/s" or xs[-1] / xs[0] > WIDE:
+        if across != "requests/s" or xs[-1] / xs[0] > _WIDE:
             axes.set_xscale("log", base=2)
         if len(xs) == 1:
             axes.set_xlim(xs[0] / 2, xs[0] * 2)
@@ -217,7 +217,7 @@ def _curves(
 def _scale(axes: Axes, ys: Sequence[float], unit: str) -> None:
     """Count from 0, or by powers if the values are far apart."""
     sizes = [y for y in ys if math.isfinite(y) and y > 0]
-    if sizes and max(sizes) / min(sizes) > WIDE:
+    if sizes and max(sizes) / min(sizes) > _WIDE:
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(sizes) / min(sizes) < 500 else (1,)))
         axes.yaxis.set_minor_locator(NullLocator())

@@ -25,7 +25,7 @@ PIXELS = 96  # to the inch, in CSS
 DPI = 160  # of PNGs
 LONGEST_KEY = 80  # characters
 
-STYLE: dict[str, Any] = {
+_STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib; in the page the page's own font takes its place
     "font.size": 8.5,
     "text.color": LIGHT["ink"],
@@ -110,7 +110,7 @@ def face(hollow: bool = False, doubtful: bool = False) -> dict[str, Any]:
 @contextmanager
 def drawing() -> Iterator[None]:
     """Draw in the report's style, silent about letters that the PNG's font lacks."""
-    with style.context(STYLE), warnings.catch_warnings():
+    with style.context(_STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         yield
 

@@ -27,7 +27,7 @@ MOST_BYTES = 8 * 1024 * 1024
 MOST_BYTES_GRPC = 1024 * 1024
 """Of a request by gRPC: it is read as a whole, since its shapes may stand anywhere."""
 START_S = 5.0
-GRACE_S = 5
+_GRACE_S = 5
 
 MOST_AT_ONCE = 64
 """Requests to an ensemble that are under way at a time by HTTP, and as many by gRPC: Triton's own bound of a step's
@@ -126,7 +126,7 @@ class Gateway:
         scratch = Path(tempfile.mkdtemp(prefix="dualpath-gateway-"))
         config = scratch / "haproxy.cfg"
         config.write_text(self._config(scratch), encoding="utf-8")
-        command = [sys.executable, "-I", supervise.__file__, str(GRACE_S), str(scratch), f"{scratch.name}-"]
+        command = [sys.executable, "-I", supervise.__file__, str(_GRACE_S), str(scratch), f"{scratch.name}-"]
         with self._log.open("ab") as output:
             self._process = subprocess.Popen(
                 [*command, binary, "-db", "-f", str(config)],

@@ -17,7 +17,7 @@ from dualpath.inference import served
 from dualpath.serving import access
 from dualpath.serving.watch.watchdog import Watchdog
 
-TIMEOUT_S = 2.0
+_TIMEOUT_S = 2.0
 """How long the endpoint may take to say its status."""
 
 
@@ -136,7 +136,7 @@ def status_of(url: str) -> Status | None:
     if address is None:
         return None
     with suppress(OSError, ValueError, KeyError):
-        said = json.loads(served.read(f"{address}/status", TIMEOUT_S))
+        said = json.loads(served.read(f"{address}/status", _TIMEOUT_S))
         faults = {
             name: f"{datetime.fromtimestamp(it['unix_s']):%Y-%m-%d %H:%M:%S}: {it['what']}"
             for name, it in said["last"].items()

@@ -17,7 +17,7 @@ from dualpath.errors import UserError
 from dualpath.extras import needs
 from dualpath.repository import releases
 from dualpath.serving.client import open_client
-from dualpath.serving.loader import Versions, as_json, left_after, loadable, versions
+from dualpath.serving.loader import Versions, as_json, left_after, loadable, versions_in
 from dualpath.serving.server import TritonServer
 from dualpath.serving.triton_process import ServerFailed
 from dualpath.serving.watch import processes
@@ -27,9 +27,9 @@ from dualpath.serving.watch.processes import Stub
 with needs("cli"):
     from tritonclient.utils import InferenceServerException
 
-UNLOAD_S = 2.0
+_UNLOAD_S = 2.0
 """How long the requests of a broken model may take to end."""
-LOAD_S = 60.0
+_LOAD_S = 60.0
 CALL_S = 2.0
 
 
@@ -137,17 +137,17 @@ class Plant:
             if stub.stopped:  # resumed after a second, it would end the server
                 processes.end(stub)
         try:
-            left_after(lambda: self._versions("LOADING").get(model), LOAD_S)  # the load of a command that was killed
+            left_after(lambda: self._versions("LOADING").get(model), _LOAD_S)  # the load of a command that was killed
             served = self._versions("READY")
             config = self._client.get_model_config(model, client_timeout=CALL_S).config
             self._client.unload_model(model, client_timeout=CALL_S)
             must_end = config.backend == "python" and not self._answers_by_return(model)
-            if must_end and left_after(lambda: self._versions("READY", "UNLOADING").get(model), UNLOAD_S):
-                raise MendFailed(f"its requests do not end within {UNLOAD_S:g} s of its unloading")
+            if must_end and left_after(lambda: self._versions("READY", "UNLOADING").get(model), _UNLOAD_S):
+                raise MendFailed(f"its requests do not end within {_UNLOAD_S:g} s of its unloading")
             again = as_json(loadable(config, served.get(model, set())))
-            self._client.load_model(model, config=again, client_timeout=LOAD_S)
+            self._client.load_model(model, config=again, client_timeout=_LOAD_S)
             # The models that came down with it are loaded by what they were loaded with.
-            if missing := left_after(lambda: sorted(served.keys() - self._versions("READY").keys()), UNLOAD_S):
+            if missing := left_after(lambda: sorted(served.keys() - self._versions("READY").keys()), _UNLOAD_S):
                 raise MendFailed(f"{', '.join(missing)} did not come back with it")
         except InferenceServerException as error:
             raise MendFailed(" ".join(str(error.message()).split())) from None
@@ -174,4 +174,4 @@ class Plant:
         return "answer_each(" in code and "Pipeline(" not in code
 
     def _versions(self, *states: str) -> dict[str, Versions]:
-        return versions(self._client.get_model_repository_index(client_timeout=CALL_S).models, *states)
+        return versions_in(self._client.get_model_repository_index(client_timeout=CALL_S).models, *states)

@@ -12,7 +12,7 @@ STOPPED_S = 1.0
 """How long a signal may hold a process before it is replaced."""
 HANG_S = 10.0
 """How long a canary may wait while its model answers nobody."""
-COMPUTES = 0.1
+BUSY_SHARE = 0.1
 """From this share of a core on, processes compute: a batch of 512 rows may take BERT half a minute."""
 LONGEST_S = 50.0
 """How long a canary may wait while its model answers nobody but computes, or has others compute."""
@@ -146,7 +146,7 @@ class Watchdog:
             if n_answered != before:
                 self._waits[model] = now, n_answered, cpu_s
                 continue
-            computes = cpu_s - cpu_before_s >= COMPUTES * (now - since)
+            computes = cpu_s - cpu_before_s >= BUSY_SHARE * (now - since)
             if now - since >= (LONGEST_S if computes else HANG_S) - HANG_S / 2:
                 faults[model] = f"no answer to anybody for {now - since:.0f} s"
         for helper in self._plant.helpers() if faults else ():

@@ -35,7 +35,7 @@ SHARES = (0.25, 0.5, 0.75, 1.0)
 Weights = dict[str, torch.Tensor]
 """By a parameter's name, of what is fitted."""
 Targets = npt.NDArray[np.float32]
-Report = Callable[[State], object]
+StateReport = Callable[[State], object]
 Validation = tuple[Sequence[batches.Ids], Targets] | None
 """Rows that are not fitted on, and their targets."""
 
@@ -69,7 +69,7 @@ class FineTuner:
         targets: Targets,
         validation: Validation,
         checkpoint: Path,
-        report: Report = lambda state: None,
+        report: StateReport = lambda state: None,
         stop_after: float = 1.0,
     ) -> State:
         """Fit, going on from the checkpoint if there is one.

@@ -25,7 +25,7 @@ from dualpath.training.bert.regressor import Pooled, Regressor, fit_head, load_e
 from dualpath.training.bert.settings import Settings, State
 from dualpath.training.blend import rmse
 from dualpath.training.corpus import Corpus, Fold
-from dualpath.training.runs import Report, RunFolder
+from dualpath.training.runs import PartReport, RunFolder
 
 TOKENIZER = "tokenizer.json"
 VALIDATION_SHARE = 0.05
@@ -35,7 +35,7 @@ DONE_BEFORE = "done before"
 """The note of a part that an earlier run has finished."""
 
 Floats = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.int64]
+TokenRows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class FoldScores:
 class BertTraining:
     """Trains one encoder on one corpus; what is finished is kept in the run's folder and not done again."""
 
-    def __init__(self, corpus: Corpus, encoder: str, settings: Settings, run: RunFolder, report: Report) -> None:
+    def __init__(self, corpus: Corpus, encoder: str, settings: Settings, run: RunFolder, report: PartReport) -> None:
         self._corpus, self._settings, self._run, self._report = corpus, settings, run, report
         self._folder = encoder_folder(encoder)
         positions, self._hidden_size = _sizes(self._folder)
@@ -124,7 +124,7 @@ class BertTraining:
         return result
 
     def _tune(
-        self, part: str, fitted: Rows, held_out: Rows | None, stop: float = 1.0, share: float = 1.0
+        self, part: str, fitted: TokenRows, held_out: TokenRows | None, stop: float = 1.0, share: float = 1.0
     ) -> tuple[finetune.FineTuner, float, float, float]:
         """Fit all members of the soup and put them together; rows held out, if there are any, set stop and share.
 
