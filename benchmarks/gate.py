@@ -9,8 +9,6 @@
 quiet machine.
 """
 
-from __future__ import annotations
-
 import re
 import tempfile
 import time

@@ -6,8 +6,6 @@ The contenders of a workload take turns on one server, as in `dualpath compare`;
 95 % bootstrap interval. `docs/benchmarks.md` explains the figures.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import tempfile

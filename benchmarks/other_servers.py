@@ -7,8 +7,6 @@
 are asked over HTTP in JSON. All are loaded, and the one whose turn it is computes. Scores are compared first.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import socket

@@ -6,8 +6,6 @@ Both put as many closed-loop clients on the same model and send the same rows in
 order; BERT_WEIGHT is 0.5. docs/benchmarks.md says where perf_analyzer comes from.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import subprocess

@@ -1,7 +1,5 @@
 """Write docs/bls-api.md from the docstrings of `dualpath.bls` and `dualpath.bls.testing`."""
 
-from __future__ import annotations
-
 import ast
 import inspect
 import itertools

@@ -7,8 +7,6 @@ without a GPU but cannot run: that the calls do what they should is not checked 
 Usage: make check-rapids
 """
 
-from __future__ import annotations
-
 import ast
 import importlib
 import inspect

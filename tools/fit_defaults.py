@@ -5,8 +5,6 @@
 `dualpath.training.corpus.rated` says what the file holds.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 import tempfile

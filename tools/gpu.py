@@ -7,8 +7,6 @@ the same, with torch's CPU in the GPU's place, to see that the script works.
 Exit codes: 0 all parts ran, 1 one failed, 2 no GPU or wrong use.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import dataclasses

@@ -4,8 +4,6 @@ A part is a function of `Settings`. It returns what it found, raises Skip if it 
 failed. In a rehearsal torch's CPU plays the GPU and the figures mean nothing.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import subprocess

@@ -1,7 +1,5 @@
 """What the parts of `make gpu` share: what they are told and find, and the repositories and models that they run."""
 
-from __future__ import annotations
-
 import itertools
 import sys
 from collections.abc import Iterator

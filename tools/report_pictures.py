@@ -6,8 +6,6 @@
 Writes docs/images/compare-1.png and so on, a picture for each part, which a CSS selector names.
 """
 
-from __future__ import annotations
-
 import io
 import shutil
 import sys

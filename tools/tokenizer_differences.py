@@ -7,8 +7,6 @@ the count of texts that differ is that of `random_texts`.
 Usage: .venv/bin/python tools/tokenizer_differences.py
 """
 
-from __future__ import annotations
-
 import sys
 import unicodedata
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """The console script: says what to install if the command line is not."""
 
-from __future__ import annotations
-
 import sys
 
 from dualpath.extras import MissingExtra, require

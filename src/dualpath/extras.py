@@ -1,7 +1,5 @@
 """Find the packages that an extra brings, or name the extra."""
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager

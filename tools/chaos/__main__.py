@@ -5,8 +5,6 @@ Usage: python tools/chaos [PATTERN]   only the rows whose name the regular expre
 Exit status: 0 if every bound was held, 1 if one was missed, 2 if the pattern finds no row.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import sys

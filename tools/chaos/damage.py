@@ -1,7 +1,5 @@
 """Artifacts that are cut, changed by a bit, or of a newer library, at start and at reload."""
 
-from __future__ import annotations
-
 import shutil
 import struct
 import tempfile

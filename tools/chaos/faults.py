@@ -1,7 +1,5 @@
 """Processes that are killed or stopped, and callers that hang up, under load."""
 
-from __future__ import annotations
-
 import os
 import signal
 import time

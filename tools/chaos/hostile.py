@@ -1,7 +1,5 @@
 """Requests that no client means to send: random ones, and good ones that were changed at random places."""
 
-from __future__ import annotations
-
 import http.client
 import json
 import random

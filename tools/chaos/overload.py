@@ -1,7 +1,5 @@
 """Four times as many requests as the orchestrator can answer, at random times, however many are unanswered."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import time

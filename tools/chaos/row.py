@@ -1,7 +1,5 @@
 """A row of the table: a fault, what must hold, and what was seen."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Memory of every process, and /dev/shm, over many requests and over killed processes."""
 
-from __future__ import annotations
-
 import os
 import signal
 import time

@@ -1,7 +1,5 @@
 """Starts on a machine that lacks something, and what else goes on while a server starts or serves."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

@@ -1,7 +1,5 @@
 """The command line. Exit codes: 0 good, 1 the run found a failure, 2 wrong use or nothing to run on, 130 Ctrl-C."""
 
-from __future__ import annotations
-
 import errno
 import os
 import sys

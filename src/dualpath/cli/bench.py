@@ -1,7 +1,5 @@
 """`dualpath bench`: how fast is the pipeline on this machine, by where its steps run and by batch size?"""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Literal
 

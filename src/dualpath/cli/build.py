@@ -1,7 +1,5 @@
 """`dualpath init`, `build`: write the model repository, and the files that it serves."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import shlex

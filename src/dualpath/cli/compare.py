@@ -1,7 +1,5 @@
 """`dualpath compare`: do two models agree, and which is faster?"""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any

@@ -1,7 +1,5 @@
 """`dualpath graph`, `check`, `scaffold`: draw an ensemble, check a repository, write a BLS model for an ensemble."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`dualpath demo`: start a server, score a few excerpts both ways, stop it."""
 
-from __future__ import annotations
-
 import json
 import sys
 import time

@@ -1,7 +1,5 @@
 """`dualpath doctor`: what can this machine serve, and what is missing for the rest?"""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 

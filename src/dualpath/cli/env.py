@@ -1,7 +1,5 @@
 """`dualpath env`: the environment that the Python models run in."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import sys

@@ -1,7 +1,5 @@
 """`dualpath models`: what a server serves."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

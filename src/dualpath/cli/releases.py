@@ -1,7 +1,5 @@
 """`dualpath reload`, `prune`: let a running server take another release, and remove those that nothing serves."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import sys

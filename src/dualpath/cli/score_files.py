@@ -1,7 +1,5 @@
 """Where excerpts come from, read as a stream, and where their scores go, so that an interrupted run can go on."""
 
-from __future__ import annotations
-
 import csv
 import errno
 import io

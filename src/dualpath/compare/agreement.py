@@ -3,8 +3,6 @@
 Answers go in, findings come out: `parity` asks the models, and a load keeps its answers for a LoadCheck.
 """
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """How fast is the pipeline on this machine, by where its steps run and by batch size?"""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager

@@ -1,7 +1,5 @@
 """What `dualpath bench` serves: the user's repository or one with an encoder built for it, on the CPU and on a GPU."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import shutil

@@ -1,7 +1,5 @@
 """A comparison of two models of a server: do they agree, and which is faster?"""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """A client's connection by gRPC, in streams, or by HTTP: what goes over it, and what comes back if it fails."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence

@@ -1,7 +1,5 @@
 """What a run has to hold to pass, and whether it does. Decided on intervals, never on points."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

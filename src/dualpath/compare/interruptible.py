@@ -1,7 +1,5 @@
 """Run a coroutine so that Ctrl-C ends it cleanly, in a script, in a thread and in a notebook."""
 
-from __future__ import annotations
-
 import asyncio
 import signal
 import threading

@@ -1,7 +1,5 @@
 """The physical limit: the same closed loop in process, with the same artifacts and all cores, and no server between."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import multiprocessing

@@ -1,7 +1,5 @@
 """Load on a server: closed loop, in which a client waits for its answer, or open loop, at a fixed rate."""
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import math

@@ -1,7 +1,5 @@
 """Rows made up from a model's metadata, if nobody has any."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Ask two models and check every answer: each row alone, in shuffled batches, and among other requests."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections import Counter

@@ -1,7 +1,5 @@
 """Rows as requests: batches, a mix of weights, a load's contenders, and the way to two models of a server."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What a comparison asks a server about itself, by HTTP."""
 
-from __future__ import annotations
-
 import http.client
 import json
 import urllib.error

@@ -4,8 +4,6 @@ Contenders go by name. The first is the baseline: every ratio is another contend
 turn by turn, so that a drifting machine hits both.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

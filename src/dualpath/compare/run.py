@@ -1,7 +1,5 @@
 """Measure contenders under several loads, in short turns, and write what is found into a Result as it comes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace

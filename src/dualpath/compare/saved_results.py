@@ -1,7 +1,5 @@
 """Results that were saved by `--json`: shown again, or set against a later one."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from math import exp, inf, log, sqrt

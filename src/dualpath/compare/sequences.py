@@ -4,8 +4,6 @@ A sequence is asked step after step, under an id of its own: its first request c
 flag.
 """
 
-from __future__ import annotations
-
 import itertools
 import secrets
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The server that models are compared on, somebody else's or one that is started for the run, and the machine."""
 
-from __future__ import annotations
-
 import os
 import platform
 from collections.abc import Callable, Iterable, Iterator

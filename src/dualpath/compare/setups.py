@@ -1,7 +1,5 @@
 """Set-ups of the pipeline, as contenders: all of it in Triton, or pre- and postprocessing in the client's process."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager

@@ -1,7 +1,5 @@
 """Ratios of paired turns, with an interval, and distributions of latencies."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

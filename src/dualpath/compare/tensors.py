@@ -1,7 +1,5 @@
 """Tensors as Triton takes and gives them: made of values from a file, read from an answer."""
 
-from __future__ import annotations
-
 import base64
 import math
 import struct

@@ -1,7 +1,5 @@
 """How far two answers may be apart, by output."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """What may be concluded from the figures, in words."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from math import inf

@@ -1,7 +1,5 @@
 """Check a model repository: name what Triton would refuse, and what would run badly, with file and line."""
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Iterator
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Draw a graph: as text for the terminal, as Mermaid, as data for JSON."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import chain
 from typing import Any

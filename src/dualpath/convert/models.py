@@ -1,7 +1,5 @@
 """The models of a repository and its ensembles, with the places of what their configs say, and what is wrong there."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path

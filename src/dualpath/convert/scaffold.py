@@ -1,7 +1,5 @@
 """Write a BLS model folder that does what an ensemble does: config, code and a unit test; or say why it cannot be."""
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ The rules are those of Triton 24.10 and of its current source: `ValidateEnsemble
 `ValidateEnsembleConfig` for types and shapes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches

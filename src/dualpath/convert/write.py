@@ -1,7 +1,5 @@
 """Write the model.py of a BLS model that does what an ensemble does."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from dualpath.convert import code

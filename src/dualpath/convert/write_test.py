@@ -1,7 +1,5 @@
 """Write a unit test for the BLS model of an ensemble: children that each give a number of their own."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import Any

@@ -1,7 +1,5 @@
 """Run a model that a process of its own holds: see `service`."""
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import json

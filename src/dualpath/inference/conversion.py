@@ -5,8 +5,6 @@ Converting needs torch, and comparing with torch needs both engines: they do it 
 never holds that memory. Cached is the converted model; compiling it takes half a second.
 """
 
-from __future__ import annotations
-
 import fcntl
 import functools
 import hashlib

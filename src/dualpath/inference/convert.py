@@ -3,8 +3,6 @@
 It reads an order as JSON from its standard input. It leaves a finding and the model in the folder that the order names.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import time

@@ -1,7 +1,5 @@
 """Load a TorchScript file into this process, by the engine that suits it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A Treelite checkpoint on a GPU, by whichever RAPIDS library is installed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

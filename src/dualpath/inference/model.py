@@ -1,7 +1,5 @@
 """What a loaded model is, and what it takes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 

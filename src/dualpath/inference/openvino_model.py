@@ -1,7 +1,5 @@
 """A converted model by OpenVINO; the one place that imports it."""
 
-from __future__ import annotations
-
 import functools
 import importlib
 import importlib.metadata

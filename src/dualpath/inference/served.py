@@ -1,7 +1,5 @@
 """What a server's stand-ins compute with, from its metrics: a Triton model cannot be asked about itself."""
 
-from __future__ import annotations
-
 import re
 import urllib.request
 

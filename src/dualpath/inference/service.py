@@ -6,8 +6,6 @@ decides. An instance waits for its answer in the meantime, so that Triton's queu
 they are; and should this process die, every caller is told, and the next call starts it again.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal

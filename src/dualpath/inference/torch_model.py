@@ -10,8 +10,6 @@ How streams are kept in order, by the sources of Triton's Python backend (branch
   not a capsule, by the thread that computed it. That stream belongs to the current device, so this is the instance's.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path

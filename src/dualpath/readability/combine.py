@@ -1,7 +1,5 @@
 """The two models' scores, combined."""
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 

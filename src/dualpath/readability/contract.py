@@ -3,8 +3,6 @@
 The config.pbtxt files say the same to Triton; a test holds them against this page.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from dualpath.inference.precision import TOLERANCES as TOLERANCES

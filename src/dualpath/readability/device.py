@@ -8,8 +8,6 @@ cuDF splits words into pieces; what else BERT's tokenizer does is done here: lon
 cut, [CLS] and [SEP] frame each row. docs/gpu.md says what of this was never run.
 """
 
-from __future__ import annotations
-
 import json
 import string
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """What turns excerpts into the two models' inputs, on the device that an instance runs on."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Find the excerpts and their weights in a table, and check them row by row."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain

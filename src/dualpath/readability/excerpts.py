@@ -1,7 +1,5 @@
 """What a caller sends: excerpts and weights, checked row by row."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Score in process, without a server: the plain reference that everything served is compared with."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from itertools import compress
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Excerpts to padded token ids, by the tokenizer that BERT was trained with."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path

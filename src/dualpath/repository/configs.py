@@ -1,7 +1,5 @@
 """Read config.pbtxt as Triton does: protobuf's text format, completed by the files that are there."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

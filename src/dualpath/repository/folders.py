@@ -1,7 +1,5 @@
 """The folders of a model repository: its models and their versions, as Triton finds them."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Remove releases that nothing needs."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Publish versions: each appears whole or not at all, under a new number."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil

@@ -5,8 +5,6 @@ Release N is version N of every member. Members are the models whose config name
 stands for a pipeline whose parts fit. A member that a release does not change is a symbolic link to its version before.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Callable, Iterator

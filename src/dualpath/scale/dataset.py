@@ -1,7 +1,5 @@
 """A data set of Parquet, CSV or JSON lines, anywhere that fsspec reads, in partitions of a fixed number of rows."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Run the scoring of a data set on a Ray cluster."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence

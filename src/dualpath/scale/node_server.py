@@ -3,8 +3,6 @@
 The first line that it prints is JSON: the server's `url`, or the `error` because of which there is none.
 """
 
-from __future__ import annotations
-
 import json
 import select
 import sys

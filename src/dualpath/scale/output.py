@@ -4,8 +4,6 @@ A partition is done if its file is there. Files appear whole or not at all, so a
 nothing to clean up, and the same job goes on with the partitions that are missing.
 """
 
-from __future__ import annotations
-
 import json
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -5,8 +5,6 @@ Triton 2.51 knows them by protocols: `model-repository` is the index, load and u
 the reading and the changing of settings, `shared-memory` is the system's and CUDA's.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import secrets

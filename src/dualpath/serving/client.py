@@ -1,7 +1,5 @@
 """Score through a running Triton server; try a request again that it could not take: to score is safe to repeat."""
 
-from __future__ import annotations
-
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """What this machine should be able to serve, looked up: nothing is started, neither torch nor RAPIDS is imported."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import os
 import platform

@@ -4,8 +4,6 @@ Triton unpacks the archive that a Python model's `EXECUTION_ENV_PATH` names and 
 If that Python is of another version than the server's, a stub for it must lie in the model's folder.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """What a GPU needs beside it on this machine, looked up without starting CUDA and without importing torch or RAPIDS."""
 
-from __future__ import annotations
-
 import ctypes
 import importlib.util
 import re

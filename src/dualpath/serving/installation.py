@@ -4,8 +4,6 @@ A backend is a folder. The server's own comes first; if it has no C++ `pytorch` 
 stand-in takes its place.
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 import importlib.util
 import os

@@ -1,7 +1,5 @@
 """Read Triton's log: its records as they arrive, and the one that says why a model did not load."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

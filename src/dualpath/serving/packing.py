@@ -1,7 +1,5 @@
 """Make an environment for the Python models, and pack it into an archive that Triton unpacks and runs."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.metadata
 import json

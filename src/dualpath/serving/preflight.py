@@ -1,7 +1,5 @@
 """What must hold before a server starts: each check raises a UserError that says what to do."""
 
-from __future__ import annotations
-
 import errno
 import os
 import random

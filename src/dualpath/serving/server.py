@@ -1,7 +1,5 @@
 """Start a Triton server, watch it, and stop it with everything that belongs to it."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 import time

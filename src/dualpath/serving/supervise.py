@@ -14,8 +14,6 @@ An argument that is the name of an environment variable DUALPATH_ARGUMENT_* stan
 the machine cannot read in /proc/PID/cmdline, nor the command's children in their environment.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import os

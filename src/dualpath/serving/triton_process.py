@@ -1,7 +1,5 @@
 """The process of a Triton server, under its supervisor, with the folder and the log that belong to it."""
 
-from __future__ import annotations
-
 import http.client
 import re
 import shutil

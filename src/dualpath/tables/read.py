@@ -1,7 +1,5 @@
 """Read rows, one at a time, from CSV, JSON lines or lines of text in UTF-8, from Parquet, or from a spreadsheet."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """Read the sheets of an .xlsx spreadsheet as tables of text."""
 
-from __future__ import annotations
-
 import warnings
 import zipfile
 from collections.abc import Sequence

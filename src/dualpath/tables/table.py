@@ -1,7 +1,5 @@
 """What a table and its rows are, whatever file they come from."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

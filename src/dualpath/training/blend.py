@@ -1,7 +1,5 @@
 """The blend of two models' scores over every weight: its error, the best weight, and a plot."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

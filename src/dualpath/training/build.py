@@ -4,8 +4,6 @@
 version's facts say what it was made from, so that a second build knows if there is anything to do.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from collections.abc import Callable, Mapping

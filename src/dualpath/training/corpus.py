@@ -1,7 +1,5 @@
 """Rated excerpts, of the Readability Prize's layout or of the CLEAR corpus', and their folds by source."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,5 @@
 """A training run's folder: what is done already, so that the same command goes on where it was interrupted."""
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import hashlib

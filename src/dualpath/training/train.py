@@ -1,7 +1,5 @@
 """A training run, from a file of rated excerpts to a published version of the models."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Stages and routes of BLS models, from the counters that `dualpath.bls.Metrics` keeps on Triton's metrics endpoint."""
 
-from __future__ import annotations
-
 import http.client
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple

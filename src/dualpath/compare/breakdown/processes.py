@@ -1,7 +1,5 @@
 """CPU and memory of the processes on this machine: the server, the instances of its Python models, the client."""
 
-from __future__ import annotations
-
 import ipaddress
 import re
 import socket

@@ -1,7 +1,5 @@
 """Add up, over a contender's turns, what the server counts about itself."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping

@@ -1,7 +1,5 @@
 """Steps of each contender, from Triton's statistics."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping

@@ -3,8 +3,6 @@
 It is written whole or not at all, and never over anything that is not a report.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from tempfile import TemporaryDirectory

@@ -1,7 +1,5 @@
 """A result in Markdown, as a pull request shows it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from dualpath.compare.report.wording import clean, factor

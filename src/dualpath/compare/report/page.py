@@ -1,7 +1,5 @@
 """Put a result into the page."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -5,8 +5,6 @@ the reader prefers dark. Every series has a contrast of 3 to 1 with the paper an
 after Okabe and Ito, so that colour-blind readers tell the first ones apart, and each has its own marker.
 """
 
-from __future__ import annotations
-
 _COLOURS = {  # on light and on dark paper
     "paper": ("#ffffff", "#14171b"),
     "raised": ("#f5f7f9", "#1c2127"),

@@ -1,7 +1,5 @@
 """The figures about speed. Each holds what was measured and leaves out what was not."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import attrgetter

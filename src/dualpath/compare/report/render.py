@@ -1,7 +1,5 @@
 """Draw a plot twice: as SVG panels that take the page's colours and width, and as one PNG for slides and messages."""
 
-from __future__ import annotations
-
 import io
 import re
 import warnings

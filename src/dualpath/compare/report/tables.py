@@ -1,7 +1,5 @@
 """What the page's tables hold beside a result's own figures: numbers rounded so that a column's points align."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """One traced request of each contender, step by step, all on one time axis."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Numbers, loads and names as a reader should see them."""
 
-from __future__ import annotations
-
 import math
 import unicodedata
 from collections.abc import Sequence

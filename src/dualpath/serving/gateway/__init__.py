@@ -4,8 +4,6 @@ tensors only.
 Open are health, metadata, configs, statistics and inference; all other paths of Triton are not there.
 """
 
-from __future__ import annotations
-
 import shutil
 import socket
 import subprocess

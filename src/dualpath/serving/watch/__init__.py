@@ -1,7 +1,5 @@
 """Watch a Triton server: replace what is dead or hangs, and tell the truth about it."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager

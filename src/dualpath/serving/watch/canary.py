@@ -1,7 +1,5 @@
 """One small request per model, again and again, by which it is told whether the model still answers."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A small HTTP port that tells the truth about a watched server: for load balancers, Prometheus, `dualpath models`."""
 
-from __future__ import annotations
-
 import json
 import threading
 import time

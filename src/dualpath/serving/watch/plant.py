@@ -7,8 +7,6 @@ second, but those of a Python model that answers by senders, as `orchestrator` d
 them.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress

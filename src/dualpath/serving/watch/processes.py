@@ -1,7 +1,5 @@
 """The processes of a Triton server's Python models, and what they hold in /dev/shm, read from /proc."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import re

@@ -1,7 +1,5 @@
 """Decide what is dead or hangs, and have it replaced: by what `Plant` shows and can do, so that it needs no server."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

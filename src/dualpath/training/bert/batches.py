@@ -1,7 +1,5 @@
 """Rows of token ids as padded batches: in random order for fitting, sorted by length for everything else."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path

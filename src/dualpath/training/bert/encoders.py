@@ -1,7 +1,5 @@
 """Encoders by name: the MiniLM of the default build, a folder, or a model of the Hugging Face hub."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from dualpath.errors import UserError

@@ -3,8 +3,6 @@
 What is exported computes where its inputs lie, so that one file serves the CPU and a GPU.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil

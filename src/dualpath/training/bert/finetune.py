@@ -5,8 +5,6 @@ single fit's weights and others better: model soups (Wortsman et al., https://ar
 (Wortsman et al., https://arxiv.org/abs/2109.01903).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import time

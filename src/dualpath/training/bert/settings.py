@@ -1,7 +1,5 @@
 """How to fine-tune BERT, and how far that has come."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """Train the BERT regressor: folds, frozen head, fine-tuning, the final fit, TorchScript."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Sequence
