@@ -300,3 +300,31 @@ def test_long_code_gets_a_line_for_each_part():
         *(f"        {name}," for name in targets),
         "    ) = await f(x)",
     ]
+
+
+def step(model, given, made):
+    maps = f'input_map {{ key: "x" value: "{given}" }} output_map {{ key: "y" value: "{made}" }}'
+    return f'step {{ model_name: "{model}" model_version: -1 {maps} }}'
+
+
+def ensemble(*steps):
+    return f'platform: "ensemble" ensemble_scheduling {{ {" ".join(steps)} }}'
+
+
+@pytest.mark.parametrize("after", [[], [step("a", "z", "y")]])
+def test_inline_names_the_inner_step_that_is_refused(tmp_path, after):
+    configs = {
+        "a": 'backend: "python"',
+        "c": 'backend: "python" sequence_batching { }',
+        "inner": ensemble(step("a", "x", "m"), step("c", "m", "y")),
+        "outer": ensemble(step("inner", "x", "z" if after else "y"), *after),
+    }
+    for name, config in configs.items():
+        (tmp_path / name / "1").mkdir(parents=True)
+        ends = (
+            f'{kind} {{ name: "{end}" data_type: TYPE_FP32 dims: 1 }}'
+            for kind, end in [("input", "x"), ("output", "y")]
+        )
+        (tmp_path / name / "config.pbtxt").write_text(f"{config} max_batch_size: 8 {' '.join(ends)}")
+    with pytest.raises(Refused, match=r"step 1 \(c\): sequence_batching of c: expected a model without sequences"):
+        scaffold(tmp_path / "outer", inline=True)

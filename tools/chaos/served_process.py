@@ -150,7 +150,8 @@ def run(command: Sequence[str], timeout_s: float = 60, **how: Any) -> tuple[int,
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **how
     )
     try:
-        return process.wait(timeout_s), process.communicate()[1].strip()
+        said = process.communicate(timeout=timeout_s)[1].strip()
+        return process.returncode, said
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGINT)
         return -1, f"still running after {timeout_s:g} s; {process.communicate()[1].strip()}"

@@ -101,11 +101,14 @@ def prune(
 
     report = partial(print, file=sys.stderr)
 
-    def served() -> dict[str, set[int]]:
+    only = releases or ()
+    if offline:
+        gone = pruning.prune(model_repository, dict, only, dry_run, report)
+    else:
         with closing(connect(url)) as client:
-            return Loader(client).unloaded(UNLOAD_S, report)
-
-    gone = pruning.prune(model_repository, dict if offline else served, releases or (), dry_run, report)
+            server = Loader(client)
+            server.await_unloaded(UNLOAD_S, report)  # before others have to wait for this command
+            gone = pruning.prune(model_repository, server.present, only, dry_run, report)
     if as_json:
         print(json.dumps([{"path": str(path), "n_bytes": size} for path, size in gone.items()], indent=2))
         return

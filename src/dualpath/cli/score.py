@@ -145,7 +145,7 @@ def score(
 
 
 def _on_ray(file: str, output: str | None, *, as_json: bool, **options: Any) -> None:
-    """Score a data set by `dualpath.scale.job.run`; exit with 1 if some rows have no score."""
+    """Score a data set by `dualpath.scale.job.run_job`; exit with 1 if some rows have no score."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar

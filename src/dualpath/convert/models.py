@@ -111,12 +111,9 @@ class RepositoryModel:
         """Return the place of a field of the config."""
         return Place(self.file, self.config.line(*path), self.name)
 
-    def at_step(self, index: int, *path: str | int) -> Place:
-        """Return the place of the step of this index, or of one of its fields."""
-        line = self.config.line(*STEPS, index, *path)
-        return Place(
-            self.file, line, self.name, f"step {index} ({self.message.ensemble_scheduling.step[index].model_name}): "
-        )
+    def at_step(self, index: int, model: str, *path: str | int) -> Place:
+        """Return the place of a step, given its index and what it calls, or of one of its fields."""
+        return Place(self.file, self.config.line(*STEPS, index, *path), self.name, f"step {index} ({model}): ")
 
 
 class Models:

@@ -96,7 +96,7 @@ def _opened(found: Ensemble) -> Graph:
             f"--inline: expected a nested ensemble that can be opened, got one of which {error}. Leave out --inline, "
             "so that it is called as one model."
         )
-        raise Refused([found.model.at_step(step.index).fault(message)]) from None
+        raise Refused([found.model.at_step(step.index, step.model).fault(message)]) from None
 
 
 def _refusals(ensemble: Ensemble) -> list[RepositoryFault]:
@@ -114,12 +114,12 @@ def _refusals(ensemble: Ensemble) -> list[RepositoryFault]:
 def _steps(ensemble: Ensemble) -> Iterator[RepositoryFault]:
     for step in ensemble.graph.steps:
         if step.namespace:
-            yield ensemble.model.at_step(step.index, "model_namespace").fault(
+            yield ensemble.model.at_step(step.index, step.model, "model_namespace").fault(
                 f"model_namespace: expected none, got {step.namespace!r}: a BLS request names a model "
                 "without a namespace. Copy the model into this repository under a name of its own."
             )
         for name in _sequence_models(step):
-            yield ensemble.model.at_step(step.index, "model_name").fault(
+            yield ensemble.model.at_step(step.index, step.model, "model_name").fault(
                 f"sequence_batching of {name}: expected a model without sequences, got one with: its "
                 "state belongs to the caller's sequence id, which dualpath.bls does not hand on. Keep the ensemble "
                 "for this step."

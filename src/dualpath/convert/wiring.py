@@ -38,22 +38,22 @@ class _Wiring:
     def _step(self, step: EnsembleStep) -> Iterator[RepositoryFault]:
         at = self.model.at_step
         if not step.model:
-            yield at(step.index).fault("model_name: expected a model's name, got none. Name the model.")
+            yield at(step.index, step.model).fault("model_name: expected a model's name, got none. Name the model.")
             return
         if not step.outputs:
-            yield at(step.index).fault("output_map: expected at least one entry, got none. Map an output.")
+            yield at(step.index, step.model).fault("output_map: expected at least one entry, got none. Map an output.")
         if not step.inputs and not self._lacking_inputs(step):
-            yield at(step.index).fault("input_map: expected at least one entry, got none. Map an input.")
+            yield at(step.index, step.model).fault("input_map: expected at least one entry, got none. Map an input.")
         if step.namespace:
             return  # the model lies in another repository
         if (found := self.models.find(step.model)) is None:
-            yield at(step.index, "model_name").fault(
+            yield at(step.index, step.model, "model_name").fault(
                 f"expected a model {step.model!r} in {self.models.repository}, got no such folder. "
                 f"{_meant(step.model, self.models.names())}"
             )
             return
         if _contains(found, self.model.name, self.models, set()):
-            yield at(step.index, "model_name").fault(
+            yield at(step.index, step.model, "model_name").fault(
                 f"expected a model that does without {self.model.name}, got an ensemble that contains it. "
                 "Take that step out of one of them."
             )
@@ -73,7 +73,7 @@ class _Wiring:
         served = sorted(policy.specific.versions)
         if written == -1:
             return
-        at = self.model.at_step(step.index, "model_version")
+        at = self.model.at_step(step.index, step.model, "model_version")
         if written not in there and self.model.config.find(*STEPS, step.index, "model_version") is None:
             yield at.fault(
                 "model_version: expected a version or -1, got none, which Triton takes for version 0. Write -1 "
@@ -100,12 +100,12 @@ class _Wiring:
             names = sorted({tensor.name for tensor in declared})
             for tensor in mapped:
                 if tensor.name not in names:
-                    yield self.model.at_step(step.index, f"{kind}_map", tensor.name).fault(
+                    yield self.model.at_step(step.index, step.model, f"{kind}_map", tensor.name).fault(
                         f"{kind}_map: expected an {kind} of {step.model} ({', '.join(names) or 'none'}), "
                         f"got {tensor.name!r}. {_meant(tensor.name, names)}"
                     )
         for name in self._lacking_inputs(step):
-            yield self.model.at_step(step.index).fault(
+            yield self.model.at_step(step.index, step.model).fault(
                 f"input_map: expected an entry for the input {name!r} of {step.model}, got none. "
                 f'Add `input_map {{ key: "{name}" value: "<tensor>" }}`.'
             )
@@ -123,7 +123,7 @@ class _Wiring:
         given = {tensor.tensor: "the ensemble's input" for tensor in graph.inputs}
         for step, tensor in graph.outputs_of_steps():
             if tensor.tensor in given:
-                yield at_step(step.index, "output_map", tensor.name).fault(
+                yield at_step(step.index, step.model, "output_map", tensor.name).fault(
                     f"output_map: expected a tensor that nothing else gives, got {tensor.tensor!r}, which "
                     f"{given[tensor.tensor]} gives already. Choose another name."
                 )
@@ -133,7 +133,7 @@ class _Wiring:
             for tensor in step.inputs:
                 if tensor.tensor not in given:
                     lacking.add(tensor.tensor)
-                    yield at_step(step.index, "input_map", tensor.name).fault(
+                    yield at_step(step.index, step.model, "input_map", tensor.name).fault(
                         f"input_map: expected a tensor that an input or a step gives, got {tensor.tensor!r}. "
                         f"{_meant(tensor.tensor, sorted(given))}"
                     )
@@ -153,7 +153,7 @@ class _Wiring:
         needed |= {tensor.tensor for tensor in graph.outputs}
         for step, tensor in graph.outputs_of_steps():
             if tensor.tensor not in needed:
-                yield at_step(step.index, "output_map", tensor.name).fault(
+                yield at_step(step.index, step.model, "output_map", tensor.name).fault(
                     f"output_map: expected a tensor that a step or an output takes, got {tensor.tensor!r}, "
                     "which nothing takes. Remove the entry."
                 )
@@ -166,7 +166,7 @@ class _Wiring:
         if left:
             names = ", ".join(f"{step.index} ({step.model})" for step in left)
             back = next(tensor for tensor in left[0].inputs if tensor.tensor not in there)
-            yield self.model.at_step(left[0].index, "input_map", back.name).fault(
+            yield self.model.at_step(left[0].index, left[0].model, "input_map", back.name).fault(
                 f"expected steps that can start one after the other, got a circle of steps {names} through "
                 f"{back.tensor!r}. Give it another tensor."
             )
@@ -178,7 +178,7 @@ class _Wiring:
         for step in chain.from_iterable(self.graph.stages()):
             labels = {label[tensor] for tensor in step.needs}
             if len(labels) > 1:
-                yield self.model.at_step(step.index, "input_map").fault(
+                yield self.model.at_step(step.index, step.model, "input_map").fault(
                     "expected tensors of one stream of answers, got some from before a decoupled step and "
                     "some from after it. Hand the earlier tensors through the decoupled step."
                 )
@@ -199,7 +199,7 @@ class _Wiring:
         for step in self.graph.steps:
             for tensor in step.inputs:
                 if difference := self._difference(tensor):
-                    place = self.model.at_step(step.index, "input_map", tensor.name)
+                    place = self.model.at_step(step.index, step.model, "input_map", tensor.name)
                     yield place.fault(f"input {tensor.name!r}: {difference}")
 
     def _difference(self, end: GraphTensor) -> str:

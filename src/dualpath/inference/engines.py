@@ -1,11 +1,15 @@
 """Load a TorchScript file into this process, by the engine that suits it."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from dualpath.inference import conversion, openvino_model
 from dualpath.inference.model import EngineError, Input, LoadedModel
-from dualpath.inference.openvino_model import OpenVinoModel
+
+if TYPE_CHECKING:  # the pipeline's other models, and Windows, do without it
+    from dualpath.inference.conversion import Finding
 
 ENGINES = ("auto", "openvino", "torch")
 """`auto` is the faster one of those that can run the model."""
@@ -35,6 +39,8 @@ def load(
     """
     converted, reason = choose(path, inputs, engine, n_outputs, cache)
     if converted:
+        from dualpath.inference.openvino_model import OpenVinoModel
+
         try:
             return OpenVinoModel(converted.model, converted.precision, threads, streams)
         except RuntimeError:  # another process may have tidied the cache meanwhile
@@ -48,7 +54,7 @@ def load(
 
 def choose(
     path: Path, inputs: Sequence[Input], engine: str = "auto", n_outputs: int = 1, cache: Path | None = None
-) -> tuple[conversion.Finding | None, str | None]:
+) -> tuple[Finding | None, str | None]:
     """Return the converted model, or None and why torch runs the model although OpenVINO was possible; see `load`.
 
     Loads neither engine into this process.
@@ -59,6 +65,8 @@ def choose(
         )
     if engine == "torch":
         return None, None
+    from dualpath.inference import conversion, openvino_model
+
     if missing := openvino_model.missing():
         return None, missing
     converted = conversion.convert(path, inputs, n_outputs, cache)

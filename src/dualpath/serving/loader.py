@@ -70,8 +70,8 @@ class Loader:
                 )
             time.sleep(_POLL_S)
 
-    def unloaded(self, timeout_s: float, report: Callable[[str], None]) -> dict[str, Versions]:
-        """Wait until no version is being unloaded, but not for longer; return the versions that are not gone."""
+    def await_unloaded(self, timeout_s: float, report: Callable[[str], None]) -> None:
+        """Wait until no version is being unloaded, but not for longer."""
 
         def unloading() -> str:
             return ", ".join(sorted(versions_in(self._index(), "UNLOADING")))
@@ -79,7 +79,6 @@ class Loader:
         if names := unloading():
             report(f"{names}: waiting until a version is unloaded")
             left_after(unloading, timeout_s)
-        return self.present()
 
     def config(self, name: str, versions: Versions | None = None) -> Any:
         """Return a model's config as protobuf, with `versions` as its policy."""

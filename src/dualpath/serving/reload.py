@@ -119,7 +119,7 @@ def _load_again(
     if switch and model in switch.children and not by_disk:
         raise UserError(
             f"{model}: expected version {newest} alone to be served, which Triton takes by the config on disk, "
-            f"got {' and '.join(map(str, sorted(served)))}. Run `dualpath reload`, or restart `dualpath serve`."
+            f"got {' and '.join(map(str, sorted(served)))}. Restart `dualpath serve`."
         )
     folder = model_repository / model
     if folder.is_dir():

@@ -30,6 +30,8 @@ _FLAGS = {
     *("use_growable_memory", "use_same_buffer_for_input_output", "zero_data"),
 }
 _ESCAPED = dict(zip("abfnrtv\\'\"?", (bytes([code]) for code in b"\a\b\f\n\r\t\v\\'\"?"), strict=True))
+_WHOLE = re.compile(r"0x[0-9a-f]+|\d+")
+_FLOAT = re.compile(r"(\d+\.?\d*|\.\d+)(e[+-]?\d+)?f?|inf(inity)?|nan")
 _SAID = {"true": True, "True": True, "t": True, "1": True, "false": False, "False": False, "f": False, "0": False}
 _INPUT = {
     "format": "FORMAT_NONE",
@@ -74,8 +76,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{folder}: expected a config.pbtxt, got none. Name a model's folder.")
     try:
-        return complete(parse(path.read_text(encoding="utf-8")), folder.name)
-    except (ConfigSyntaxError, ValueError) as error:
+        return complete(parse(path.read_text(encoding="utf-8"), str(path)), folder.name)
+    except ConfigSyntaxError as error:
+        raise ValueError(str(error)) from None
+    except ValueError as error:
         raise ValueError(
             f"{path}: expected a model's config in protobuf's text format, got: {str(error).rstrip('.')}. Correct it."
         ) from None
@@ -115,9 +119,9 @@ def complete(given: dict[str, Any], name: str) -> dict[str, Any]:
     return config
 
 
-def parse(text: str) -> dict[str, Any]:
+def parse(text: str, source: str = "config.pbtxt") -> dict[str, Any]:
     """Return a protobuf text of a ModelConfig as JSON would have it."""
-    return _message(FieldReader(text, "config.pbtxt").read(), text)
+    return _message(FieldReader(text, source).read(), text)
 
 
 def _message(fields: Iterable[Field], text: str) -> dict[str, Any]:
@@ -147,21 +151,18 @@ def _value(name: str, value: Value, text: str) -> Any:
         return "".join(map(_unquoted, strings(word)))
     if name in _FLAGS and word in _SAID:
         return _SAID[word]
-    digits = "".join(word.split()).lower()  # "- 1"
-    try:
-        bare = digits.lstrip("-")
-        return int(digits, 16 if bare.startswith("0x") else 8 if bare.startswith("0") else 10)
-    except ValueError:
-        pass
-    try:
-        return float(digits.removesuffix("f"))
-    except ValueError:
-        return word
+    number = "".join(word.split()).lower()  # "- 1"
+    bare = number.removeprefix("-")
+    if _WHOLE.fullmatch(bare):
+        return int(number, 16 if bare.startswith("0x") else 8 if bare.startswith("0") else 10)
+    if _FLOAT.fullmatch(bare):
+        return float(number if bare.startswith("inf") else number.removesuffix("f"))
+    return word
 
 
 def _unquoted(literal: str) -> str:
     """Return what a string means: backslashes stand for bytes of UTF-8."""
-    parts = re.split(r"(\\(?:[0-7]{1,3}|[xX][0-9a-fA-F]{1,2}|.))", literal[1:-1])
+    parts = re.split(r"(\\(?:[0-7]{1,3}|[xX][0-9a-fA-F]{1,2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|.))", literal[1:-1])
     plain, escaped = parts[::2], [*map(_byte, parts[1::2]), b""]
     return b"".join(
         text.encode("utf-8", "surrogateescape") + byte for text, byte in zip(plain, escaped, strict=True)
@@ -170,8 +171,10 @@ def _unquoted(literal: str) -> str:
 
 def _byte(escape: str) -> bytes:
     kind = escape[1]
-    if kind in "xX":
+    if kind in "xX" and escape[2:]:
         return bytes([int(escape[2:], 16)])
+    if kind in "uU" and escape[2:]:
+        return chr(int(escape[2:], 16)).encode()
     if kind in "01234567":
         return bytes([int(escape[1:], 8) & 255])
     if kind not in _ESCAPED:
