@@ -133,7 +133,7 @@ def differences(client, ensemble, models, random, n_requests, parts):
 
     Args:
         client: an HTTP client.
-        ensemble: as `dualpath.convert.models.load_ensemble` returns it.
+        ensemble: as `dualpath.convert.graph.load_ensemble` returns it.
         models: the names of the two.
         parts: names of the models that a request may ask to fail.
     Returns:

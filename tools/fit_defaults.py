@@ -2,7 +2,7 @@
 
     python tools/fit_defaults.py FILE
 
-`dualpath.training.corpus.rated` says what the file holds.
+`dualpath.training.corpus` says what the file holds.
 """
 
 import argparse

@@ -70,8 +70,9 @@ def test_a_version_that_has_given_way_is_not_shown_but_a_model_that_is_gone_is(s
 
 
 def test_a_version_that_is_being_unloaded_is_shown_once(rows):
-    versions = [(row["version"], row["state"]) for row in rows if row["model"] == "cuml"]
-    assert versions == [("1", "unloading"), ("2", "ready")]
+    versions = [(row["version"], row["state"], row["artifact"]) for row in rows if row["model"] == "cuml"]
+    artifact = "checkpoint.tl (5 bytes)"
+    assert versions == [("1", "unloading", f"1/{artifact}"), ("2", "ready", f"2/{artifact}")]
 
 
 def test_a_training_is_one_line_below_the_table_for_all_models_that_it_fitted(monkeypatch, tmp_path, capsys):

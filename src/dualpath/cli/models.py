@@ -110,6 +110,8 @@ def _row(client: Any, entry: dict[str, str], model_repository: Path) -> dict[str
             f"{group.get('count', 1)} x {group['kind'].removeprefix('KIND_')}" for group in groups
         )
         row["artifact"] = _artifact(name, version, config, model_repository)
+    elif version and (model_repository / name / version).is_dir():
+        row["artifact"] = _artifact(name, version, {}, model_repository)
     return row
 
 

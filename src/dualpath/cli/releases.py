@@ -12,7 +12,7 @@ from typer import Argument, Exit, Option
 
 from dualpath.cli.options import DEFAULT_REPOSITORY, DEFAULT_URL, Json, ModelRepository, Url
 
-UNLOAD_S = 60.0
+UNLOAD_S = 30.0
 """How long to wait for versions that a reload has just left: a process ends after its last request."""
 
 
