@@ -74,6 +74,9 @@ OVERHEAD_MS = 0.4
 app = typer.Typer(add_completion=False, help=__doc__)
 
 
+Rounds = Annotated[int, typer.Option(min=6, max=20, help="Turns of one second for each contender.")]
+
+
 def rounds_for(ms: float) -> int:
     """Return for how many rounds a model computes so long on this machine."""
     matrix = np.full((32, 32), 0.01, np.float32)
@@ -155,7 +158,7 @@ def slower(by: float = 0.10, ms: float = 5.0, times: int = 3) -> None:
 
 @app.command()
 def checking(
-    clients: Annotated[str, typer.Option(help="Numbers of clients.")] = "1,8", rounds: int = 20, ms: float = 1.0
+    clients: Annotated[str, typer.Option(help="Numbers of clients.")] = "1,8", rounds: Rounds = 20, ms: float = 1.0
 ) -> None:
     """Measure turns of one second with and without answers that are kept for checking, in random order."""
     with served(model=computing(rounds_for(ms - OVERHEAD_MS))) as url, closing(connect(url)) as client:
@@ -172,7 +175,7 @@ def checking(
 
 
 @app.command()
-def shadow(clients: str = "1,8", rounds: int = 20, ms: float = 1.0) -> None:
+def shadow(clients: str = "1,8", rounds: Rounds = 20, ms: float = 1.0) -> None:
     """Measure turns of one second in which no request and every request is put to the challenger, too."""
     work = computing(rounds_for(ms))
     roles: dict[str, Parameters] = {

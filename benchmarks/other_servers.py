@@ -119,7 +119,7 @@ def _started(other: Other, model_repository: Path) -> Iterator[int]:
 def _await(other: Other, process: subprocess.Popen[bytes], port: int) -> None:
     give_up = time.monotonic() + START_S
     while process.poll() is None and time.monotonic() < give_up:
-        with suppress(OSError), urlopen(f"http://127.0.0.1:{port}/health"):
+        with suppress(OSError), urlopen(f"http://127.0.0.1:{port}/health", timeout=2):
             return
         time.sleep(0.2)
     if process.poll() is None:

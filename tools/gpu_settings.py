@@ -16,7 +16,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "gpu")]
 import repositories as repositories  # noqa: E402
 
 from dualpath.compare import inputs  # noqa: E402
-from dualpath.compare.bench_servers import GPU_CONFIGS, build_encoder, why_no_gpu, with_artifacts  # noqa: E402  # noqa: E402
+from dualpath.compare.bench_servers import GPU_CONFIGS, build_encoder, why_no_gpu, with_artifacts  # noqa: E402
 from dualpath.readability.contract import ENSEMBLE, EXCERPT  # noqa: E402
 from dualpath.readability.tokens import TokenEncoder, pad  # noqa: E402
 from gpu_reference import GPU_TOLERANCES as GPU_TOLERANCES  # noqa: E402

@@ -86,7 +86,7 @@ def places(monkeypatch):
     def served(*asked):
         yield places
 
-    monkeypatch.setattr(bench_run, "served", served)
+    monkeypatch.setattr(bench_run, "serve_setups", served)
     monkeypatch.setattr(bench_run, "InTriton", FakeTriton)
     monkeypatch.setattr(bench_run, "InClient", type("Client", (FakeTriton,), {}))
     monkeypatch.setattr(bench_run.breakdown, "Recorder", FakeRecorder)
@@ -256,7 +256,7 @@ def test_a_shape_without_a_precision_is_measured_in_those_of_the_cpu(places, dua
         asked.append(arguments[2:4])
         yield places
 
-    monkeypatch.setattr(bench_run, "served", served)
+    monkeypatch.setattr(bench_run, "serve_setups", served)
     quick = ("bench", "--duration", "0.06", "--batch", "1")
     dualpath(*quick, "--encoder-shape", "bert-large")
     dualpath(*quick)
@@ -270,7 +270,7 @@ def test_what_was_measured_is_printed_before_the_server_is_stopped(places, dualp
         yield places
         raise KeyboardInterrupt  # an impatient user's second one
 
-    monkeypatch.setattr(bench_run, "served", served)
+    monkeypatch.setattr(bench_run, "serve_setups", served)
     code, out, _ = dualpath("bench", "--duration", "0.06", "--batch", "1", *arguments)
     assert code == 130
     assert "One excerpt alone takes " in out

@@ -1,5 +1,6 @@
 """What a server counts is attributed to the contender whose turn it was, and to no other."""
 
+from collections import Counter
 from contextlib import closing
 
 import pytest
@@ -238,3 +239,12 @@ def test_the_client_is_always_among_the_processes_and_a_server_elsewhere_is_note
     [client] = recorder.processes()
     assert (client.name, client.cpu_s > 0, client.rss_mb > 10) == ("client", True, True)
     assert any(note.startswith("No figures of the server's processes") for note in recorder.notes)
+
+
+def test_a_model_that_was_loaded_again_and_not_asked_since_has_done_nothing():
+    model = ("cuml", "1")
+    before = {model: Counter(rows=3, executions=1)}
+    assert statistics.difference({model: Counter(rows=0, executions=0)}, before) == {}
+    assert statistics.difference({model: Counter(rows=2, executions=1)}, before) == {
+        model: {"rows": 2, "executions": 1}
+    }

@@ -92,11 +92,14 @@ class Load:
             thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self.n_requests is None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self.n_requests is None or kind:
             self._stop.set()
-        for thread in self._threads:
-            thread.join()
+        try:
+            for thread in self._threads:
+                thread.join()
+        finally:
+            self._stop.set()
 
     def _client(self, number: int) -> None:
         model = self.models[number % len(self.models)]

@@ -67,8 +67,12 @@ def _attack(at: str, send: Send, stage: Stage) -> Found:
     growths = [(0.0, "")]
     with ThreadPoolExecutor(N_THREADS) as pool:
         sent = [pool.submit(answered, number) for number in range(N_REQUESTS)]
-        while wait(sent, 0.5).not_done:
-            growths.append(_growth(served, before))
+        try:
+            while wait(sent, 0.5).not_done:
+                growths.append(_growth(served, before))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
     growth, who = max([*growths, _growth(served, before)])
     answers, seconds = zip(*(it.result() for it in sent), strict=True)
     crashed = served.triton != triton or served.restarts() != restarts

@@ -3,11 +3,9 @@
 import multiprocessing
 import os
 import shutil
-import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -108,6 +106,8 @@ def build_encoder(work_dir: Path, shape: str, precision: str, report: Callable[[
 
     In a process of its own: torch keeps the memory of a traced model, gigabytes of it, until the process ends.
     """
+    from dualpath.training.build import build_for_parent
+
     folder = work_dir / f"{shape}-{precision}"
     try:
         for model in (BERT, FOREST):
@@ -118,7 +118,7 @@ def build_encoder(work_dir: Path, shape: str, precision: str, report: Callable[[
         ) from None
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_build, args=(folder, shape, precision, theirs))
+    process = context.Process(target=build_for_parent, args=(folder, shape, precision, theirs))
     process.start()
     theirs.close()
     try:
@@ -133,22 +133,6 @@ def build_encoder(work_dir: Path, shape: str, precision: str, report: Callable[[
     if said is not None:
         raise said
     return folder
-
-
-def _build(folder: Path, shape: str, precision: str, connection: Connection) -> None:
-    def stop(*_: object) -> None:
-        raise SystemExit  # which removes what is half built
-
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
-    from dualpath.training import build as training
-
-    try:
-        training.build(folder, precision, report=connection.send, encoder_shape=shape)
-    except Exception as error:
-        connection.send(error)
-    else:
-        connection.send(None)
 
 
 def with_artifacts(model_repository: Path, artifacts: Path, target: Path) -> Path:

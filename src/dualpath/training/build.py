@@ -5,10 +5,12 @@ version's facts say what it was made from, so that a second build knows if there
 """
 
 import dataclasses
+import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from dualpath import __version__
@@ -99,6 +101,22 @@ def build(
             path, seconds = newest(model_repository / model) / name, elapsed_s.get((model, name))
             artifacts.append(Artifact(model, path, path.stat().st_size, seconds or 0.0, up_to_date=seconds is None))
     return artifacts
+
+
+def build_for_parent(model_repository: Path, encoder_shape: str, precision: str, connection: Connection) -> None:
+    """Build in a process of its own: send each line of progress, and at the end the error or None."""
+
+    def stop(*_: object) -> None:
+        raise SystemExit  # which removes what is half built
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        build(model_repository, precision, report=connection.send, encoder_shape=encoder_shape)
+    except Exception as error:
+        connection.send(error)
+    else:
+        connection.send(None)
 
 
 def build_openvino(model_repository: Path) -> Artifact:

@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -57,7 +57,9 @@ class Recorder:
         self._created = time.monotonic()
         self._client = client_of(url, headers)
         self._shares = {name: self._share(*model) for name, model in models.items()}
-        server = find_server(url) if server_pid is None else self._try(lambda: psutil.Process(server_pid))
+        server = None
+        with suppress(psutil.Error):
+            server = find_server(url) if server_pid is None else psutil.Process(server_pid)
         if server is None:
             self.notes.append(f"No figures of the server's processes: none is seen on this machine that serves {url}.")
         self._usage = Usage(server)

@@ -47,7 +47,7 @@ def difference(after: Statistics, before: Statistics) -> dict[_Key, Counter[str]
     """Return the models whose counts have changed, and by how much; all of it, if one was loaded again meanwhile."""
     pairs = {key: (now, before.get(key, Counter())) for key, now in after.items()}
     changes = {key: now - then if now >= then else now for key, (now, then) in pairs.items()}
-    return {key: counts for key, counts in changes.items() if counts}
+    return {key: counts for key, counts in changes.items() if any(counts.values())}
 
 
 @dataclass
