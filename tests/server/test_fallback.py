@@ -94,7 +94,7 @@ def test_outputs_that_are_not_asked_for_are_left_out(client, forest):
 def test_a_parameter_with_an_unknown_value_is_refused(client, name):
     assert refusal(client, TEXTS, WEIGHTS, parameters={name: "maybe"}) == (
         "INVALID_ARGUMENT",
-        f"parameter {name!r}: expected fail or fallback, got 'maybe'.",
+        f"parameter {name!r}: expected fail or fallback, got 'maybe'. Send another.",
     )
 
 
