@@ -108,7 +108,7 @@ def test_rows_in_reverse_order_are_caught_in_batches_only(compare):
     result = compare("reversed")
     assert result.exit_code == 1
     assert {*beyond(result)} == {*OUTPUTS}
-    assert all("alone" not in companies for companies in beyond(result).values())
+    assert all("alone" not in ways for ways in beyond(result).values())
     assert "EMB, CLASS, PROBS, HALF, LABEL: alone equal, in a batch of 4, " in result.verdict
     places = [row.place for parity in result.parity for row in parity.worst]
     assert any("; it is the answer to " in place and ", at position " in place for place in places)
@@ -181,8 +181,8 @@ def test_a_sum_that_sequences_share_is_right_in_a_sequence_alone(compare, tmp_pa
     path.write_text(json.dumps({"data": steps, "validation_data": expected}))
     assert compare("counter_again", a="counter", input_file=path, batch=None).exit_code == 0
     result = compare("counter_leaks", a="counter", input_file=path, batch=None)
-    [companies] = beyond(result).values()
-    assert (result.exit_code, companies) == (1, ["among 4 sequences at once", "under load"])
+    [ways] = beyond(result).values()
+    assert (result.exit_code, ways) == (1, ["among 4 sequences at once", "under load"])
     assert "SUM: alone equal, among 4 sequences at once and under load WRONG" in result.verdict
 
 

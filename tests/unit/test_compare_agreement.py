@@ -50,7 +50,7 @@ def found(agreement):
     return {(it.other, it.output): it for it in agreement.parities()}
 
 
-def test_rows_that_come_back_in_their_order_agree_whatever_the_company(pipeline):
+def test_rows_that_come_back_in_their_order_agree_whatever_is_beside_them(pipeline):
     for numbers in ([0], [1, 0], [3, 2, 1, 0], [2, 2]):
         pipeline.judge("B", numbers, answers(*numbers), "in a batch")
     assert [(it.ok, it.n_rows, it.n_equal) for it in pipeline.parities()] == [(True, 4, 4)] * 2

@@ -13,7 +13,7 @@ from dualpath.compare import target
 from dualpath.compare.agreement import Agreement, LoadCheck
 from dualpath.compare.inputs import Row
 from dualpath.compare.load import Contender
-from dualpath.compare.parity import N_LATE, Asking, Companies
+from dualpath.compare.parity import N_LATE, Asking, SharedRequests
 from dualpath.compare.requests import Wire
 from dualpath.compare.result import Result
 from dualpath.compare.tolerance import Tolerance, tolerances
@@ -22,7 +22,7 @@ from dualpath.readability.contract import ROUTE, SCORE
 from dualpath.serving.client import connect
 
 ATOL = 2e-5
-ALONE = Companies()
+ALONE = SharedRequests()
 
 
 def rows(n_rows):
@@ -35,7 +35,7 @@ def rows(n_rows):
     ]
 
 
-def result_of(answer_a, answer_b, n_rows, outputs=("SCORE",), in_company=ALONE, **options):
+def result_of(answer_a, answer_b, n_rows, outputs=("SCORE",), shared=ALONE, **options):
     """Compare two functions from a row to its outputs, which answer a batch row by row."""
 
     @asynccontextmanager
@@ -51,7 +51,7 @@ def result_of(answer_a, answer_b, n_rows, outputs=("SCORE",), in_company=ALONE, 
     agreement = Agreement(("A", "B"), [row.where for row in asked], dict.fromkeys(outputs, Tolerance(ATOL)))
     try:
         connects = [partial(connect, answer) for answer in (answer_a, answer_b)]
-        Asking(result, agreement, ("A", "B"), asked, in_company).run(connects, **options)
+        Asking(result, agreement, ("A", "B"), asked, shared).run(connects, **options)
     finally:
         result.parity = agreement.parities()
         result.failed |= not all(it.ok for it in result.parity)
@@ -97,7 +97,7 @@ def test_a_sequence_that_outlasts_its_time_is_ended_by_its_next_step_which_is_no
     asked = rows(100)
     result = Result("a pair", ["A", "B"], "", "")
     agreement = Agreement(("A", "B"), [row.where for row in asked], {"SCORE": Tolerance(0)})
-    Asking(result, agreement, ("A", "B"), asked, Companies((1,), 2, 0.05), [range(100)]).run([connect] * 2)
+    Asking(result, agreement, ("A", "B"), asked, SharedRequests((1,), 2, 0.05), [range(100)]).run([connect] * 2)
     cut = {name for name, is_end in ends if is_end and [it for it, _ in ends].count(name) < 100}
     assert len(cut) == 4
     assert [it.ok for it in agreement.parities()] == [True]

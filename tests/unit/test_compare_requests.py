@@ -6,7 +6,7 @@ from tritonclient.grpc import service_pb2
 from tritonclient.utils import deserialize_bytes_tensor
 
 from dualpath.compare.inputs import Row, read
-from dualpath.compare.requests import N_REQUESTS, check_batch, companies, contender, parse_mix, request, weighted
+from dualpath.compare.requests import N_REQUESTS, check_batch, contender, parse_mix, request, shuffled_batches, weighted
 from dualpath.compare.target import Pair, Target
 from dualpath.errors import UserError
 from dualpath.readability.contract import EXCERPT, SCORE, WEIGHT, Tensor
@@ -123,7 +123,7 @@ def test_a_batch_beyond_the_models_is_refused():
 def test_rows_of_other_shapes_or_inputs_share_no_request():
     shapes = [3, 4, 3, 4, 3, None]
     rows = [Row(f"a:{number}", {"X": np.zeros(size)} if size else {}) for number, size in enumerate(shapes)]
-    made = companies(rows, 2, np.random.default_rng(0))
+    made = shuffled_batches(rows, 2, np.random.default_rng(0))
     assert all(len({shapes[number] for number in numbers}) == 1 and len(numbers) == 2 for numbers in made)
     assert {number for numbers in made for number in numbers} == {*range(6)}
 

@@ -16,9 +16,9 @@ def said(*parities):
     return sentence(Result("A and B", ["A", "B"], parity=list(parities)))
 
 
-def test_outputs_that_are_wrong_in_the_same_companies_are_named_together():
-    company = ["in a batch of 4", "under load"]
-    text = said(parity("X", company), parity("Y", company), parity("Z", ["alone"]))
+def test_outputs_that_are_wrong_in_the_same_ways_are_named_together():
+    way = ["in a batch of 4", "under load"]
+    text = said(parity("X", way), parity("Y", way), parity("Z", ["alone"]))
     assert text == (
         "X, Y: alone equal, in a batch of 4 and under load WRONG: 3 of 20 answers differ. First look at X of in.csv:2, "
         "in a batch of 4, position 1: 2 and 3 (1 apart). "

@@ -185,7 +185,7 @@ def test_where_a_version_does_not_load_all_is_as_before(repository, name):
     triton = Triton(repository, refuses=(name, 2))
     with pytest.raises(
         ReloadFailed,
-        match=rf"^{name}: expected Triton to do it, got: load failed .*broken.* Nothing has changed: release 1 goes on",
+        match=rf"^{name}: expected Triton to load it, got: load failed .*broken.* Nothing has changed: release 1 goes",
     ):
         reload_release(triton, repository)
     assert_serves(triton, 1)

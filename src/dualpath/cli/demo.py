@@ -43,7 +43,10 @@ def demo(as_json: Json = False, model_repository: ModelRepository = DEFAULT_REPO
         client.close()
     print(json.dumps(rows, indent=2)) if as_json else _show(rows)
     if any(abs(row["ensemble_all"] - row["orchestrator"]) > max(TOLERANCES.values()) for row in rows):
-        print("dualpath: score: expected one of both models, got two. Run `dualpath compare`.", file=sys.stderr)
+        print(
+            "dualpath: orchestrator: expected ensemble_all's scores, got others. Run `dualpath compare`.",
+            file=sys.stderr,
+        )
         raise Exit(1)
 
 

@@ -1,4 +1,4 @@
-"""Do answers agree? Each is compared with the baseline's answer to the row alone, whatever company the row was in.
+"""Do answers agree? Each is compared with the baseline's answer to the row alone, whatever it was asked with.
 
 Answers go in, findings come out: `parity` asks the models, and a load keeps its answers for a LoadCheck.
 """
@@ -40,7 +40,7 @@ class _Tally:
     unequal: set[int] = field(default_factory=set)
     differences: list[float] = field(default_factory=list)
     n_answers: int = 0
-    beyond: Counter[str] = field(default_factory=Counter)  # by company
+    beyond: Counter[str] = field(default_factory=Counter)  # by how the row was asked
     worst: list[WorstRow] = field(default_factory=list)
 
     def note(self, row: WorstRow) -> None:
@@ -85,11 +85,11 @@ class Agreement:
         self._by_bytes.setdefault(self._bytes(self._alone[row]), row)
         self._usual.clear()
 
-    def judge(self, name: str, rows: Sequence[int], answer: Answer, company: str = ALONE) -> None:
+    def judge(self, name: str, rows: Sequence[int], answer: Answer, way: str = ALONE) -> None:
         """Compare a contender's answer to a request of these rows; rows that the baseline did not answer are left out.
 
         Args:
-            company: what the rows were asked in, such as "in a batch of 4".
+            way: what the rows were asked in, such as "in a batch of 4".
         """
         split = self._split(name, answer, len(rows))
         for position, row in enumerate(rows):
@@ -100,12 +100,12 @@ class Agreement:
             if name == self._names[1] and self._excuse(row, expected, arrays):
                 self.n_excused += 1
                 continue
-            place = "" if company == ALONE else company
+            place = "" if way == ALONE else way
             if len(rows) > 1:
-                place = f"{company}, position {position}"
+                place = f"{way}, position {position}"
             taken = self._taken_from(row, expected, arrays, rows)
             for output in self._tolerances:
-                self._compare(name, output, row, expected.get(output), got.get(output), company, place + taken)
+                self._compare(name, output, row, expected.get(output), got.get(output), way, place + taken)
 
     def parities(self) -> list[Parity]:
         """Return what was found: first a baseline that contradicts itself, then each output of the other."""
@@ -125,7 +125,7 @@ class Agreement:
         return split
 
     def _compare(
-        self, name: str, output: str, row: int, a: Array | None, b: Array | str | None, company: str, place: str
+        self, name: str, output: str, row: int, a: Array | None, b: Array | str | None, way: str, place: str
     ) -> None:
         tally, where = self._tallies[name, output], self._rows[row]
         if a is None and b is None:
@@ -135,7 +135,7 @@ class Agreement:
         said = _form(a, b)
         if said is not None:
             tally.unequal.add(row)
-            tally.beyond[company] += 1
+            tally.beyond[way] += 1
             tally.differences.append(float("nan"))
             tally.note(WorstRow(where, said[0], said[1], float("nan"), place))
             return
@@ -147,7 +147,7 @@ class Agreement:
         tally.unequal.add(row)
         worst, is_beyond = self._difference(output, where, a, b, place)
         tally.differences.append(worst.difference)
-        tally.beyond[company] += is_beyond
+        tally.beyond[way] += is_beyond
         if is_beyond or worst.difference:
             tally.note(worst)
 
@@ -212,7 +212,7 @@ class Agreement:
             tolerance=str(tolerance),
             atol=tolerance.atol,
             n_answers=tally.n_answers,
-            beyond={company: n for company, n in tally.beyond.items() if n},
+            beyond={way: n for way, n in tally.beyond.items() if n},
             worst=tuple(tally.worst),
         )
 
@@ -241,7 +241,7 @@ class LoadCheck:
             self._size += len(answered[1]) if isinstance(answered[1], bytes) else sum(map(len, answered[1]))
             self._fresh.append(answered)
 
-    def settle(self, contender: Contender, company: str) -> None:
+    def settle(self, contender: Contender, way: str) -> None:
         """Judge what the turn kept, as far as there is time."""
         known = self._known.setdefault((contender.name, contender.n_rows), set())
         end = time.perf_counter() + MAX_CHECKED_S
@@ -255,7 +255,7 @@ class LoadCheck:
                 except (ValueError, KeyError) as error:
                     self.unreadable.setdefault(contender.name, reason(error))
                 else:
-                    self._agreement.judge(contender.name, contender.rows[answered[0]], answer, company)
+                    self._agreement.judge(contender.name, contender.rows[answered[0]], answer, way)
             self.n_checked += 1
         self._fresh, self._size = [], 0
 

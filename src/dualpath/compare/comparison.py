@@ -241,14 +241,14 @@ class _Comparison:
         result.verdict = verdict.sentence(result)
 
     def _compare_answers(self, on_progress: OnProgress) -> bool:
-        in_company = parity.Companies(
+        shared = parity.SharedRequests(
             sorted({load.batch for load in self._loads}),
             max([8 if load.rate is not None else load.concurrency or 1 for load in self._loads]),
             self.timing.duration_s,
             self.timing.seed,
         )
         answers = self._result, self._agreement, self._names
-        self._asking = parity.Asking(*answers, self._asked, in_company, self._sequences)
+        self._asking = parity.Asking(*answers, self._asked, shared, self._sequences)
         connects = [partial(self._wire.asking, model, self._asked) for model in self._targets.values()]
         return self._asking.run(connects, self.timing.timeout_s, self._server.gone, on_progress)
 

@@ -16,7 +16,7 @@ from dualpath.compare.agreement import Agreement, Answer
 from dualpath.compare.connection import HTTPRefusal, reason
 from dualpath.compare.inputs import Row
 from dualpath.compare.interruptible import interruptibly
-from dualpath.compare.requests import Ask, companies
+from dualpath.compare.requests import Ask, shuffled_batches
 from dualpath.compare.result import Result, n_rows
 from dualpath.compare.run import OnProgress
 from dualpath.compare.sequences import Asked, Sequences, ended, run_sequence
@@ -24,12 +24,12 @@ from dualpath.errors import UserError
 
 N_LATE = 5
 """After so many time-outs of a contender in a row, no further row is sent."""
-N_COMPANIES = 3
+N_SHUFFLES = 3
 """Of each row, for each size of batch."""
 
 
 @dataclass(frozen=True)
-class Companies:
+class SharedRequests:
     """What rows are asked in, besides alone.
 
     Attributes:
@@ -45,7 +45,7 @@ class Companies:
 
 
 class Asking:
-    """Puts every row through a baseline and another contender, alone and in company, and has all answers judged.
+    """Puts every row through a baseline and another contender, alone and with others, and has all answers judged.
 
     Args:
         result: gets the notes; it has failed if one of them failed on a row, or the server went away.
@@ -61,15 +61,15 @@ class Asking:
         agreement: Agreement,
         names: tuple[str, str],
         rows: Sequence[Row],
-        in_company: Companies = Companies(),
+        shared: SharedRequests = SharedRequests(),
         sequences: Sequences = (),
     ) -> None:
         self.answers: list[tuple[int, tuple[Answer, Answer]]] = []
         self._result, self._agreement, self._names, self._rows = result, agreement, names, rows
-        self._in_company = in_company
+        self._shared = shared
         self._sequences = sequences
         self._asks: Sequence[Ask] = ()
-        self._rng = np.random.default_rng(in_company.seed)
+        self._rng = np.random.default_rng(shared.seed)
         self._failed_alone: dict[str, list[str]] = {name: [] for name in names}
         self._failed: dict[str, list[str]] = {name: [] for name in names}
         self._asked: Counter[str] = Counter()
@@ -132,7 +132,7 @@ class Asking:
             if late := [name for name in self._names if n_late[name] == N_LATE]:
                 times = f"{late[0]} gave none in time, {N_LATE} times in a row"
                 self._note(f"Answers were compared up to input {number + 1} of {len(self._rows)}: {times}.")
-                self._in_company = Companies()
+                self._shared = SharedRequests()
                 break
         self._judge_alone()
         return True
@@ -146,44 +146,44 @@ class Asking:
                 yield of_a.number, (of_a.more, of_b.more)
 
     async def _in_batches(self) -> bool:
-        """Ask batches one after the other, each row in several companies and positions."""
-        for size in self._in_company.batches:
+        """Ask batches one after the other, each row beside several others and at several places."""
+        for size in self._shared.batches:
             if size == 1 or not self.answers:
                 continue
-            company, end = f"in a batch of {size}", time.perf_counter() + self._in_company.duration_s
-            batches = [it for _ in range(N_COMPANIES) for it in companies(self._rows, size, self._rng)]
+            way, end = f"in a batch of {size}", time.perf_counter() + self._shared.duration_s
+            batches = [it for _ in range(N_SHUFFLES) for it in shuffled_batches(self._rows, size, self._rng)]
             for number, numbers in enumerate(batches):
-                self._on_progress(f"Comparing answers {company}: {number + 1} of {len(batches)}", number / len(batches))
+                self._on_progress(f"Comparing answers {way}: {number + 1} of {len(batches)}", number / len(batches))
                 started = time.perf_counter()
                 answers, errors = await self._both(numbers)
                 for name, answer in zip(self._names, answers, strict=True):
-                    self._take(name, numbers, answer, company)
-                if errors and self._is_gone(company):
+                    self._take(name, numbers, answer, way)
+                if errors and self._is_gone(way):
                     return False
                 self._longest_s = (time.perf_counter() - started) / size
-                self._asked[company] += 1
+                self._asked[way] += 1
                 if time.perf_counter() > end and number + 1 < len(batches):
-                    self._note(f"Answers {company} were compared in {number + 1} of {len(batches)} requests: no time.")
+                    self._note(f"Answers {way} were compared in {number + 1} of {len(batches)} requests: no time.")
                     break
         return True
 
     async def _at_once(self) -> bool:
         """Ask one contender after the other, many requests of any size at a time."""
-        n_clients, largest = self._in_company.concurrency, max(self._in_company.batches, default=1)
+        n_clients, largest = self._shared.concurrency, max(self._shared.batches, default=1)
         if n_clients == 1 or not self.answers:
             return True
         if self._longest_s:  # what is in flight when the time is over has to be waited for
-            largest = max(1, min(largest, int(self._in_company.duration_s / self._longest_s / n_clients)))
-        company = f"among {n_clients} requests at once"
-        sizes = [1, *self._rng.integers(1, largest + 1, 2 * N_COMPANIES - 1).tolist(), largest]
+            largest = max(1, min(largest, int(self._shared.duration_s / self._longest_s / n_clients)))
+        way = f"among {n_clients} requests at once"
+        sizes = [1, *self._rng.integers(1, largest + 1, 2 * N_SHUFFLES - 1).tolist(), largest]
         # What a client asks one after the other: one request, or those of a sequence.
-        queue = [[it] for size in sizes for it in companies(self._rows, size, self._rng)]
+        queue = [[it] for size in sizes for it in shuffled_batches(self._rows, size, self._rng)]
         if self._sequences:
-            queue = [[[number] for number in it] for it in self._sequences] * N_COMPANIES
-            company = f"among {n_clients} sequences at once"
+            queue = [[[number] for number in it] for it in self._sequences] * N_SHUFFLES
+            way = f"among {n_clients} sequences at once"
         order = [queue[index] for index in self._rng.permutation(len(queue))]
         for name, ask in zip(self._names, self._asks, strict=True):
-            end, waiting = time.perf_counter() + self._in_company.duration_s, iter(order)
+            end, waiting = time.perf_counter() + self._shared.duration_s, iter(order)
 
             async def client(name: str = name, ask: Ask = ask, end: float = end, waiting: Any = waiting) -> None:
                 for requests in waiting:
@@ -196,14 +196,14 @@ class Asking:
                         [answer] = await asyncio.gather(self._ask(ask, numbers, step.more), return_exceptions=True)
                         if is_late:
                             return
-                        self._take(name, numbers, answer, company)
-                        self._asked[company] += 1
+                        self._take(name, numbers, answer, way)
+                        self._asked[way] += 1
 
-            self._on_progress(f"Comparing answers {company}: {name}", 0.0)
+            self._on_progress(f"Comparing answers {way}: {name}", 0.0)
             async with asyncio.TaskGroup() as clients:
                 for _ in range(n_clients):
                     clients.create_task(client())
-            if self._failed[name] and self._is_gone(company):
+            if self._failed[name] and self._is_gone(way):
                 return False
         return True
 
@@ -214,7 +214,7 @@ class Asking:
             if failed := self._failed_alone[name]:
                 self._note(f"{name} failed on {len(failed)} of {len(self._rows)} inputs, first on {failed[0]}")
             if failed := self._failed[name]:
-                self._note(f"{name} failed on {len(failed)} requests in company, first {failed[0]}")
+                self._note(f"{name} failed on {len(failed)} requests with others, first {failed[0]}")
             self._result.failed |= bool(self._failed_alone[name] or self._failed[name])
         said = [n_rows(len(self.answers)) + " alone", *(f"{n:,} requests {how}" for how, n in self._asked.items())]
         self._result.environment["answers"] = ", ".join(said)
@@ -240,12 +240,12 @@ class Asking:
         for number, (_, other) in self.answers:
             self._agreement.judge(self._names[1], [number], other)
 
-    def _take(self, name: str, numbers: Sequence[int], answer: Any, company: str) -> None:
+    def _take(self, name: str, numbers: Sequence[int], answer: Any, way: str) -> None:
         if isinstance(answer, BaseException):
             rows = self._rows[numbers[0]].where
-            self._failed[name].append(f"{company} that begins with {rows}: {reason(answer)}")
+            self._failed[name].append(f"{way} that begins with {rows}: {reason(answer)}")
         else:
-            self._agreement.judge(name, numbers, answer, company)
+            self._agreement.judge(name, numbers, answer, way)
 
     def _is_gone(self, when: str) -> bool:
         if why := self._gone():

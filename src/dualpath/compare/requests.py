@@ -72,7 +72,7 @@ def check_batch(pair: Pair, batch: int) -> None:
         raise UserError(f"--batch: expected at most the models' {pair.max_batch_size} rows, got {batch}. Give less.")
 
 
-def companies(rows: Sequence[Row], size: int, rng: np.random.Generator) -> list[list[int]]:
+def shuffled_batches(rows: Sequence[Row], size: int, rng: np.random.Generator) -> list[list[int]]:
     """Put all rows, in random order, into requests of so many; return their numbers.
 
     Rows that have not the same inputs, or not of the same shapes, never meet: Triton takes them in no common request.
@@ -122,7 +122,7 @@ def contender(
         alone = [[number] for number in range(len(rows))]
         return Contender(name, requests, [WEIGHT.name] * len(rows), rows=alone, sequences=sequences)
     rng = np.random.default_rng(seed)
-    batches = companies(rows, batch, rng)[: max(1, MAX_POOL_ROWS // batch)]
+    batches = shuffled_batches(rows, batch, rng)[: max(1, MAX_POOL_ROWS // batch)]
     if mix is None:
         requests = [request(target, pair, [rows[it] for it in numbers]) for numbers in batches]
         return Contender(name, requests, [WEIGHT.name] * len(batches), batch, rows=batches)

@@ -13,7 +13,7 @@ from dualpath.compare.stats import Ratio
 PERCENTILES = (0, 1, 5, 10, 25, 50, 75, 90, 95, 99, 99.9, 100)
 """Of which a distribution of latencies is made, enough to draw it."""
 CONFIG = "in config.pbtxt"
-"""The company of an output that the models' configs describe differently: no row of it was compared."""
+"""Said of an output that the models' configs describe differently: no row of it was compared."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class Parity:
         n_rows: rows that were compared, each alone and in `n_answers` / `n_rows` answers on average.
         n_equal: rows whose answers were all bitwise equal.
         tolerance: in words, such as "2e-05", "128 ulp" or "exact".
-        beyond: answers beyond the tolerance, by the company that the row was in, such as "alone".
+        beyond: answers beyond the tolerance, by how the row was asked, such as "alone".
     """
 
     baseline: str

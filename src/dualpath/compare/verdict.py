@@ -185,13 +185,13 @@ def _whose(parity: Parity, baseline: str) -> str:
 
 
 def _disagreement(parities: Sequence[Parity], baseline: str) -> str:
-    """Say in which company outputs are wrong, and that a row alone would not have shown it."""
+    """Say asked in which way outputs are wrong, and that a row alone would not have shown it."""
     first = parities[0]
     if CONFIG in first.beyond:
         [it] = first.worst
         return f"{first.output}: WRONG {CONFIG}: {it.baseline} of {first.baseline}, {it.other} of {first.other}."
-    *companies, last = first.beyond
-    where = f"{', '.join(companies)} and {last}" if companies else last
+    *ways, last = first.beyond
+    where = f"{', '.join(ways)} and {last}" if ways else last
     alone = "" if "alone" in first.beyond else "alone equal, "
     whose = _whose(first, baseline)
     if first.other == first.baseline:

@@ -17,7 +17,7 @@ def models(repository: Path) -> list[Path]:
     if not repository.is_dir():
         raise UserError(
             f"{repository}: expected a model repository, got no such folder. "
-            "Run in a checkout of Dualpath, or pass --model-repository."
+            "Pass --model-repository, or write one by `dualpath init`."
         )
     found = sorted(path for path in repository.iterdir() if (path / "config.pbtxt").is_file() or versions(path))
     if not found:

@@ -66,16 +66,17 @@ def _next_number(model_repository: Path, models: Iterable[str]) -> int:
 
 
 def check_target(model_repository: Path, models: Iterable[str]) -> None:
-    """Raise UserError if a model is missing or cannot be written to."""
+    """Raise UserError if a model is missing or cannot be written to, or a config is none, before the long work."""
     for model in models:
         folder = model_repository / model
         if not folder.is_dir():
             raise UserError(
                 f"{model_repository}: expected a model repository with {model}, got none in it. "
-                "Name it with --model-repository."
+                "Name it with --model-repository, or write one by `dualpath init`."
             )
         if not os.access(folder, os.W_OK | os.X_OK):
             raise UserError(f"{folder}: expected a folder to write to, got one that cannot be written. Give it rights.")
+    releases.readers(model_repository)
 
 
 @contextmanager

@@ -82,17 +82,17 @@ class Loader:
 
     def config(self, name: str, versions: Versions | None = None) -> Any:
         """Return a model's config as protobuf, with `versions` as its policy."""
-        with _failing(name):
+        with _failing(name, "describe"):
             config = self._client.get_model_config(name).config
         return loadable(config, versions)
 
     def load(self, name: str, config: Any = None) -> None:
         """Load a model by a config, or by the one on disk."""
-        with _failing(name):
+        with _failing(name, "load"):
             self._client.load_model(name, config=None if config is None else as_json(config))
 
     def _index(self) -> Any:
-        with _failing("model repository"):
+        with _failing("model repository", "list"):
             return self._client.get_model_repository_index().models
 
 
@@ -185,7 +185,7 @@ def versions_in(index: Any, *states: str) -> dict[str, Versions]:
 
 
 @contextmanager
-def _failing(what: str) -> Iterator[None]:
+def _failing(what: str, to_do: str) -> Iterator[None]:
     try:
         yield
     except InferenceServerException as error:
@@ -198,5 +198,5 @@ def _failing(what: str) -> Iterator[None]:
                 "models by itself or not at all. Start it with `dualpath serve`."
             ) from None
         raise ReloadFailed(
-            f"{what}: expected Triton to do it, got: {one_line(reason).rstrip(';. ')}. See its log."
+            f"{what}: expected Triton to {to_do} it, got: {one_line(reason).rstrip(';. ')}. See its log."
         ) from None

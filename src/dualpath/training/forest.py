@@ -108,14 +108,12 @@ def _unfitted(engine: str, seed: int) -> Any:
     if engine == "cuml":
         from cuml import ensemble
 
-        own = {"n_streams": 1}  # with more, the same seed does not give the same forest
+        kind, own = ensemble.RandomForestRegressor, {"n_streams": 1}  # with more, a seed does not give the same forest
     else:
-        from sklearn import ensemble
+        from sklearn.ensemble import RandomForestRegressor  # where Treelite looks its class up
 
-        own = {"n_jobs": -1}
-    return ensemble.RandomForestRegressor(
-        n_estimators=N_TREES, max_depth=16, min_samples_leaf=3, max_features=1 / 3, random_state=seed, **own
-    )
+        kind, own = RandomForestRegressor, {"n_jobs": -1}
+    return kind(n_estimators=N_TREES, max_depth=16, min_samples_leaf=3, max_features=1 / 3, random_state=seed, **own)
 
 
 def export_forest(forest: Forest, table: Floats, path: Path) -> None:

@@ -13,7 +13,7 @@ HEAD = np.random.default_rng(1).standard_normal((6, 5)).astype(np.float32)
 def outputs_of(image, mask, gain):
     """Return the outputs for a batch."""
     masked = (image * mask[:, None] / 255).reshape(len(image), -1)
-    # Row by row, so that a row's answer is the same to the bit in any company.
+    # Row by row, so that a row's answer is the same to the bit whatever is beside it.
     emb = np.stack([row @ WEIGHTS for row in masked]) * gain
     logits = np.stack([row @ HEAD for row in emb])
     probs = np.exp(logits - logits.max(1, keepdims=True))
