@@ -31,7 +31,7 @@ def a_repository(tmp_path) -> Path:
 
 
 def test_repository_refuses_a_missing_and_an_empty_folder(tmp_path):
-    with pytest.raises(UserError, match=r"got no such folder\. Run .* or pass --model-repository"):
+    with pytest.raises(UserError, match=r"got no such folder\. Pass --model-repository, or write one by"):
         folders.models(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"expected folders with a config\.pbtxt or a version, got none"):
         folders.models(tmp_path)
